@@ -1,0 +1,1 @@
+"""Online: candidate lookups against a published bundle. Never imports `training`."""

@@ -1,0 +1,1 @@
+"""Offline: stages, nightly build, gates, publishing. Never imports `serving`."""
