@@ -3,7 +3,7 @@
     LaotieError                  exit 1   anything the engine raises on purpose
     ├── ConfigError              exit 2   a setting or an argument is wrong
     ├── InputRefused             exit 3   a table, file or bundle given as input cannot be used
-    │   └── BundleRefused        exit 3   a bundle is missing, broken, of an unknown format, or does not match its hashes
+    │   └── BundleRefused        exit 3   a bundle is missing, broken, of an unknown format, or its hashes differ
     └── GateFailed               exit 4   a finished bundle did not pass a gate and was not published
 
 Every message answers five questions: what is wrong, where, what was got, what was expected, and what to do.

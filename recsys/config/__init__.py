@@ -1,0 +1,28 @@
+"""Typed configuration: sections with their defaults, and how YAML becomes one of them."""
+
+from recsys.config.loading import load_config, load_config_as, parse_config, parse_overrides
+from recsys.config.sections import (
+    DEFAULT_GATES,
+    BuildConfig,
+    EngineConfig,
+    GateRule,
+    PipelineConfig,
+    Section,
+    SourceSizes,
+    TiesConfig,
+)
+
+__all__ = [
+    "DEFAULT_GATES",
+    "BuildConfig",
+    "EngineConfig",
+    "GateRule",
+    "PipelineConfig",
+    "Section",
+    "SourceSizes",
+    "TiesConfig",
+    "load_config",
+    "load_config_as",
+    "parse_config",
+    "parse_overrides",
+]

@@ -1,0 +1,133 @@
+"""Typed configuration: one class per section, defaults in code, YAML for what one tunes.
+
+To add a setting, add a field with its default, bounds and a docstring line to its section; to add a section, subclass
+`Section` and give `EngineConfig` a field. Nothing else needs to know: YAML, `--set section.field=value`, the paths in
+errors and the resolved config in the bundle follow from the class.
+
+Types are strict: `"64"` is no integer and `true` is no number. Unknown and doubled keys are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class Section(BaseModel):
+    """Base of every config class: immutable, strict types, unknown keys refused, docstrings under fields kept."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        arbitrary_types_allowed=False,
+    )
+
+    def resolved_json(self) -> str:
+        """The whole config, defaults included, as JSON with sorted keys: the same config gives the same text."""
+        return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2).decode()
+
+
+class TiesConfig(Section):
+    """How the tie state is laid out and what counts as staying for the person."""
+
+    user_buckets: int = Field(default=64, ge=1, le=65_536)
+    """Buckets of users (user row modulo this); one is in memory at a time. A power of two."""
+    product_slot_s: float = Field(default=360.0, gt=0)
+    """Seconds a host spends on one product; a stay beyond two slots counts as staying for the person."""
+
+    @field_validator("user_buckets")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError("must be a power of two")
+        return value
+
+
+class BuildConfig(Section):
+    """Offline training: windows on the time axis, seeds, threads."""
+
+    strength_train_days: float = Field(default=14.0, gt=0)
+    """Length of the window the strength heads are trained on; it ends where calibration begins."""
+    strength_calibration_days: float = Field(default=7.0, gt=0)
+    """Length of the later window they are calibrated on; it ends at the as-of."""
+    seed: int = Field(default=1, ge=0)
+    """Seed of everything random in a build."""
+    threads: int = Field(default=2, ge=1)
+    """Threads of numeric kernels; one pool at a time is opened this wide."""
+    keep_bundles: int = Field(default=5, ge=2)
+    """Newest bundles kept after a publish; two are needed for a rollback."""
+
+
+class GateRule(Section):
+    """A threshold on one metric of a finished bundle; at least one bound is given, bounds are inclusive."""
+
+    name: str = Field(min_length=1)
+    """How the gate is called in the manifest and in messages."""
+    metric: str = Field(min_length=1)
+    """Key in the metrics of the manifest."""
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        if self.minimum is None and self.maximum is None:
+            raise ValueError("needs a minimum, a maximum or both")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError("minimum lies above maximum")
+        return self
+
+
+DEFAULT_GATES: Final = (
+    GateRule(name="strength is calibrated", metric="strength_ece", maximum=0.05),
+    GateRule(name="strength beats the base rate", metric="strength_log_loss_skill", minimum=0.0),
+    GateRule(name="index finds what brute force finds", metric="index_recall_at_100", minimum=0.999),
+)
+"""Gates of every build; a gate whose metric a bundle lacks is reported as skipped."""
+
+
+class SourceSizes(Section):
+    """Most candidates a source of the public domain brings; the private domain is always complete."""
+
+    nearest: int = Field(default=200, ge=0)
+    """Live rooms nearest to the viewer's vector."""
+    transition: int = Field(default=100, ge=0)
+    """Live rooms of hosts that viewers went to from this viewer's last hosts."""
+    popular: int = Field(default=100, ge=0)
+    """Live rooms with the most recent entries."""
+    newcomers: int = Field(default=20, ge=0)
+    """Live rooms of hosts with hardly any history."""
+
+
+class PipelineConfig(Section):
+    """How candidates become an answer."""
+
+    k: int = Field(default=20, ge=1)
+    """Rooms in an answer when the caller does not say."""
+    explore_share: float = Field(default=0.05, ge=0, le=0.5)
+    """Share of the k places reserved for newcomers, rounded down; 0.05 of 20 is one place. 0 switches it off."""
+    cohost_discount: float = Field(default=0.5, ge=0, le=1)
+    """λ: how much of a co-host's tie and vector a joint broadcast inherits."""
+    sources: SourceSizes = SourceSizes()
+
+
+class EngineConfig(Section):
+    """Everything one can tune. The resolved config is stored in the bundle and read back from there when serving."""
+
+    ties: TiesConfig = TiesConfig()
+    build: BuildConfig = BuildConfig()
+    gates: tuple[GateRule, ...] = DEFAULT_GATES
+    pipeline: PipelineConfig = PipelineConfig()
+
+    @field_validator("gates")
+    @classmethod
+    def _names_differ(cls, value: tuple[GateRule, ...]) -> tuple[GateRule, ...]:
+        names = [gate.name for gate in value]
+        if len(set(names)) < len(names):
+            raise ValueError("gate names must differ")
+        return value
