@@ -104,7 +104,11 @@ def _aggregates(block: Block, column: Column) -> list[pl.Expr]:
             return [(fed & (slot == i)).sum().cast(pl.Int64).alias(f"{column.name}_{i}") for i in range(column.size)]
         case Kind.DAYS:
             back = pl.col(f"__{column.name}") - pl.col("at") // US_PER_DAY
-            bit = pl.when(fed & (back < DAY_BITS)).then(pl.lit(2, dtype=pl.Int64).pow(back.clip(0, DAY_BITS - 1))).otherwise(0)
+            bit = (
+                pl.when(fed & (back < DAY_BITS))
+                .then(pl.lit(2, dtype=pl.Int64).pow(back.clip(0, DAY_BITS - 1)))
+                .otherwise(0)
+            )
             return [
                 pl.col(f"__{column.name}").first().fill_null(NEVER).alias(f"{column.name}_last"),
                 bit.cast(pl.Int64).bitwise_or().alias(f"{column.name}_bits"),

@@ -1,0 +1,84 @@
+"""How many users stand in which relation to a host: visitors, returning visitors, fans, buyers, repeat buyers …
+
+Counts of distinct users do not merge by themselves, but they follow from the ties: each tie either stands in a relation
+or does not. The batch counts the ties of a host; online, a fact adds the difference it makes to its own tie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.events.facts import NEVER, FactKind
+from recsys.ties.algebra import Block, BlockState, Ints, Rows
+
+STANDINGS = ("visitors", "returning", "fans", "blockers", "buyers", "repeat_buyers", "commenters")
+"""Columns of the counts, in order."""
+_OF_BLOCK: dict[str, tuple[str, ...]] = {
+    "visits": ("visitors", "returning"),
+    "relation": ("fans", "blockers"),
+    "commerce": ("buyers", "repeat_buyers"),
+    "depth": ("commenters",),
+}
+BLOCK_OF_FACT: dict[int, str] = {
+    FactKind.ENTRY: "visits",
+    FactKind.FOLLOW: "relation",
+    FactKind.UNFOLLOW: "relation",
+    FactKind.BLOCK: "relation",
+    FactKind.UNBLOCK: "relation",
+    FactKind.ORDER_LINE: "commerce",
+    FactKind.COMMENT: "depth",
+}
+"""The block in which a fact of this kind may change where a tie stands."""
+
+
+def followed(block: Block, rows: Rows) -> npt.NDArray[np.bool_]:
+    """Follows now: the last follow is later than the last unfollow (an unfollow wins a draw). (N,)"""
+    at, until = block.int_column("last_follow_at"), block.int_column("last_unfollow_at")
+    follows: npt.NDArray[np.bool_] = rows.ints[:, at] > rows.ints[:, until]
+    return follows
+
+
+def blocked(block: Block, rows: Rows) -> npt.NDArray[np.bool_]:
+    """Has blocked the host: the last block is not earlier than the last unblock (a block wins a draw). (N,)"""
+    block_at = rows.ints[:, block.int_column("last_block_at")]
+    return (block_at != NEVER) & (block_at >= rows.ints[:, block.int_column("last_unblock_at")])
+
+
+def standings(block: Block, rows: Rows) -> npt.NDArray[np.int64]:
+    """Whether each tie stands in each relation of its block, (N, 2 or 1) of 0 and 1, in the order of `columns_of`."""
+    match block.name:
+        case "visits":
+            again = rows.latest[:, block.latest_slices["attended"]][:, 1] != NEVER
+            bits = rows.ints[:, block.int_column("active_days_bits")]
+            several_days = (bits & (bits - 1)) != 0
+            flags = [rows.ints[:, block.int_column("n_entries")] > 0, again | several_days]
+        case "relation":
+            flags = [followed(block, rows), blocked(block, rows)]
+        case "commerce":
+            times = rows.latest[:, block.latest_slices["order_times"]]
+            flags = [rows.ints[:, block.int_column("n_lines")] > 0, times[:, 1] != NEVER]
+        case "depth":
+            flags = [rows.ints[:, block.int_column("n_comments")] > 0]
+        case other:
+            raise ValueError(f"block {other} has no standings")
+    return np.stack(flags, axis=1).astype(np.int64)
+
+
+def columns_of(block_name: str) -> list[int]:
+    """Positions in `STANDINGS` of a block's relations."""
+    return [STANDINGS.index(name) for name in _OF_BLOCK[block_name]]
+
+
+def count_standings(states: Mapping[str, BlockState], n_hosts: int) -> Ints:
+    """Users per host in each relation, (n_hosts, len(STANDINGS))."""
+    counts = np.zeros((n_hosts, len(STANDINGS)), dtype=np.int64)
+    for name in _OF_BLOCK:
+        if name in states and len(states[name]):
+            hosts = states[name].keys & 0xFFFFFFFF
+            flags = standings(states[name].block, states[name].rows)
+            for column, flag in zip(columns_of(name), flags.T, strict=True):
+                counts[:, column] = np.bincount(hosts, weights=flag, minlength=n_hosts)[:n_hosts]
+    return counts
