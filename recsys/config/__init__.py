@@ -1,6 +1,6 @@
 """Typed configuration: sections with their defaults, and how YAML becomes one of them."""
 
-from recsys.config.loading import load_config, load_config_as, parse_config, parse_overrides
+from recsys.config.loading import load_config, load_config_as, parse_config, parse_overrides, stored_config
 from recsys.config.sections import (
     DEFAULT_GATES,
     BuildConfig,
@@ -25,4 +25,5 @@ __all__ = [
     "load_config_as",
     "parse_config",
     "parse_overrides",
+    "stored_config",
 ]

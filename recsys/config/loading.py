@@ -61,6 +61,25 @@ def parse_config(config_type: type[ConfigT], data: Mapping[str, Any], *, where: 
         raise ConfigError(wrong, where=where, got="\n  " + "\n  ".join(faults)) from error
 
 
+def stored_config(data: Mapping[str, Any], *, where: object) -> EngineConfig:
+    """The config a bundle carries. Settings dropped since it was written are ignored, everything else is checked.
+
+    Raises:
+        ConfigError: a stored value is no longer allowed.
+    """
+    known: dict[str, Any] = orjson.loads(orjson.dumps(data))
+    try:
+        EngineConfig.model_validate_json(orjson.dumps(known))
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            if detail["type"] == "extra_forbidden":
+                holder: Any = known
+                for part in detail["loc"][:-1]:
+                    holder = holder[part]
+                del holder[detail["loc"][-1]]
+    return parse_config(EngineConfig, known, where=where)
+
+
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     """`["ties.user_buckets=128", …]` to overrides; values are read as YAML.
 
