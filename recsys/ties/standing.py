@@ -43,8 +43,9 @@ def followed(block: Block, rows: Rows) -> npt.NDArray[np.bool_]:
 
 def blocked(block: Block, rows: Rows) -> npt.NDArray[np.bool_]:
     """Has blocked the host: the last block is not earlier than the last unblock (a block wins a draw). (N,)"""
-    block_at = rows.ints[:, block.int_column("last_block_at")]
-    return (block_at != NEVER) & (block_at >= rows.ints[:, block.int_column("last_unblock_at")])
+    block_at: Ints = rows.ints[:, block.int_column("last_block_at")]
+    holds: npt.NDArray[np.bool_] = (block_at != NEVER) & (block_at >= rows.ints[:, block.int_column("last_unblock_at")])
+    return holds
 
 
 def standings(block: Block, rows: Rows) -> npt.NDArray[np.int64]:
