@@ -1,0 +1,87 @@
+"""One writer that lets a `World` know one fact after the other.
+
+Replay, the training log and the service all move their state through `LiveState.apply`; what is measured offline is what
+is served. A fact at `t` must be applied before any request at an instant > t and after every request at or before t; who
+calls is responsible for that order (`recsys.evaluation.replay`, the service's intake).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import polars as pl
+
+from recsys.events.facts import FACT_SCHEMA, FactKind
+from recsys.pipeline.world import World
+from recsys.ties.standing import BLOCK_OF_FACT, columns_of, standings
+
+_TIE_FACTS = frozenset(range(FactKind.ENTRY, FactKind.IMPRESSION + 1))
+
+
+class LiveState:
+    """Applies facts to a world. One writer; readers are the caller's business."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def register_rooms(self, rooms: pl.DataFrame) -> None:
+        """Make rooms known by row so that facts and requests can name them; nothing becomes live by this.
+
+        Args:
+            rooms: columns room, host, cohosts (list), started_at (µs), category, as `recsys.events.room_table` gives.
+        """
+        columns = (rooms[name] for name in ("room", "host", "cohosts", "started_at", "category"))
+        for room, host, cohosts, started_at, category in zip(*columns, strict=True):
+            self.world.rooms.put(room, host, tuple(cohosts or ()), started_at, category)
+
+    def apply_all(self, facts: pl.DataFrame) -> None:
+        """Apply every fact of a frame, in the order of its rows."""
+        for at, kind, user, host, room, count, value, aux in facts.select(FACT_SCHEMA.keys()).iter_rows():
+            self.apply(at, kind, user, host, room, count, value, aux)
+
+    def apply(self, at: int, kind: int, user: int, host: int, room: int, count: int, value: int, aux: int) -> None:
+        """Let the world know one fact; arguments are the columns of `FACT_SCHEMA`."""
+        world = self.world
+        if host >= len(world.standings):
+            world.grow_hosts(host + 1)
+        if kind == FactKind.ROOM_START:
+            self._start(room, host, at)
+        elif kind == FactKind.ROOM_END:
+            world.index.end(room)
+        elif kind == FactKind.LEAVE_NOTICE:
+            world.leaves.setdefault(host, []).append((value, aux))
+        elif kind in _TIE_FACTS:
+            if user >= 0 and host >= 0:
+                if kind == FactKind.ENTRY:
+                    world.models.observe_entry(world, user, host, room, at)
+                self._tie(user, host, kind, at, count, value)
+                world.users.apply(user, kind, at, count, value)
+            if host >= 0:
+                world.hosts.apply(host, kind, at, count, value)
+            if room >= 0:
+                world.moments.apply(room, kind, at, count, value)
+
+    def end_rooms(self, rooms: Iterable[int]) -> None:
+        """Rooms that are over without a fact of their own (a lease that ran out)."""
+        for room in rooms:
+            self.world.index.end(room)
+
+    def _start(self, room: int, host: int, at: int) -> None:
+        world = self.world
+        world.schedule.apply(host, FactKind.ROOM_START, at, 0, 0)
+        world.index.start(room, host, world.rooms.cohosts.get(room, ()))
+
+    def _tie(self, user: int, host: int, kind: int, at: int, count: int, value: int) -> None:
+        """Update the tie and, by the difference it makes, the counts of users by standing."""
+        world = self.world
+        name = BLOCK_OF_FACT.get(kind)
+        if name is None:
+            world.ties.apply(user, host, kind, at, count, value)
+            return
+        block, columns = world.ties.blocks[name], columns_of(name)
+        row = world.ties.row(name, user, host)
+        before = standings(block, row)[0] if row is not None else np.zeros(len(columns), dtype=np.int64)
+        world.ties.apply(user, host, kind, at, count, value)
+        after = standings(block, world.ties.row(name, user, host))[0]  # type: ignore[arg-type]
+        world.standings[host, columns] += after - before

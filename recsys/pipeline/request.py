@@ -1,0 +1,85 @@
+"""What is asked and what is answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Source(StrEnum):
+    """Where a candidate came from, in the order of precedence."""
+
+    REQUESTED = "requested"
+    PRIVATE = "private_domain"
+    COHOST = "private_domain_cohost"
+    NEAREST = "nearest"
+    TRANSITION = "transition"
+    POPULAR = "popular"
+    NEWCOMER = "newcomer"
+
+
+class Outcome(StrEnum):
+    """What became of a candidate; every candidate has exactly one."""
+
+    SHOWN = "shown"
+    FILTERED_NOT_LIVE = "filtered: not live"
+    FILTERED_BLOCKED = "filtered: viewer blocked the host"
+    FILTERED_EXCLUDED = "filtered: excluded by the request"
+    FILTERED_CATEGORY = "filtered: other category"
+    NOT_SELECTED = "not selected: ranked below k"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One candidate lookup.
+
+    Args:
+        user: user row, −1 for a viewer of whom nothing is known.
+        at: instant, µs; the state must hold every fact before it and none at or after.
+        k: rooms wanted.
+        rooms: exactly the room rows to rank, or None: the sources bring candidates from the rooms live now.
+        exclude: room rows never to answer.
+        category: only rooms of this category.
+        explain: whether reasons and contributions are wanted.
+    """
+
+    user: int
+    at: int
+    k: int
+    rooms: npt.NDArray[np.int64] | None = None
+    exclude: npt.NDArray[np.int64] | None = None
+    category: str | None = None
+    explain: bool = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Ranked rooms and the whole story of the candidates. n answers of c candidates, F features.
+
+    `score` is the log-odds sum, highest first; `strength` the calibrated probability in [0, 1] that the viewer comes
+    back to the host's next broadcast. `contributions` (n, F) add up, with `bias`, to `score` (reserved places may stand
+    out of order: `reserved`). `candidates` and `outcomes` (c,) tell what became of every candidate.
+    """
+
+    rooms: npt.NDArray[np.int64]
+    hosts: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float64]
+    strength: npt.NDArray[np.float64]
+    sources: list[Source]
+    reserved: npt.NDArray[np.bool_]
+    reasons: list[list[str]]
+    bias: float
+    contributions: npt.NDArray[np.float64]
+    feature_names: tuple[str, ...]
+    candidates: npt.NDArray[np.int64]
+    outcomes: list[Outcome]
+    stage_counts: dict[str, int]
+    degraded: tuple[str, ...] = ()
+    short_why: str | None = None
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rooms)

@@ -1,0 +1,73 @@
+"""What a request reads: the states, the rooms live now, and the models.
+
+A `World` is filled from a bundle and moved by `recsys.live`, one fact at a time; the pipeline only reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.config import EngineConfig
+from recsys.events.facts import NEVER
+from recsys.index.live_rooms import LiveRoomIndex
+from recsys.models.suite import Models
+from recsys.ties.blocks import Blocks
+from recsys.ties.standing import STANDINGS
+from recsys.ties.store import RowStore, TieStore
+
+
+class RoomTable:
+    """What is known of every room by room row: host, co-hosts, start. Grows; rows are never reused."""
+
+    def __init__(self) -> None:
+        self.host: npt.NDArray[np.int32] = np.full(1024, -1, dtype=np.int32)
+        self.started_at: npt.NDArray[np.int64] = np.full(1024, NEVER, dtype=np.int64)
+        self.cohosts: dict[int, tuple[int, ...]] = {}
+        self.category: dict[int, str] = {}
+
+    def put(self, room: int, host: int, cohosts: tuple[int, ...], started_at: int, category: str | None) -> None:
+        """Remember a room; its instants are not yet facts."""
+        if room >= len(self.host):
+            extra = max(room + 1 - len(self.host), len(self.host))
+            self.host = np.concatenate([self.host, np.full(extra, -1, dtype=np.int32)])
+            self.started_at = np.concatenate([self.started_at, np.full(extra, NEVER, dtype=np.int64)])
+        self.host[room], self.started_at[room] = host, started_at
+        if cohosts:
+            self.cohosts[room] = cohosts
+        else:
+            self.cohosts.pop(room, None)
+        if category is not None:
+            self.category[room] = category
+
+
+@dataclass
+class World:
+    """All a request reads.
+
+    `standings` (n_hosts, len(STANDINGS)) counts users per host and relation; `leaves` holds announced absences per host
+    as (from, to), µs.
+    """
+
+    config: EngineConfig
+    blocks: Blocks
+    ties: TieStore
+    hosts: RowStore
+    schedule: RowStore
+    users: RowStore
+    moments: RowStore
+    rooms: RoomTable
+    index: LiveRoomIndex
+    models: Models
+    standings: npt.NDArray[np.int64]
+    leaves: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+
+    def grow_hosts(self, n: int) -> None:
+        """Make room for `n` hosts in everything kept per host."""
+        self.hosts.grow(n)
+        self.schedule.grow(n)
+        if n > len(self.standings):
+            extra = max(n, len(self.standings) * 3 // 2) - len(self.standings)
+            self.standings = np.concatenate([self.standings, np.zeros((extra, len(STANDINGS)), dtype=np.int64)])
