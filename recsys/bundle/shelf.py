@@ -96,8 +96,8 @@ def rollback(bundles_dir: Path) -> str:
     Raises:
         BundleRefused: there is no bundle before that can still be opened.
     """
-    if not bundles_dir.is_dir():
-        raise BundleRefused("no such folder of bundles", where=bundles_dir)
+    if current_name(bundles_dir) is None:
+        raise BundleRefused("no bundle is published here", where=bundles_dir, expected=f"a folder with {CURRENT}")
     with exclusive(bundles_dir):
         served = _served(bundles_dir)
         refusals: list[str] = []

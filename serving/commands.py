@@ -1,0 +1,52 @@
+"""Online commands of `laotie`. Each only checks its arguments and calls a function; imports stay inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys.cli import BundleOption, JsonOption, KOption, progress_of, show
+from recsys.instants import parse_instant
+
+
+def register(app: typer.Typer) -> None:
+    """Add the online commands to the command line."""
+    for command in (lookup, replay):
+        app.command()(command)
+
+
+def lookup(
+    bundle: BundleOption,
+    user: Annotated[str, typer.Option("--user", help="External id of the viewer.")],
+    at: Annotated[str | None, typer.Option("--at", metavar="T", help="ISO 8601; default: the bundle's as-of.")] = None,
+    k: KOption = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Ranked live rooms of one viewer, with strength and reasons."""
+    from recsys.bundle import Bundle, resolve
+    from serving.lookup import lookup as run
+
+    at_us = None if at is None else parse_instant(at, where="--at")
+    show(run(Bundle.open(resolve(bundle)), user, at_us=at_us, k=k), as_json=as_json)
+
+
+def replay(
+    ctx: typer.Context,
+    bundle: BundleOption,
+    events: Annotated[Path, typer.Option("--events", exists=True, help="Folder of event tables with later facts.")],
+    requests: Annotated[
+        Path, typer.Option("--requests", exists=True, help="Parquet: request_id, user_id, at, live_room_ids?")
+    ],
+    out: Annotated[Path, typer.Option("--out", dir_okay=False, help="Parquet to write.")],
+    k: KOption = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer past requests in time order as the service would have."""
+    from recsys.bundle import Bundle, resolve
+    from serving.replay import replay as run
+
+    with progress_of(ctx) as progress:
+        result = run(Bundle.open(resolve(bundle)), events, requests, out, k=k, progress=progress)
+    show(result, as_json=as_json)

@@ -1,0 +1,162 @@
+"""Offline commands of `laotie`. Each only checks its arguments and calls a function; imports stay inside."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys.cli import EventsArgument, JsonOption, KOption, SeedOption, progress_of, show
+from recsys.instants import parse_instant
+
+OutFile = Annotated[Path, typer.Option("--out", dir_okay=False, help="File to write.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", exists=True, dir_okay=False, help="YAML; see configs/default.yaml.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Override one setting; repeatable.")
+]
+AsOfOption = Annotated[
+    str | None, typer.Option("--as-of", metavar="T", help="Read facts before this instant only (ISO 8601).")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the offline commands to the command line."""
+    for command in (demo, validate, simulate, build, rollback, evaluate):
+        app.command()(command)
+    app.command("bench-pairs")(bench_pairs)
+    app.command("bench-rebuy")(bench_rebuy)
+
+
+def _now_us() -> int:
+    """The clock is read here, at the edge, and handed down."""
+    return time.time_ns() // 1000
+
+
+def demo(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Where bundles go.")] = Path("demo-out"),
+    as_json: JsonOption = False,
+) -> None:
+    """The main job end to end on embedded data: events → ties → models → index → ranked live rooms with reasons."""
+    from training.demo import run_demo
+
+    with progress_of(ctx) as progress:
+        result = run_demo(out, now_us=_now_us(), progress=progress)
+    show(result, as_json=as_json)
+
+
+def validate(events: EventsArgument, as_json: JsonOption = False) -> None:
+    """Check event tables: rows used, rows set aside and why."""
+    from recsys.events.quality import validate
+
+    show(validate(events, now=_now_us()), as_json=as_json)
+
+
+def simulate(
+    ctx: typer.Context,
+    users: Annotated[int, typer.Option("--users", min=1)],
+    hosts: Annotated[int, typer.Option("--hosts", min=1)],
+    days: Annotated[int, typer.Option("--days", min=1)],
+    out: Annotated[Path, typer.Option("--out", file_okay=False, help="New folder for the event tables.")],
+    seed: SeedOption = 1,
+    start: Annotated[str | None, typer.Option("--start", metavar="T", help="First instant of the market.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", exists=True, dir_okay=False, help="YAML with the laws of the world.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the event tables of a simulated market, with its planted truth."""
+    from datetime import UTC, datetime
+
+    from recsys.events.simulator import WorldConfig, load_world
+    from recsys.events.simulator import simulate as run
+
+    world = WorldConfig() if config is None else load_world(config)
+    begin = None if start is None else datetime.fromtimestamp(parse_instant(start, where="--start") / 1e6, UTC)
+    with progress_of(ctx) as progress:
+        report = run(world, users=users, hosts=hosts, days=days, seed=seed, out=out, start=begin, progress=progress)
+    show(report, as_json=as_json)
+
+
+def build(
+    ctx: typer.Context,
+    events: EventsArgument,
+    out: Annotated[Path, typer.Option("--out", file_okay=False, metavar="BUNDLES", help="Folder of bundles.")],
+    as_of: AsOfOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ties, training, index, gates; publish the bundle atomically."""
+    from recsys.config import load_config, parse_overrides
+    from training.build import build as run
+
+    as_of_us = None if as_of is None else parse_instant(as_of, where="--as-of")
+    engine = load_config(config, parse_overrides(settings or ()))
+    with progress_of(ctx) as progress:
+        result = run(events, out, config=engine, as_of_us=as_of_us, now_us=_now_us(), progress=progress)
+    show(result, as_json=as_json)
+
+
+def rollback(
+    bundles: Annotated[Path, typer.Argument(metavar="BUNDLES", exists=True, file_okay=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Serve the bundle before the current one again."""
+    from recsys.bundle import rollback as run
+
+    show({"current": run(bundles)}, as_json=as_json)
+
+
+def evaluate(
+    ctx: typer.Context,
+    events: EventsArgument,
+    out: Annotated[Path | None, typer.Option("--out", file_okay=False, help="Folder for the report.")] = None,
+    as_of: AsOfOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Offline report on a time cut: train before --as-of, judge after it on every room live at each request."""
+    from recsys.config import load_config, parse_overrides
+    from training.evaluate import evaluate as run
+
+    as_of_us = None if as_of is None else parse_instant(as_of, where="--as-of")
+    engine = load_config(config, parse_overrides(settings or ()))
+    with progress_of(ctx) as progress:
+        result = run(events, out=out, config=engine, as_of_us=as_of_us, now_us=_now_us(), progress=progress)
+    show(result, as_json=as_json)
+
+
+def bench_pairs(
+    ctx: typer.Context,
+    train: Annotated[Path, typer.Argument(metavar="TRAIN.parquet", exists=True, help="Columns user_id, item_id.")],
+    out: OutFile,
+    k: KOption = 20,
+    seed: SeedOption = 1,
+) -> None:
+    """Train the collaborative source alone; write user_id, rank, item_id, score of unseen items."""
+    from training.bench_pairs import bench_pairs as run
+
+    with progress_of(ctx) as progress:
+        run(train, k, out, seed=seed, progress=progress)
+
+
+def bench_rebuy(
+    ctx: typer.Context,
+    orders: Annotated[Path, typer.Argument(metavar="ORDERS.parquet", exists=True, help="Past purchases.")],
+    as_of: Annotated[str, typer.Option("--as-of", metavar="T", help="The instant of the prediction (ISO 8601).")],
+    out: OutFile,
+    horizon_days: Annotated[int, typer.Option("--horizon-days", min=1)] = 30,
+    seed: SeedOption = 1,
+) -> None:
+    """Probability that a customer buys a product again within the horizon; write user_id, product, p."""
+    from training.rebuy.bench import bench_rebuy as run
+
+    moment = parse_instant(as_of, where="--as-of")
+    with progress_of(ctx) as progress:
+        run(orders, moment, horizon_days, out, seed=seed, progress=progress)
