@@ -1,0 +1,201 @@
+"""The served model form: a sum of look-up tables over one or two features each.
+
+score(x) = bias + Σ_j f_j(x_j) + Σ_(i,j) f_ij(x_i, x_j), every f piecewise constant (a generalised additive model with
+pairwise terms: Lou, Caruana, Gehrke, Hooker, KDD 2013). It is trained by boosting trees that may look at
+two features at most on any path (`recsys.models.additive_training`) and converted without loss: so it is as accurate as
+that ensemble, its contributions add up exactly, and 500 rows cost table look-ups instead of tree walks.
+
+Shape letters: n rows, F features, T terms (F main effects, then the pairs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.errors import LaotieError
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PairTerm:
+    """A term of two features: bins of each feature are first mapped to the coarser bins of the pair's own grid."""
+
+    first: int
+    second: int
+    first_bins: npt.NDArray[np.int32]
+    second_bins: npt.NDArray[np.int32]
+    table: Floats
+
+
+@dataclass(frozen=True)
+class AdditiveModel:
+    """Tables of an additive model. Immutable; any number of threads may read it.
+
+    Args:
+        features: names of the F inputs, in order.
+        edges: per feature the ascending thresholds; bin b holds edges[b−1] < x ≤ edges[b], the last bin missing values.
+        mains: per feature a table of len(edges) + 2 values.
+        pairs: terms of two features.
+        bias: constant.
+    """
+
+    features: tuple[str, ...]
+    edges: tuple[Floats, ...]
+    mains: tuple[Floats, ...]
+    pairs: tuple[PairTerm, ...]
+    bias: float
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the T terms: a feature, or «first × second»."""
+        return self.features + tuple(f"{self.features[p.first]} × {self.features[p.second]}" for p in self.pairs)
+
+    def contributions(self, values: npt.NDArray[np.floating[Any]]) -> Floats:
+        """What each term adds to the score, (T, n), from feature-major `values` (F, n); NaN is «missing»."""
+        bins = self._bins(values)
+        out = np.empty((len(self.features) + len(self.pairs), values.shape[1]))
+        for j, table in enumerate(self.mains):
+            table.take(bins[j], out=out[j])
+        for t, pair in enumerate(self.pairs, start=len(self.features)):
+            out[t] = pair.table[pair.first_bins[bins[pair.first]], pair.second_bins[bins[pair.second]]]
+        return out
+
+    def score(self, values: npt.NDArray[np.floating[Any]]) -> Floats:
+        """Scores (n,) of feature-major `values` (F, n)."""
+        total: Floats = self.contributions(values).sum(axis=0)
+        return self.bias + total
+
+    def _bins(self, values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.intp]:
+        if len(values) != len(self.features):
+            raise LaotieError(
+                "features do not match the model", got=f"{len(values)} rows", expected=f"{len(self.features)} features"
+            )
+        bins = np.empty(values.shape, dtype=np.intp)
+        for j, edges in enumerate(self.edges):
+            bins[j] = edges.searchsorted(values[j])
+        missing = np.isnan(values)
+        if missing.any():
+            last = np.array([len(edges) + 1 for edges in self.edges], dtype=np.intp)
+            np.copyto(bins, last[:, None], where=missing)
+        return bins
+
+    def arrays(self, prefix: str) -> dict[str, npt.NDArray[np.generic]]:
+        """The model as plain arrays for a bundle, named with `prefix`; `from_arrays` reads them back."""
+        flat: dict[str, npt.NDArray[np.generic]] = {
+            f"{prefix}_edges": np.concatenate([*self.edges, np.empty(0)]),
+            f"{prefix}_edge_counts": np.array([len(e) for e in self.edges], dtype=np.int64),
+            f"{prefix}_mains": np.concatenate([*self.mains, np.empty(0)]),
+            f"{prefix}_bias": np.array([self.bias]),
+            f"{prefix}_pairs": np.array(
+                [[p.first, p.second, *p.table.shape] for p in self.pairs], dtype=np.int64
+            ).reshape(-1, 4),
+            f"{prefix}_pair_tables": np.concatenate([*(p.table.ravel() for p in self.pairs), np.empty(0)]),
+            f"{prefix}_pair_bins": np.concatenate(
+                [*(b for p in self.pairs for b in (p.first_bins, p.second_bins)), np.empty(0, dtype=np.int32)]
+            ).astype(np.int32),
+        }
+        return flat
+
+    @classmethod
+    def from_arrays(cls, features: Sequence[str], arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> AdditiveModel:
+        """The model written by `arrays`."""
+        counts = arrays[f"{prefix}_edge_counts"].tolist()
+        edges = _split(arrays[f"{prefix}_edges"], counts)
+        mains = _split(arrays[f"{prefix}_mains"], [c + 2 for c in counts])
+        tables, bins, pairs = arrays[f"{prefix}_pair_tables"], arrays[f"{prefix}_pair_bins"], []
+        at_table = at_bin = 0
+        for first, second, rows, columns in arrays[f"{prefix}_pairs"].tolist():
+            a, b = counts[first] + 2, counts[second] + 2
+            table = tables[at_table : at_table + rows * columns].reshape(rows, columns)
+            pairs.append(PairTerm(first, second, bins[at_bin : at_bin + a], bins[at_bin + a : at_bin + a + b], table))
+            at_table, at_bin = at_table + rows * columns, at_bin + a + b
+        return cls(tuple(features), edges, mains, tuple(pairs), float(arrays[f"{prefix}_bias"][0]))
+
+
+def from_boosted_trees(features: Sequence[str], dump: Mapping[str, Any], scale: float = 1.0) -> AdditiveModel:
+    """The exact additive form of boosted trees whose paths look at two features at most.
+
+    A leaf is a box over the features of its path; its value is added to the table of those features over that box.
+
+    Args:
+        features: names of the inputs, in the order the trees number them.
+        dump: what LightGBM's `Booster.dump_model()` returns; numerical splits only.
+        scale: factor on every leaf value (for averaging several models: 1 / how many).
+
+    Raises:
+        LaotieError: a path looks at three features or a split is not «≤».
+    """
+    leaves: list[tuple[float, dict[int, tuple[float, float, bool]]]] = []
+    for tree in dump["tree_info"]:
+        _collect(tree["tree_structure"], {}, leaves)
+    thresholds: list[set[float]] = [set() for _ in features]
+    for _, box in leaves:
+        for j, (low, high, _missing) in box.items():
+            thresholds[j].update(edge for edge in (low, high) if np.isfinite(edge))
+    edges = tuple(np.array(sorted(t)) for t in thresholds)
+    mains = tuple(np.zeros(len(e) + 2) for e in edges)
+    grids: dict[tuple[int, int], Floats] = {}
+    bias = 0.0
+    for value, box in leaves:
+        if len(box) > 2:
+            raise LaotieError("a tree path looks at more than two features", got=sorted(box), expected="at most two")
+        cells = {j: _cells(edges[j], *interval) for j, interval in box.items()}
+        match sorted(box):
+            case []:
+                bias += scale * value
+            case [j]:
+                mains[j][cells[j]] += scale * value
+            case [i, j]:
+                grid = grids.setdefault((i, j), np.zeros((len(edges[i]) + 2, len(edges[j]) + 2)))
+                grid[np.ix_(cells[i], cells[j])] += scale * value
+    pairs = tuple(_compact(i, j, grid) for (i, j), grid in sorted(grids.items()))
+    return AdditiveModel(tuple(features), edges, mains, pairs, bias)
+
+
+def _collect(
+    node: Mapping[str, Any],
+    box: dict[int, tuple[float, float, bool]],
+    leaves: list[tuple[float, dict[int, tuple[float, float, bool]]]],
+) -> None:
+    if "split_feature" not in node:
+        leaves.append((float(node["leaf_value"]), box))
+        return
+    if node["decision_type"] != "<=":
+        raise LaotieError("only numerical splits can be tabulated", got=node["decision_type"], expected="<=")
+    j, threshold = int(node["split_feature"]), float(node["threshold"])
+    low, high, missing = box.get(j, (-np.inf, np.inf, True))
+    missing_left = _missing_goes_left(node, threshold)
+    _collect(node["left_child"], {**box, j: (low, min(high, threshold), missing and missing_left)}, leaves)
+    _collect(node["right_child"], {**box, j: (max(low, threshold), high, missing and not missing_left)}, leaves)
+
+
+def _missing_goes_left(node: Mapping[str, Any], threshold: float) -> bool:
+    if node["missing_type"] == "NaN":
+        return bool(node["default_left"])
+    return threshold >= 0.0  # without NaN at training time LightGBM reads NaN as zero
+
+
+def _cells(edges: Floats, low: float, high: float, missing: bool) -> npt.NDArray[np.intp]:
+    """Bins of the interval (low, high], and the bin of missing values if it belongs to the box."""
+    start = 0 if np.isneginf(low) else int(np.searchsorted(edges, low)) + 1
+    stop = len(edges) + 1 if np.isposinf(high) else int(np.searchsorted(edges, high)) + 1
+    inside = np.arange(start, max(start, stop), dtype=np.intp)
+    return np.append(inside, len(edges) + 1) if missing else inside
+
+
+def _compact(i: int, j: int, grid: Floats) -> PairTerm:
+    """Merge neighbouring equal rows and columns of a pair's grid."""
+    first = np.concatenate([[0], np.cumsum((grid[1:] != grid[:-1]).any(axis=1))]).astype(np.int32)
+    second = np.concatenate([[0], np.cumsum((grid[:, 1:] != grid[:, :-1]).any(axis=0))]).astype(np.int32)
+    rows, columns = np.unique(first, return_index=True)[1], np.unique(second, return_index=True)[1]
+    return PairTerm(i, j, first, second, np.ascontiguousarray(grid[np.ix_(rows, columns)]))
+
+
+def _split(flat: npt.NDArray[Any], counts: Sequence[int]) -> tuple[Floats, ...]:
+    return tuple(np.split(flat, np.cumsum(counts)[:-1])) if counts else ()

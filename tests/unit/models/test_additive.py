@@ -1,0 +1,65 @@
+"""The tables say exactly what the trees say, and their contributions add up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import pytest
+
+from recsys.errors import LaotieError
+from recsys.models.additive import AdditiveModel, from_boosted_trees
+
+FEATURES = ("a", "b", "c", "d")
+
+
+def boosted(missing: bool, **options: Any) -> tuple[lgb.Booster, np.ndarray]:
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(3000, 4)).round(1).astype(np.float32)
+    if missing:
+        x[rng.random(x.shape) < 0.2] = np.nan
+    filled = np.nan_to_num(x, nan=0.7)
+    y = filled[:, 0] + filled[:, 1] * (filled[:, 2] > 0) - np.abs(filled[:, 3]) + rng.normal(size=3000)
+    defaults = {"objective": "regression", "num_leaves": 6, "min_data_in_leaf": 5, "verbosity": -1, "num_threads": 1}
+    constraints = {"interaction_constraints": [[0], [1, 2], [2, 3], [3]]}
+    data = lgb.Dataset(x, y, free_raw_data=False)
+    return lgb.train({**defaults, **constraints, **options}, data, num_boost_round=40), x
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_tables_equal_trees(missing: bool) -> None:
+    booster, x = boosted(missing)
+    model = from_boosted_trees(FEATURES, booster.dump_model())
+    np.testing.assert_allclose(model.score(x.T), booster.predict(x), atol=1e-9)
+    probe = np.full((4, 1), np.nan, dtype=np.float32)
+    np.testing.assert_allclose(model.score(probe), booster.predict(probe.T), atol=1e-9)
+
+
+def test_contributions_add_up_and_name_their_terms() -> None:
+    booster, x = boosted(True)
+    model = from_boosted_trees(FEATURES, booster.dump_model())
+    parts = model.contributions(x.T)
+    assert parts.shape == (len(model.terms), len(x))
+    np.testing.assert_allclose(model.bias + parts.sum(axis=0), model.score(x.T), atol=1e-12)
+    assert {"b × c", "c × d"} >= {term for term in model.terms if "×" in term} != set()
+
+
+def test_arrays_round_trip() -> None:
+    booster, x = boosted(True)
+    model = from_boosted_trees(FEATURES, booster.dump_model())
+    again = AdditiveModel.from_arrays(FEATURES, model.arrays("m"), "m")
+    np.testing.assert_array_equal(again.score(x.T), model.score(x.T))
+
+
+def test_three_features_on_a_path_are_refused() -> None:
+    booster, _ = boosted(False, interaction_constraints=[[0, 1, 2, 3]], num_leaves=31)
+    with pytest.raises(LaotieError, match="more than two features"):
+        from_boosted_trees(FEATURES, booster.dump_model())
+
+
+def test_wrong_number_of_features_is_refused() -> None:
+    booster, x = boosted(False)
+    model = from_boosted_trees(FEATURES, booster.dump_model())
+    with pytest.raises(LaotieError, match="do not match"):
+        model.score(x.T[:3])
