@@ -1,0 +1,323 @@
+"""What models read from ties: one vector of numbers per (user, host) pair, at one instant.
+
+Everything here is derived when it is read: ages, decayed sums at the instant, missed broadcasts, dueness. A tie of
+which nothing is known in a block has NaN in that block's features, so models can tell «never» from «none».
+
+Shape letters: m pairs, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.events.facts import NEVER, US_PER_DAY
+from recsys.ties.algebra import Block, Floats, Ints, Rows, decay_to, identity, popcount
+from recsys.ties.blocks import TIE_HOUR_SLOTS, Blocks
+from recsys.ties.standing import blocked, followed
+from recsys.ties.store import TieStore
+
+US_PER_HOUR = US_PER_DAY // 24
+US_PER_MINUTE = US_PER_HOUR // 60
+
+VISIT_FEATURES = (
+    "tie_entries",
+    "tie_entries_2h",
+    "tie_entries_12h",
+    "tie_entries_3d",
+    "tie_entries_14d",
+    "tie_share_of_user",
+    "tie_share_3d",
+    "tie_to_strongest_3d",
+    "tie_rank_3d",
+    "tie_hours_since_entry",
+    "tie_hosts_since",
+    "tie_days_since_first",
+    "tie_active_days",
+    "tie_active_days_7",
+    "tie_broadcasts_attended",
+    "tie_broadcasts_missed",
+    "tie_attendance",
+    "tie_visit_gap_hours",
+    "tie_visit_due",
+    "tie_hour_match",
+    "tie_stay_mean_min",
+    "tie_stay_7d_min",
+    "tie_beyond_mean_min",
+    "tie_beyond_30d_min",
+)
+DEPTH_FEATURES = (
+    "tie_comments",
+    "tie_comments_7d",
+    "tie_comments_30d",
+    "tie_likes_14d",
+    "tie_comment_share",
+    "tie_gift_minor_30d",
+    "tie_days_since_comment",
+)
+COMMERCE_FEATURES = (
+    "tie_order_lines",
+    "tie_lines_30d",
+    "tie_lines_120d",
+    "tie_spend_minor_60d",
+    "tie_days_since_order",
+    "tie_order_gap_days",
+    "tie_order_due",
+    "tie_refund_share",
+    "tie_disputes",
+)
+RELATION_FEATURES = (
+    "tie_followed",
+    "tie_follow_age_days",
+    "tie_unfollowed",
+    "tie_not_interested",
+    "tie_days_since_negative",
+)
+EXPOSURE_FEATURES = ("tie_impressions_1d", "tie_impressions_7d", "tie_ignored_7d")
+TIE_FEATURES = VISIT_FEATURES + DEPTH_FEATURES + COMMERCE_FEATURES + RELATION_FEATURES + EXPOSURE_FEATURES
+"""Names of the features, in the order of the rows of `tie_features`."""
+
+
+@dataclass(frozen=True)
+class TiesOfUser:
+    """One user's ties with some hosts. m of the asked hosts have a tie in any block.
+
+    `asked` (m,) positions in the hosts asked for; `rows` per block the m states (identity where the block has none);
+    `has` per block (m,) whether the block has one; `all_visits` the user's visits with all hosts, for shares and ranks.
+    """
+
+    asked: npt.NDArray[np.intp]
+    rows: dict[str, Rows]
+    has: dict[str, npt.NDArray[np.bool_]]
+    all_visits: Rows
+
+
+def gather(store: TieStore, user: int, hosts: npt.NDArray[np.integer], n_hosts: int) -> TiesOfUser:
+    """The ties of a user with each of `hosts` (c,), looked up in one pass per block.
+
+    Args:
+        store: the tie blocks.
+        user: user row; −1 has no ties.
+        hosts: host rows, may repeat.
+        n_hosts: all host rows are below this.
+    """
+    position = np.full(n_hosts, -1, dtype=np.int32)
+    found: dict[str, npt.NDArray[np.int32]] = {}
+    any_tie = np.zeros(len(hosts), dtype=np.bool_)
+    held = {name: store.of(name, user) for name in store.blocks}
+    for name, ties in held.items():
+        if len(ties):
+            position[ties.hosts] = np.arange(len(ties), dtype=np.int32)
+            found[name] = position[hosts]
+            position[ties.hosts] = -1
+            any_tie |= found[name] >= 0
+    asked = np.flatnonzero(any_tie)
+    rows: dict[str, Rows] = {}
+    has: dict[str, npt.NDArray[np.bool_]] = {}
+    for name, ties in held.items():
+        if name not in found or not len(asked):
+            rows[name], has[name] = identity(store.blocks[name], len(asked)), np.zeros(len(asked), dtype=np.bool_)
+            continue
+        at = found[name][asked]
+        has[name] = at >= 0
+        rows[name] = ties.rows.take(np.maximum(at, 0))
+        if not has[name].all():
+            nothing = identity(store.blocks[name], 1)
+            absent = ~has[name]
+            rows[name].ints[absent] = nothing.ints
+            rows[name].decayed[absent] = 0.0
+            rows[name].latest[absent] = NEVER
+    return TiesOfUser(asked, rows, has, held["visits"].rows)
+
+
+def tie_features(
+    blocks: Blocks,
+    ties: TiesOfUser,
+    broadcasts: Ints,
+    live_started: Ints,
+    paused_us: Ints | int,
+    user_entries: float,
+    at: int,
+) -> Floats:
+    """Features (F, m) of the m ties at instant `at`.
+
+    Args:
+        blocks: the declarations.
+        ties: from `gather`.
+        broadcasts: (m, K) starts of the hosts' latest broadcasts, µs, descending, padded with NEVER.
+        live_started: (m,) start of the room in question, NEVER when none: it counts neither as missed nor attended.
+        paused_us: (m,) announced leave of the host since the last visit; the hours since then do not count it.
+        user_entries: entries of the user in all, for shares.
+        at: instant, µs; every state must hold facts before it only.
+    """
+    parts = [
+        _visits(blocks.visits, ties, broadcasts, live_started, paused_us, user_entries, at),
+        _depth(blocks.depth, ties, at),
+        _commerce(blocks.commerce, ties, at),
+        _relation(blocks.relation, ties, at),
+        _exposure(blocks, ties, at),
+    ]
+    return np.concatenate(parts)
+
+
+def _visits(
+    block: Block,
+    ties: TiesOfUser,
+    broadcasts: Ints,
+    live_started: Ints,
+    paused_us: Ints | int,
+    user_entries: float,
+    at: int,
+) -> Floats:
+    rows, has = ties.rows["visits"], ties.has["visits"]
+    column = {name: rows.ints[:, i] for i, name in enumerate(block.ints)}
+    decayed = dict(zip(block.decays, decay_to(block, rows, at).T, strict=True))
+    entries = column["n_entries"].astype(np.float64)
+    safe_entries = np.maximum(entries, 1.0)
+    last, first = column["last_entry_at"], column["first_entry_at"]
+    all_3d = decay_to(block, ties.all_visits, at)[:, block.decay_column("entries_3d")]
+    all_last = ties.all_visits.ints[:, block.int_column("last_entry_at")]
+    ours_3d = decayed["entries_3d"]
+    today = at // US_PER_DAY
+    shift = np.clip(today - column["active_days_last"], 0, 62)
+    week = np.where(shift < 7, np.left_shift(column["active_days_bits"], np.minimum(shift, 7)) & 127, 0)
+    attended = rows.latest[:, block.latest_slices["attended"]]
+    n_attended = (attended != NEVER).sum(axis=1).astype(np.float64)
+    past = (broadcasts != NEVER) & (broadcasts != live_started[:, None])
+    missed = (past & (broadcasts > last[:, None])).sum(axis=1).astype(np.float64)
+    recent = past[:, :8]
+    came = (broadcasts[:, :8, None] == attended[:, None, :]).any(axis=2) & recent
+    span = np.where(n_attended > 1, _oldest(attended)[0] - _oldest(attended)[1], 0) / US_PER_HOUR
+    gap = np.where(n_attended > 1, span / np.maximum(n_attended - 1, 1), np.nan)
+    since = (at - last - paused_us) / US_PER_HOUR
+    hour = (at % US_PER_DAY) // (US_PER_DAY // TIE_HOUR_SLOTS)
+    slots = rows.ints[:, block.int_column("hours_0") : block.int_column("hours_0") + TIE_HOUR_SLOTS]
+    near = slots[:, hour] + 0.5 * (slots[:, (hour + 1) % TIE_HOUR_SLOTS] + slots[:, (hour - 1) % TIE_HOUR_SLOTS])
+    stays = column["n_stays"].astype(np.float64)
+    has_stay = np.where(stays > 0, stays, np.nan)
+    minute_ms = 60_000.0
+    out = np.stack(
+        [
+            entries,
+            decayed["entries_2h"],
+            decayed["entries_12h"],
+            ours_3d,
+            decayed["entries_14d"],
+            entries / max(user_entries, 1.0),
+            ours_3d / max(float(all_3d.sum()), 1e-9),
+            ours_3d / max(float(all_3d.max(initial=0.0)), 1e-9),
+            (all_3d[None, :] > ours_3d[:, None]).sum(axis=1),
+            since,
+            (all_last[None, :] > last[:, None]).sum(axis=1),
+            (at - first) / US_PER_DAY,
+            popcount(column["active_days_bits"]),
+            popcount(week),
+            n_attended,
+            missed,
+            (came.sum(axis=1) + 0.5) / (recent.sum(axis=1) + 1.5),
+            gap,
+            since / np.maximum(gap, 0.25),
+            (near + 0.5) / (2.0 * safe_entries + 0.5 * TIE_HOUR_SLOTS),
+            column["stay_ms"] / minute_ms / has_stay,
+            np.where(stays > 0, decayed["stay_ms_7d"] / minute_ms, np.nan),
+            column["beyond_ms"] / minute_ms / has_stay,
+            np.where(stays > 0, decayed["beyond_ms_30d"] / minute_ms, np.nan),
+        ]
+    )
+    out[:, ~has | (entries == 0)] = np.nan
+    return out
+
+
+def _oldest(instants: Ints) -> tuple[Ints, Ints]:
+    """The latest and the earliest known instant of each descending row."""
+    known = (instants != NEVER).sum(axis=1)
+    return instants[:, 0], instants[np.arange(len(instants)), np.maximum(known - 1, 0)]
+
+
+def _depth(block: Block, ties: TiesOfUser, at: int) -> Floats:
+    rows, has = ties.rows["depth"], ties.has["depth"]
+    if not has.any():
+        return np.full((len(DEPTH_FEATURES), len(has)), np.nan)
+    column = {name: rows.ints[:, i] for i, name in enumerate(block.ints)}
+    decayed = dict(zip(block.decays, decay_to(block, rows, at).T, strict=True))
+    comments = column["n_comments"].astype(np.float64)
+    out = np.stack(
+        [
+            comments,
+            decayed["comments_7d"],
+            decayed["comments_30d"],
+            decayed["likes_14d"],
+            (comments + 0.1) / (comments + column["n_likes"] + 0.9),
+            decayed["gift_minor_30d"],
+            _age(at, column["last_comment_at"], US_PER_DAY),
+        ]
+    )
+    out[:, ~has] = np.nan
+    return out
+
+
+def _commerce(block: Block, ties: TiesOfUser, at: int) -> Floats:
+    rows, has = ties.rows["commerce"], ties.has["commerce"]
+    if not has.any():
+        return np.full((len(COMMERCE_FEATURES), len(has)), np.nan)
+    column = {name: rows.ints[:, i] for i, name in enumerate(block.ints)}
+    decayed = dict(zip(block.decays, decay_to(block, rows, at).T, strict=True))
+    times = rows.latest[:, block.latest_slices["order_times"]]
+    n_times = (times != NEVER).sum(axis=1)
+    newest, oldest = _oldest(times)
+    gap = np.where(n_times > 1, (newest - oldest) / US_PER_DAY / np.maximum(n_times - 1, 1), np.nan)
+    since = _age(at, column["last_order_at"], US_PER_DAY)
+    lines = column["n_lines"].astype(np.float64)
+    out = np.stack(
+        [
+            lines,
+            decayed["lines_30d"],
+            decayed["lines_120d"],
+            decayed["spend_minor_60d"],
+            since,
+            gap,
+            since / np.maximum(gap, 0.5),
+            (column["refunded_minor"] + 1.0) / (column["spend_minor"] + 20.0),
+            column["n_disputes"].astype(np.float64),
+        ]
+    )
+    out[:, ~has] = np.nan
+    return out
+
+
+def _relation(block: Block, ties: TiesOfUser, at: int) -> Floats:
+    rows, has = ties.rows["relation"], ties.has["relation"]
+    if not has.any():
+        return np.full((len(RELATION_FEATURES), len(has)), np.nan)
+    column = {name: rows.ints[:, i] for i, name in enumerate(block.ints)}
+    follows = followed(block, rows)
+    out = np.stack(
+        [
+            follows.astype(np.float64),
+            np.where(follows, _age(at, column["last_follow_at"], US_PER_DAY), np.nan),
+            ((column["last_unfollow_at"] != NEVER) & ~follows).astype(np.float64),
+            (column["n_not_interested"] + column["n_reports"] + blocked(block, rows)).astype(np.float64),
+            _age(at, column["last_negative_at"], US_PER_DAY),
+        ]
+    )
+    out[:, ~has] = np.nan
+    return out
+
+
+def _exposure(blocks: Blocks, ties: TiesOfUser, at: int) -> Floats:
+    rows, has = ties.rows["exposure"], ties.has["exposure"]
+    if not has.any():
+        return np.full((len(EXPOSURE_FEATURES), len(has)), np.nan)
+    day, week = decay_to(blocks.exposure, rows, at).T
+    visits = decay_to(blocks.visits, ties.rows["visits"], at)[:, blocks.visits.decay_column("entries_3d")]
+    out = np.stack([day, week, week - visits])
+    out[:, ~has] = np.nan
+    return out
+
+
+def _age(at: int, instant: Ints, unit: int) -> Floats:
+    """Time since an instant in units of `unit` µs, NaN for NEVER."""
+    known = instant != NEVER
+    return np.where(known, (at - np.where(known, instant, at)) / unit, np.nan)
