@@ -1,0 +1,39 @@
+"""Events: tables → quarantine → facts. See `facts` for the currency, `schemas` for the input."""
+
+from recsys.events.fact_stream import fact_stream, last_fact_us, tie_facts
+from recsys.events.facts import FACT_SCHEMA, FactKind
+from recsys.events.quality import validate
+from recsys.events.quarantine import Events, clean
+from recsys.events.reading import EventTables, open_events
+from recsys.events.report import QualityReport, TableQuality
+from recsys.events.timeline import LiveTimeline
+from recsys.events.vocabularies import (
+    Vocabularies,
+    build_vocabularies,
+    extend_vocabularies,
+    host_table,
+    room_table,
+    user_table,
+)
+
+__all__ = [
+    "FACT_SCHEMA",
+    "EventTables",
+    "Events",
+    "FactKind",
+    "LiveTimeline",
+    "QualityReport",
+    "TableQuality",
+    "Vocabularies",
+    "build_vocabularies",
+    "clean",
+    "extend_vocabularies",
+    "fact_stream",
+    "host_table",
+    "last_fact_us",
+    "open_events",
+    "room_table",
+    "tie_facts",
+    "user_table",
+    "validate",
+]

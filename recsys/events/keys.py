@@ -1,0 +1,78 @@
+"""Rows that share a key: which one counts.
+
+The choice must not depend on the order of rows, nor on anything later than the row itself: if a row of the future
+could displace one of the past, the past would change its score when the future arrives. So the earliest wins, then the
+smallest content; a completion (`ended_at`, `left_at`) counts beside the row it completes, and of several completions
+the earliest.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from recsys.events.schemas import TABLES, columns_of
+
+COMPLETED_BY = {"rooms": "ended_at", "watches": "left_at"}
+"""Tables in which a later row of the same key fills this column."""
+
+_PART_ROWS = 16_000_000  # rows whose keys are compared at once: 8 bytes each and a hash set
+
+
+def has_shared_keys(table: str, rows: pl.LazyFrame, n: int) -> bool:
+    """Whether two of the `n` rows may share a key.
+
+    Compares 64-bit hashes in parts, so 50 million rows need little memory; a collision costs time, never an answer.
+    """
+    key = list(TABLES[table].KEY)
+    if not key or n < 2:
+        return False
+    parts = -(-n // _PART_ROWS)
+    for part in range(parts):
+        mine = rows if parts == 1 else rows.filter(pl.col(key[0]).hash(1) % parts == part)
+        hashes = mine.select(pl.struct(key).hash(0).alias("hash")).collect(engine="streaming")["hash"]
+        if hashes.n_unique() < len(hashes):
+            return True
+    return False
+
+
+def one_per_key(table: str, rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows that count, one per key, with `good_rows`: how many of the rows of this key were used (UInt32).
+
+    Times are int64 µs.
+    """
+    key = list(TABLES[table].KEY)
+    names = rows.collect_schema().names()
+    if table in COMPLETED_BY:
+        return _completed(table, rows, key, names)
+    times = [name for name in columns_of(table, "time") if name not in key]
+    order = key + times + [name for name in names if name not in key and name not in times]
+    return (
+        rows.sort(order)  # nulls first: an attribute without a date was always known
+        .unique(subset=key, keep="first", maintain_order=True)
+        .with_columns(good_rows=pl.lit(1, pl.UInt32))
+        .select(*names, "good_rows")
+    )
+
+
+def _completed(table: str, rows: pl.LazyFrame, key: list[str], names: list[str]) -> pl.LazyFrame:
+    """The open row and its earliest completion as one row. A row that disagrees with the winner in host or start is not
+    used; attributes are those of the open row, known from the start, and else of the earliest completion."""
+    end = COMPLETED_BY[table]
+    agreed = ["started_at", "host_id"] if table == "rooms" else ["host_id"]
+    rest = [name for name in names if name not in key and name not in agreed and name != end]
+    lists = [
+        pl.col(name).list.eval(pl.element().cast(pl.String)).list.join(",") for name in rest if name == "cohost_ids"
+    ]
+    order = [*agreed, end, *(name for name in rest if name != "cohost_ids")]
+    agrees = pl.all_horizontal([pl.col(name) == pl.col(name).first() for name in agreed])
+    complete = pl.col(end).is_not_null()
+    return (
+        rows.sort([*(pl.col(name) for name in [*key, *order]), *lists])  # nulls first: the open row leads
+        .group_by(key, maintain_order=True)
+        .agg(
+            pl.col(agreed + rest).first(),
+            pl.col(end).filter(agrees).min(),
+            good_rows=(agrees & complete).any().cast(pl.UInt32) + (agrees & ~complete).any().cast(pl.UInt32),
+        )
+        .select(*names, "good_rows")
+    )

@@ -1,0 +1,324 @@
+"""The event tables: columns, types, keys and the rules a row must keep. This is their one declaration.
+
+Reading (`recsys.events.reading`) brings files into these types, quarantine (`recsys.events.quarantine`) applies the
+rules. A rule is named by the reason under which a row that breaks it is counted. Rules that need more than the row
+itself (the clock, the room, other rows of the same key) are in `quarantine`.
+
+Ids are integers or strings, so they are `Any` here; their role (`user`, `host`, `room`, `order`) says which columns
+must be of one kind. A null rule result passes, so every rule on an optional column is silent where it is absent.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import dataframely as dy
+import polars as pl
+
+EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
+LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+MOST_MINOR = 10**12
+"""Largest amount of one row in minor units; sums of nine million such rows still fit into int64."""
+MOST_COUNT = 10**9
+
+FOLLOW_ACTIONS = ("follow", "unfollow")
+REFUND_KINDS = ("return", "refund_only", "counterfeit", "dispute")
+FEEDBACK_KINDS = ("not_interested", "block", "report", "unblock")
+NOTICE_KINDS = ("leave",)
+
+
+def _id(role: str, *, optional: bool = False) -> dy.Any:
+    metadata: dict[str, Any] = {"role": role, "optional": optional}
+    return dy.Any(metadata=metadata)  # type: ignore[arg-type]  # dataframely's own `Any` hides typing's there
+
+
+def _time(*, optional: bool = False, plan: bool = False) -> dy.Datetime:
+    """A UTC instant, µs. `plan`: announced beforehand, so it may lie in the future and is not a fact of its own."""
+    return dy.Datetime(
+        nullable=optional, time_unit="us", time_zone="UTC", min=EARLIEST, max=LATEST,
+        metadata={"role": "plan" if plan else "time", "optional": optional},
+    )  # fmt: skip
+
+
+def _int(*, optional: bool = False) -> dy.Int64:
+    return dy.Int64(nullable=optional, metadata={"role": "number", "optional": optional})
+
+
+def _text(*, optional: bool = False) -> dy.String:
+    return dy.String(nullable=optional, metadata={"role": "text", "optional": optional})
+
+
+def _in_range(column: str, most: int) -> pl.Expr:
+    return pl.col(column) <= most
+
+
+class EventTable(dy.Schema):
+    """Base of all event tables. `KEY`: the columns that name a row; empty: rows have no key."""
+
+    KEY: tuple[str, ...] = ()
+
+    @dy.rule()
+    def null_key(cls: Any) -> pl.Expr:
+        """Required ids are there."""
+        ids = [name for name, column in cls.columns().items() if is_id(column) and not optional(column)]
+        return pl.all_horizontal([pl.col(name).is_not_null() for name in ids] or [pl.lit(True)])
+
+
+class Rooms(EventTable):
+    """Broadcasts. A later row completes `ended_at`."""
+
+    KEY = ("room_id",)
+    room_id = _id("room")
+    host_id = _id("host")
+    started_at = _time()
+    ended_at = _time(optional=True)
+    category = _text(optional=True)
+    title = _text(optional=True)
+    cohost_ids = dy.List(dy.Any(), nullable=True, metadata={"role": "host", "optional": True})
+
+    @dy.rule()
+    def ended_before_started(cls: Any) -> pl.Expr:
+        return pl.col("ended_at") >= pl.col("started_at")
+
+
+class Follows(EventTable):
+    KEY = ("user_id", "host_id", "at", "action")
+    user_id = _id("user")
+    host_id = _id("host")
+    at = _time()
+    action = _text()
+
+    @dy.rule()
+    def unknown_action(cls: Any) -> pl.Expr:
+        return pl.col("action").is_in(FOLLOW_ACTIONS)
+
+
+class Watches(EventTable):
+    """Entries into rooms. A later row completes `left_at`."""
+
+    KEY = ("user_id", "room_id", "entered_at")
+    user_id = _id("user")
+    host_id = _id("host")
+    room_id = _id("room")
+    entered_at = _time()
+    left_at = _time(optional=True)
+    source = _text(optional=True)
+
+    @dy.rule()
+    def left_before_entered(cls: Any) -> pl.Expr:
+        return pl.col("left_at") >= pl.col("entered_at")
+
+
+class Engagements(EventTable):
+    """Likes, comments, gifts, shares. The list of kinds is open: an unlisted one is another engagement, no error."""
+
+    user_id = _id("user")
+    host_id = _id("host")
+    room_id = _id("room")
+    at = _time()
+    kind = _text()
+    count = _int(optional=True)
+    value_minor = _int(optional=True)
+
+    @dy.rule()
+    def negative_count(cls: Any) -> pl.Expr:
+        return pl.col("count") >= 0
+
+    @dy.rule()
+    def count_too_large(cls: Any) -> pl.Expr:
+        return _in_range("count", MOST_COUNT)
+
+    @dy.rule()
+    def negative_amount(cls: Any) -> pl.Expr:
+        return pl.col("value_minor") >= 0
+
+    @dy.rule()
+    def amount_too_large(cls: Any) -> pl.Expr:
+        return _in_range("value_minor", MOST_MINOR)
+
+
+class Purchases(EventTable):
+    """Order lines."""
+
+    KEY = ("order_id", "host_id", "line")
+    order_id = _id("order")
+    line = _id("line", optional=True)
+    user_id = _id("user")
+    host_id = _id("host")
+    room_id = _id("room", optional=True)
+    at = _time()
+    amount_minor = _int()
+    quantity = _int(optional=True)
+    category = _text(optional=True)
+
+    @dy.rule()
+    def negative_amount(cls: Any) -> pl.Expr:
+        return pl.col("amount_minor") >= 0
+
+    @dy.rule()
+    def amount_too_large(cls: Any) -> pl.Expr:
+        return _in_range("amount_minor", MOST_MINOR)
+
+    @dy.rule()
+    def negative_quantity(cls: Any) -> pl.Expr:
+        return pl.col("quantity") >= 0
+
+    @dy.rule()
+    def quantity_too_large(cls: Any) -> pl.Expr:
+        return _in_range("quantity", MOST_COUNT)
+
+
+class Refunds(EventTable):
+    """Money given back. No `kind`: a return."""
+
+    KEY = ("order_id", "at")
+    order_id = _id("order")
+    host_id = _id("host", optional=True)
+    at = _time()
+    amount_minor = _int(optional=True)
+    kind = _text(optional=True)
+
+    @dy.rule()
+    def unknown_kind(cls: Any) -> pl.Expr:
+        return pl.col("kind").is_in(REFUND_KINDS)
+
+    @dy.rule()
+    def negative_amount(cls: Any) -> pl.Expr:
+        return pl.col("amount_minor") >= 0
+
+    @dy.rule()
+    def amount_too_large(cls: Any) -> pl.Expr:
+        return _in_range("amount_minor", MOST_MINOR)
+
+
+class Feedback(EventTable):
+    KEY = ("user_id", "host_id", "at", "kind")
+    user_id = _id("user")
+    host_id = _id("host")
+    at = _time()
+    kind = _text()
+
+    @dy.rule()
+    def unknown_kind(cls: Any) -> pl.Expr:
+        return pl.col("kind").is_in(FEEDBACK_KINDS)
+
+
+class Impressions(EventTable):
+    """Rooms shown to a user. Whether one was entered is derived from watches."""
+
+    KEY = ("user_id", "room_id", "at")
+    user_id = _id("user")
+    room_id = _id("room")
+    host_id = _id("host")
+    at = _time()
+    position = _int()
+    slot = _text(optional=True)
+    propensity = dy.Float64(nullable=True, metadata={"role": "real", "optional": True})
+
+    @dy.rule()
+    def negative_position(cls: Any) -> pl.Expr:
+        return pl.col("position") >= 0
+
+    @dy.rule()
+    def position_too_large(cls: Any) -> pl.Expr:
+        return _in_range("position", MOST_COUNT)
+
+    @dy.rule()
+    def propensity_out_of_range(cls: Any) -> pl.Expr:
+        return (pl.col("propensity") > 0) & (pl.col("propensity") <= 1)
+
+
+class Notices(EventTable):
+    """Announcements of hosts. `leave`: announced at `at` that there is no broadcast from … to."""
+
+    KEY = ("host_id", "at", "from", "to", "kind")
+    host_id = _id("host")
+    at = _time()
+    from_ = dy.Datetime(
+        nullable=False, time_unit="us", time_zone="UTC", min=EARLIEST, max=LATEST, alias="from",
+        metadata={"role": "plan", "optional": False},
+    )  # fmt: skip
+    to = _time(plan=True)
+    kind = _text()
+
+    @dy.rule()
+    def unknown_kind(cls: Any) -> pl.Expr:
+        return pl.col("kind").is_in(NOTICE_KINDS)
+
+    @dy.rule()
+    def to_before_from(cls: Any) -> pl.Expr:
+        return pl.col("to") >= pl.col("from")
+
+
+class Hosts(EventTable):
+    KEY = ("host_id",)
+    host_id = _id("host")
+    category = _text(optional=True)
+    city_tier = _text(optional=True)
+    registered_at = _time(optional=True)
+
+
+class Users(EventTable):
+    KEY = ("user_id",)
+    user_id = _id("user")
+    city_tier = _text(optional=True)
+    registered_at = _time(optional=True)
+
+
+TABLES: dict[str, type[EventTable]] = {
+    "rooms": Rooms,
+    "follows": Follows,
+    "watches": Watches,
+    "engagements": Engagements,
+    "purchases": Purchases,
+    "refunds": Refunds,
+    "feedback": Feedback,
+    "impressions": Impressions,
+    "notices": Notices,
+    "hosts": Hosts,
+    "users": Users,
+}
+
+REASON_ORDER = (
+    "null_key", "null_value", "time_out_of_range", "unknown_action", "unknown_kind", "left_before_entered",
+    "ended_before_started", "to_before_from", "negative_amount", "negative_count", "negative_quantity",
+    "negative_position", "amount_too_large", "count_too_large", "quantity_too_large", "position_too_large",
+    "propensity_out_of_range", "later_than_now", "host_differs_from_room", "entered_after_end", "duplicate_key",
+)  # fmt: skip
+"""Every reason of quarantine. A row that breaks several rules is counted once, under the first of these."""
+
+
+def role(column: dy.Column) -> str:
+    """What a column holds: user, host, room, order, line, time, plan, number, real or text."""
+    return str((column.metadata or {})["role"])
+
+
+def optional(column: dy.Column) -> bool:
+    """Whether the column may be absent or null."""
+    return bool((column.metadata or {})["optional"])
+
+
+def is_id(column: dy.Column) -> bool:
+    """Whether the column holds external ids (or a list of them)."""
+    return role(column) in ("user", "host", "room", "order", "line")
+
+
+def columns_of(table: str, *roles: str) -> list[str]:
+    """Names of the columns of `table` that have one of these roles, in their order."""
+    return [name for name, column in TABLES[table].columns().items() if role(column) in roles]
+
+
+def required(table: str) -> list[str]:
+    """Names of the columns without which `table` is refused."""
+    return [name for name, column in TABLES[table].columns().items() if not optional(column)]
+
+
+def reason(table: str, rule: str) -> str:
+    """The reason under which rows that break `rule` are counted. Rules of a column are called `column|check`."""
+    column, _, check = rule.partition("|")
+    if not check:
+        return rule
+    if check == "nullability":
+        return "null_key" if column in TABLES[table].KEY else "null_value"
+    return "time_out_of_range"
