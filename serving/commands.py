@@ -1,4 +1,4 @@
-"""Online commands of `laotie`. Each only checks its arguments and calls a function; imports stay inside."""
+"""Online commands of `laotie`. Each checks its arguments, then calls a function; heavy imports come after the checks."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ def lookup(
 ) -> None:
     """Ranked live rooms of one viewer, with strength and reasons."""
     from recsys.bundle import Bundle, resolve
-    from serving.lookup import lookup as run
 
     at_us = None if at is None else parse_instant(at, where="--at")
-    show(run(Bundle.open(resolve(bundle)), user, at_us=at_us, k=k), as_json=as_json)
+    opened = Bundle.open(resolve(bundle))
+
+    from serving.lookup import lookup as run
+
+    show(run(opened, user, at_us=at_us, k=k), as_json=as_json)
 
 
 def replay(
@@ -45,8 +48,11 @@ def replay(
 ) -> None:
     """Answer past requests in time order as the service would have."""
     from recsys.bundle import Bundle, resolve
+
+    opened = Bundle.open(resolve(bundle))
+
     from serving.replay import replay as run
 
     with progress_of(ctx) as progress:
-        result = run(Bundle.open(resolve(bundle)), events, requests, out, k=k, progress=progress)
+        result = run(opened, events, requests, out, k=k, progress=progress)
     show(result, as_json=as_json)

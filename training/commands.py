@@ -1,4 +1,4 @@
-"""Offline commands of `laotie`. Each only checks its arguments and calls a function; imports stay inside."""
+"""Offline commands of `laotie`. Each checks its arguments, then calls a function; heavy imports come after the checks."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def demo(
 
 def validate(events: EventsArgument, as_json: JsonOption = False) -> None:
     """Check event tables: rows used, rows set aside and why."""
-    from recsys.events.quality import validate
+    from recsys.events.quality import validate as run
 
-    show(validate(events, now=_now_us()), as_json=as_json)
+    show(run(events, now=_now_us()).to_json(), as_json=as_json)
 
 
 def simulate(
@@ -93,10 +93,12 @@ def build(
 ) -> None:
     """Ties, training, index, gates; publish the bundle atomically."""
     from recsys.config import load_config, parse_overrides
-    from training.build import build as run
 
     as_of_us = None if as_of is None else parse_instant(as_of, where="--as-of")
     engine = load_config(config, parse_overrides(settings or ()))
+
+    from training.build import build as run
+
     with progress_of(ctx) as progress:
         result = run(events, out, config=engine, as_of_us=as_of_us, now_us=_now_us(), progress=progress)
     show(result, as_json=as_json)
@@ -123,10 +125,12 @@ def evaluate(
 ) -> None:
     """Offline report on a time cut: train before --as-of, judge after it on every room live at each request."""
     from recsys.config import load_config, parse_overrides
-    from training.evaluate import evaluate as run
 
     as_of_us = None if as_of is None else parse_instant(as_of, where="--as-of")
     engine = load_config(config, parse_overrides(settings or ()))
+
+    from training.evaluate import evaluate as run
+
     with progress_of(ctx) as progress:
         result = run(events, out=out, config=engine, as_of_us=as_of_us, now_us=_now_us(), progress=progress)
     show(result, as_json=as_json)
@@ -155,8 +159,9 @@ def bench_rebuy(
     seed: SeedOption = 1,
 ) -> None:
     """Probability that a customer buys a product again within the horizon; write user_id, product, p."""
+    moment = parse_instant(as_of, where="--as-of")
+
     from training.rebuy.bench import bench_rebuy as run
 
-    moment = parse_instant(as_of, where="--as-of")
     with progress_of(ctx) as progress:
         run(orders, moment, horizon_days, out, seed=seed, progress=progress)
