@@ -4,7 +4,7 @@ from recsys.events.fact_stream import fact_stream, last_fact_us, tie_facts
 from recsys.events.facts import FACT_SCHEMA, FactKind
 from recsys.events.quality import validate
 from recsys.events.quarantine import Events, clean
-from recsys.events.reading import EventTables, open_events
+from recsys.events.reading import EventTables, from_frames, open_events
 from recsys.events.report import QualityReport, TableQuality
 from recsys.events.timeline import LiveTimeline
 from recsys.events.vocabularies import (
@@ -29,6 +29,7 @@ __all__ = [
     "clean",
     "extend_vocabularies",
     "fact_stream",
+    "from_frames",
     "host_table",
     "last_fact_us",
     "open_events",

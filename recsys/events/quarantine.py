@@ -24,9 +24,9 @@ import polars as pl
 
 from recsys.errors import ConfigError
 from recsys.events.keys import has_shared_keys, one_per_key
-from recsys.events.report import QualityReport, TableQuality
 from recsys.events.reading import EventTables, reading, wanted_type
 from recsys.events.refunds import effective_refunds
+from recsys.events.report import QualityReport, TableQuality
 from recsys.events.schemas import REASON_ORDER, TABLES, columns_of, reason
 from recsys.ids import IdKind
 
@@ -111,7 +111,7 @@ def clean(tables: EventTables, *, now: datetime | None = None) -> Events:
     shared.discard("rooms")
     good = {t: one_per_key(t, f).drop("good_rows") if t in shared else f for t, f in rows.items()}
     with reading(f"{tables.folder}, table refunds"):
-        refunds = _refunds(good, qualities)
+        refunds = _refunds(good, qualities, tables.id_kinds)
     report = QualityReport(qualities, dict(tables.unused_columns), list(tables.unknown_files))
     rooms = pl.DataFrame(schema=_empty_rooms(tables)) if rooms is None else rooms
     return Events(report, good, rooms, refunds, dict(tables.id_kinds), rows, frozenset(shared))
@@ -186,15 +186,17 @@ def _without_own_host(rooms: pl.LazyFrame) -> tuple[pl.LazyFrame, dict[str, int]
     return rooms.with_columns(cohost_ids=others), {"cohost_is_host": n} if n else {}
 
 
-def _refunds(good: dict[str, pl.LazyFrame], qualities: dict[str, TableQuality]) -> pl.DataFrame:
+def _refunds(
+    good: dict[str, pl.LazyFrame], qualities: dict[str, TableQuality], kinds: dict[str, IdKind]
+) -> pl.DataFrame:
     """Refunds with their orders; notes how many wait."""
-    empty = {"order_id": pl.Int64, "user_id": pl.Int64, "host_id": pl.Int64, "at": pl.Int64, "amount_minor": pl.Int64}
+    ids = {name: wanted_type("purchases", name, kinds) for name in ("order_id", "user_id", "host_id")}
+    none = pl.DataFrame(schema={**ids, "at": pl.Int64(), "amount_minor": pl.Int64(), "kind": pl.String()})
     if "refunds" not in good:
-        return pl.DataFrame(schema={**empty, "kind": pl.String})
+        return none
     refunds = good["refunds"].collect(engine="streaming")
-    if "purchases" not in good:
-        effective, waiting = pl.DataFrame(schema={**empty, "kind": pl.String}), refunds.height
-    else:
+    effective, waiting = none, refunds.height
+    if "purchases" in good:
         effective, waiting = effective_refunds(refunds, good["purchases"])
     if waiting:
         qualities["refunds"].notes["waiting"] = waiting

@@ -11,7 +11,7 @@ that are null throughout. Refused: floats as ids or money (they have lost digits
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +97,20 @@ def open_events(folder: Path, *, any_table: bool = False) -> EventTables:
     return EventTables(folder, scans, kinds, unused, sorted(unknown))
 
 
+def from_frames(frames: Mapping[str, pl.DataFrame]) -> EventTables:
+    """The same from frames in memory: generated worlds, and events that have just arrived.
+
+    Raises:
+        InputRefused: as `open_events`; also a name that is no table.
+    """
+    if strange := sorted(set(frames) - set(TABLES)):
+        raise InputRefused("no such table", got=strange, expected=list(TABLES))
+    schemas = {table: {Path(table): dict(frame.schema)} for table, frame in frames.items()}
+    kinds = _id_kinds(schemas)
+    scans = {table: _scan(table, schemas[table], kinds, frames[table].lazy()) for table in frames}
+    return EventTables(Path(), scans, kinds)
+
+
 def _files_of_tables(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
     """Sorted files of each table, and what belongs to none."""
     files: dict[str, list[Path]] = {}
@@ -161,14 +175,20 @@ def _id_kinds(schemas: dict[str, dict[Path, dict[str, pl.DataType]]]) -> dict[st
                 of = role(ids[name])
                 if kind is not None and kinds.setdefault(of, kind) != kind:
                     raise InputRefused("ids of two kinds", where=where, got=dtype,
-                                       expected=f"{kinds[of]} as in {seen[of]}", hint=f"write every {of} id in one type")  # fmt: skip
+                                       expected=f"{kinds[of]} as in {seen[of]}",
+                                       hint=f"write every {of} id in one type")  # fmt: skip
                 if kind is not None:
                     seen.setdefault(of, where)
     return kinds
 
 
-def _scan(table: str, of_files: dict[Path, dict[str, pl.DataType]], kinds: dict[str, IdKind]) -> pl.LazyFrame:
-    """One lazy frame over all files of a table; files of equal schema share a scan."""
+def _scan(
+    table: str,
+    of_files: dict[Path, dict[str, pl.DataType]],
+    kinds: dict[str, IdKind],
+    frame: pl.LazyFrame | None = None,
+) -> pl.LazyFrame:
+    """One typed lazy frame over all files of a table (or over `frame`); files of equal schema share a scan."""
     groups: dict[tuple[tuple[str, str], ...], list[Path]] = {}
     for path, schema in of_files.items():
         if missing := [name for name in required(table) if name not in schema]:
@@ -179,7 +199,8 @@ def _scan(table: str, of_files: dict[Path, dict[str, pl.DataType]], kinds: dict[
     for paths in groups.values():
         schema = of_files[paths[0]]
         columns = [_typed(table, name, schema.get(name), kinds, paths[0]) for name in TABLES[table].columns()]
-        scans.append(pl.scan_parquet(paths, hive_partitioning=False, glob=False).select(columns))
+        raw = pl.scan_parquet(paths, hive_partitioning=False, glob=False) if frame is None else frame
+        scans.append(raw.select(columns))
     return pl.concat(scans) if len(scans) > 1 else scans[0]
 
 

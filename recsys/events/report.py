@@ -33,7 +33,7 @@ class QualityReport:
     unknown_files: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `laotie validate --json`: {"tables": {table: {"rows", "good", "quarantined"}}, "notes": …}."""
+        """The document of `laotie validate --json`: {"tables": {table: {"rows": n, …}}, "notes": …}."""
         notes: dict[str, Any] = {name: dict(table.notes) for name, table in self.tables.items() if table.notes}
         for name, columns in self.unused_columns.items():
             notes.setdefault(name, {})["unused_columns"] = columns

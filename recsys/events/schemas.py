@@ -30,7 +30,7 @@ NOTICE_KINDS = ("leave",)
 
 def _id(role: str, *, optional: bool = False) -> dy.Any:
     metadata: dict[str, Any] = {"role": role, "optional": optional}
-    return dy.Any(metadata=metadata)  # type: ignore[arg-type]  # dataframely's own `Any` hides typing's there
+    return dy.Any(metadata=metadata)
 
 
 def _time(*, optional: bool = False, plan: bool = False) -> dy.Datetime:
@@ -321,4 +321,4 @@ def reason(table: str, rule: str) -> str:
         return rule
     if check == "nullability":
         return "null_key" if column in TABLES[table].KEY else "null_value"
-    return "time_out_of_range"
+    return "propensity_out_of_range" if column == "propensity" else "time_out_of_range"
