@@ -1,0 +1,197 @@
+"""A consistent snapshot of the rooms live now, as readers see it.
+
+Slots and positions: the writer appends rooms to *slots* and marks slots of ended rooms dead; an epoch is the first n
+slots and the first m dead marks. It never sees what is appended later, so it costs nothing to make and never changes.
+Readers speak of *positions*: 0 … len − 1 over the live rooms of this epoch, in order of their start.
+
+Shape letters: q queries, d dimension, w padded dimension, n slots, k answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.index.flat import FloatMatrix, IntVector, as_vectors, best, check_range, inner_products
+
+
+class HostJoin(NamedTuple):
+    """Which of the hosts asked for is on air where; one entry per (room, host) pair, sorted by position."""
+
+    positions: IntVector
+    """(m,) positions in the epoch; a room with two of the hosts appears twice."""
+    asked: IntVector
+    """(m,) index into the host rows asked for."""
+    cohosted: NDArray[np.bool_]
+    """(m,) True where the host is a co-host of the room, not its owner."""
+
+
+@dataclass(frozen=True, eq=False)
+class Epoch:
+    """Rooms live at one moment: immutable, made by `LiveRoomIndex.publish`.
+
+    All arrays handed out are read-only or fresh copies. Scores are inner products, nothing is normalised.
+    Threading: any number of readers, also while the writer goes on (cached arrays may be computed twice, alike).
+    """
+
+    number: int
+    """Grows by one with every published change."""
+    dimension: int
+    _vectors_NW: FloatMatrix
+    _rooms_N: IntVector
+    _hosts_N: IntVector
+    _dead: IntVector
+    _cohosts: IntVector
+    _cohost_slots: IntVector
+    _slot_of_room: dict[int, int]  # shared with the writer: may name slots beyond n, see `_slots_of_rooms`
+    _slot_before: dict[int, int]
+    _largest: float
+    _host_bound: int
+
+    def __len__(self) -> int:
+        return len(self._rooms_N) - len(self._dead)
+
+    @cached_property
+    def rooms(self) -> IntVector:
+        """(len,) int64 room rows by position."""
+        return _frozen(self._rooms_N if not len(self._dead) else self._rooms_N[self._live_slots])
+
+    @cached_property
+    def hosts(self) -> IntVector:
+        """(len,) int64 host rows by position: who the room belongs to."""
+        return _frozen(self._hosts_N if not len(self._dead) else self._hosts_N[self._live_slots])
+
+    def vectors(self, positions: IntVector | None = None) -> FloatMatrix:
+        """(m, d) float32 vectors of some positions, by default of all."""
+        slots = self._live_slots if positions is None else self._live_slots[positions]
+        return self._vectors_NW[slots, : self.dimension]
+
+    def position_of_room(self, rooms: Any) -> IntVector:
+        """(m,) int64 positions of room rows; −1 for a room that is not live here."""
+        slots = self._slots_of_rooms(np.asarray(rooms, dtype=np.int64).ravel())
+        found = slots >= 0
+        slots[found] = self._position_of_slot[slots[found]]
+        return slots
+
+    def rooms_of_hosts(self, hosts: Any) -> IntVector:
+        """(m,) int64 positions, ascending and distinct, of all rooms these hosts own or co-host.
+
+        The private domain by join: complete by construction, no search involved. Cost grows with the live rooms (one
+        table look-up each), not with the hosts asked for.
+        """
+        mark = self._marked(np.asarray(hosts, dtype=np.int64).ravel())
+        hit = mark[self._hosts_N]
+        if len(self._cohosts):
+            hit[self._cohost_slots[mark[self._cohosts]]] = True
+        hit[self._dead] = False
+        return self._position_of_slot[np.flatnonzero(hit)]
+
+    def join(self, hosts: Any) -> HostJoin:
+        """As `rooms_of_hosts`, with the host that led to each room, so that its tie can be looked up.
+
+        Args:
+            hosts: (h,) host rows; of a repeated one the first index is given.
+        """
+        asked = np.asarray(hosts, dtype=np.int64).ravel()
+        mark = self._marked(asked)
+        alive = self._alive
+        own = np.flatnonzero(mark[self._hosts_N] & alive)
+        joint = np.flatnonzero(mark[self._cohosts] & alive[self._cohost_slots])
+        slots = np.concatenate((own, self._cohost_slots[joint]))
+        names = np.concatenate((self._hosts_N[own], self._cohosts[joint]))
+        order = np.argsort(asked, kind="stable")
+        which = order[np.searchsorted(asked, names, sorter=order)] if len(names) else names
+        cohosted = np.arange(len(slots)) >= len(own)
+        by_slot = np.lexsort((which, cohosted, slots))
+        return HostJoin(self._position_of_slot[slots[by_slot]], which[by_slot], cohosted[by_slot])
+
+    def search(self, queries: Any, k: int, *, exclude: Any | None = None) -> tuple[IntVector, FloatMatrix]:
+        """Best live rooms of each query, exact.
+
+        Args:
+            queries: (q, d), finite.
+            k: answers wanted.
+            exclude: room rows to leave out for all queries; rooms not live here are ignored.
+
+        Returns:
+            (q, k′) int64 room rows and (q, k′) float32 scores, k′ = min(k, live − excluded): never a −1, never a room
+            that is not live, never fewer than asked while there are more. Best first, ties by smaller room row.
+
+        Raises:
+            IndexInputError: queries of another dimension, not finite, or so large that scores would overflow.
+        """
+        asked = as_vectors(queries, self.dimension, what="queries")
+        check_range(asked, self._largest)
+        removed = self._dead
+        if exclude is not None:
+            slots = self._slots_of_rooms(np.asarray(exclude, dtype=np.int64).ravel())
+            removed = np.concatenate((removed, np.unique(slots[slots >= 0])))
+        wanted = min(max(k, 0), len(self._rooms_N) - len(removed))
+        scores_QN = inner_products(asked, self._vectors_NW)
+        if len(removed):
+            scores_QN[:, removed] = -np.inf
+        slots_QK = np.empty((len(asked), wanted), dtype=np.int64)
+        for row, scores in zip(slots_QK, scores_QN, strict=True):
+            row[:] = best(scores, self._rooms_N, wanted)
+        return self._rooms_N[slots_QK], np.take_along_axis(scores_QN, slots_QK, axis=1)
+
+    def scores(self, queries: Any, positions: IntVector | None = None) -> FloatMatrix:
+        """(q, m) float32 scores of some positions, by default of all live rooms; bitwise those of `search`.
+
+        Raises:
+            IndexInputError: as `search`.
+        """
+        asked = as_vectors(queries, self.dimension, what="queries")
+        check_range(asked, self._largest)
+        if positions is not None:
+            return inner_products(asked, self._vectors_NW[self._live_slots[positions]])
+        scores_QN = inner_products(asked, self._vectors_NW)
+        return scores_QN[:, self._live_slots] if len(self._dead) else scores_QN
+
+    @cached_property
+    def _alive(self) -> NDArray[np.bool_]:
+        alive = np.ones(len(self._rooms_N), dtype=np.bool_)
+        alive[self._dead] = False
+        return alive
+
+    @cached_property
+    def _live_slots(self) -> IntVector:
+        return np.flatnonzero(self._alive)
+
+    @cached_property
+    def _position_of_slot(self) -> IntVector:
+        return np.cumsum(self._alive, dtype=np.int64) - 1
+
+    def _marked(self, hosts: IntVector) -> NDArray[np.bool_]:
+        """(host bound,) True for the hosts asked for; hosts never seen on air are dropped."""
+        mark = np.zeros(self._host_bound, dtype=np.bool_)
+        mark[hosts[(hosts >= 0) & (hosts < self._host_bound)]] = True
+        return mark
+
+    def _slots_of_rooms(self, rooms: IntVector) -> IntVector:
+        """(m,) slots of rooms live in this epoch, else −1.
+
+        The writer's dictionary names the latest slot of every room it ever saw in this buffer; a slot this epoch does
+        not have yet leads back, through `_slot_before`, to the one it has.
+        """
+        latest = self._slot_of_room.get
+        slots = np.fromiter((latest(room, -1) for room in rooms.tolist()), dtype=np.int64, count=len(rooms))
+        n = len(self._rooms_N)
+        for i in np.flatnonzero(slots >= n):
+            slot = int(slots[i])
+            while slot >= n:
+                slot = self._slot_before.get(slot, -1)
+            slots[i] = slot
+        found = slots >= 0
+        slots[found] = np.where(self._alive[slots[found]], slots[found], -1)
+        return slots
+
+
+def _frozen(array: IntVector) -> IntVector:
+    view = array.view()
+    view.setflags(write=False)
+    return view

@@ -1,0 +1,139 @@
+"""Exact inner-product search over a float32 matrix. The only module that imports faiss.
+
+FAISS computes the scores straight from our memory (`fvec_inner_products_ny`), nothing is copied into a FAISS index, so
+a snapshot of the matrix can be searched as it is. We select the best ourselves, for three promises `IndexFlatIP` does
+not give: ties are broken by key, not by heap order; a row's score does not depend on its position or on how many
+queries are asked together (FAISS switches to BLAS from 20 queries on, which rounds differently); rows can be excluded
+without answers getting fewer.
+
+Shape letters: q queries, n vectors, w width (dimension padded by `padded`), k answers.
+Threading: every function is pure, releases the GIL while FAISS works, and starts no threads.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.errors import LaotieError
+
+with warnings.catch_warnings():  # swig types lack __module__: a DeprecationWarning at import on Python 3.12+
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import faiss
+
+_fvec_inner_products_ny: Any = faiss.fvec_inner_products_ny  # type: ignore[attr-defined]  # not in the stubs of 1.15
+FloatMatrix = NDArray[np.float32]
+IntVector = NDArray[np.int64]
+
+_WIDTH_STEP = 16
+_BLOCK_ROWS = 2048  # 0.5 MB at w = 64: a block stays in L2 while all queries pass over it
+_SAMPLE_STEP = 16
+_SAMPLED_FROM = 8192
+
+
+class IndexInputError(LaotieError, ValueError):
+    """A vector, row or query given to an index is unusable; the index is unchanged."""
+
+    exit_code = 2
+
+
+def padded(dimension: int) -> int:
+    """Width rows are stored with: the next multiple of 16.
+
+    At d = 4 and 8 FAISS treats the last rows of a matrix with another kernel and so rounds equal rows differently;
+    from 16 on every row goes through the same one.
+    """
+    return -(-dimension // _WIDTH_STEP) * _WIDTH_STEP
+
+
+def as_vectors(vectors: Any, dimension: int | None = None, *, what: str = "vectors") -> FloatMatrix:
+    """Checks a matrix and returns it as C-contiguous float32, shape (rows, padded(d)), extra columns zero.
+
+    Raises:
+        IndexInputError: not two-dimensional, no columns, another dimension than expected, or not finite.
+    """
+    with np.errstate(over="ignore"):
+        given = np.asarray(vectors, dtype=np.float32)
+    if given.ndim != 2 or given.shape[1] == 0 or (dimension is not None and given.shape[1] != dimension):
+        expected = f"(rows, {'d' if dimension is None else dimension})"
+        raise IndexInputError(f"{what} have the wrong shape", got=given.shape, expected=expected)
+    if not np.isfinite(given).all():
+        row = int(np.flatnonzero(~np.isfinite(given).all(axis=1))[0])
+        raise IndexInputError(
+            f"{what} hold a value that is not finite", where=f"row {row}", expected="finite float32 values"
+        )
+    width = padded(given.shape[1])
+    if width == given.shape[1]:
+        return np.ascontiguousarray(given)
+    wide = np.zeros((len(given), width), dtype=np.float32)
+    wide[:, : given.shape[1]] = given
+    return wide
+
+
+def largest_entry(vectors: FloatMatrix) -> float:
+    """Largest absolute value of a matrix, 0 for an empty one; with it `check_range` rules out overflow."""
+    return max(float(vectors.max(initial=0.0)), -float(vectors.min(initial=0.0)))
+
+
+def check_range(queries: FloatMatrix, largest: float) -> None:
+    """Refuses queries whose inner products could overflow float32, for vectors with entries up to `largest`.
+
+    Raises:
+        IndexInputError: Σ|query| · largest exceeds the float32 range.
+    """
+    reach = np.abs(queries).sum(axis=1, dtype=np.float64) * largest
+    if reach.size and float(reach.max()) > float(np.finfo(np.float32).max):
+        raise IndexInputError(
+            "a query is too large: its scores would overflow", got=float(reach.max()), expected="products in float32"
+        )
+
+
+def inner_products(queries: FloatMatrix, vectors: FloatMatrix) -> FloatMatrix:
+    """All scores, shape (q, n) float32; equal rows get bitwise equal scores whatever their position.
+
+    Args:
+        queries: (q, w) from `as_vectors`.
+        vectors: (n, w) C-contiguous float32.
+    """
+    n, width = vectors.shape
+    scores_QN = np.empty((len(queries), n), dtype=np.float32)
+    if n == 0:
+        return scores_QN
+    step = n if len(queries) == 1 else _BLOCK_ROWS
+    for start in range(0, n, step):
+        block = vectors[start : start + step]
+        block_pointer = faiss.swig_ptr(block)
+        for query, scores in zip(queries, scores_QN, strict=True):
+            target = scores[start : start + step]
+            _fvec_inner_products_ny(faiss.swig_ptr(target), faiss.swig_ptr(query), block_pointer, width, len(block))
+    return scores_QN
+
+
+def best(scores: NDArray[np.float32], keys: NDArray[np.integer[Any]], k: int) -> IntVector:
+    """Positions of the k best scores, best first, ties by smaller key; min(k, n) of them, int64.
+
+    Exclude a position by setting its score to −inf and asking for no more than the others.
+    """
+    if k <= 0:
+        return np.empty(0, dtype=np.int64)
+    near = np.flatnonzero(scores >= _kth_largest(scores, k)) if k < len(scores) else np.arange(len(scores))
+    order = np.lexsort((keys[near], -scores[near]))
+    return near[order[:k]].astype(np.int64, copy=False)
+
+
+def _kth_largest(scores: NDArray[np.float32], k: int) -> np.float32:
+    """The k-th largest score, 1 ≤ k < n. Large inputs are first cut by a threshold guessed from every 16th score."""
+    pool = scores
+    if len(scores) >= _SAMPLED_FROM:
+        sample = scores[::_SAMPLE_STEP]
+        expected = k / _SAMPLE_STEP
+        rank = int(expected + 4 * expected**0.5) + 4
+        if rank < len(sample):
+            guess = np.partition(sample, len(sample) - rank)[len(sample) - rank]
+            above = scores[scores >= guess]
+            if len(above) >= k:
+                pool = above
+    return np.float32(np.partition(pool, len(pool) - k)[len(pool) - k])
