@@ -36,7 +36,7 @@ def parse_instant(text: str, *, where: object = None) -> int:
         ) from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // _US
+    return from_datetime(moment)
 
 
 def format_instant(us: int) -> str:
@@ -45,4 +45,20 @@ def format_instant(us: int) -> str:
     Raises:
         OverflowError: the instant lies outside the years 1 to 9999.
     """
-    return (_EPOCH + us * _US).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return to_datetime(us).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def to_datetime(us: int) -> datetime:
+    """µs since the epoch to an aware datetime in UTC, for callers that speak datetimes."""
+    return _EPOCH + us * _US
+
+
+def from_datetime(moment: datetime) -> int:
+    """Aware datetime to µs since the epoch, exactly.
+
+    Raises:
+        ValueError: the datetime is naive, so nobody knows which instant it means.
+    """
+    if moment.tzinfo is None:
+        raise ValueError(f"naive datetime {moment!r}")
+    return (moment - _EPOCH) // _US

@@ -1,4 +1,4 @@
-"""Online commands of `laotie`. Each checks its arguments, then calls a function; heavy imports come after the checks."""
+"""Online commands of `laotie`: each checks its arguments, then imports what is heavy and calls one function."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Offline commands of `laotie`. Each checks its arguments, then calls a function; heavy imports come after the checks."""
+"""Offline commands of `laotie`: each checks its arguments, then imports what is heavy and calls one function."""
 
 from __future__ import annotations
 
-import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from recsys.cli import EventsArgument, JsonOption, KOption, SeedOption, progress_of, show
-from recsys.instants import parse_instant
+from recsys.instants import from_datetime, parse_instant, to_datetime
 
 OutFile = Annotated[Path, typer.Option("--out", dir_okay=False, help="File to write.")]
 ConfigOption = Annotated[
@@ -31,9 +31,13 @@ def register(app: typer.Typer) -> None:
     app.command("bench-rebuy")(bench_rebuy)
 
 
-def _now_us() -> int:
+def _now() -> datetime:
     """The clock is read here, at the edge, and handed down."""
-    return time.time_ns() // 1000
+    return datetime.now(UTC)
+
+
+def _now_us() -> int:
+    return from_datetime(_now())
 
 
 def demo(
@@ -53,7 +57,7 @@ def validate(events: EventsArgument, as_json: JsonOption = False) -> None:
     """Check event tables: rows used, rows set aside and why."""
     from recsys.events.quality import validate as run
 
-    show(run(events, now=_now_us()).to_json(), as_json=as_json)
+    show(run(events, now=_now()).to_json(), as_json=as_json)
 
 
 def simulate(
@@ -70,13 +74,11 @@ def simulate(
     as_json: JsonOption = False,
 ) -> None:
     """Write the event tables of a simulated market, with its planted truth."""
-    from datetime import UTC, datetime
-
     from recsys.events.simulator import WorldConfig, load_world
     from recsys.events.simulator import simulate as run
 
     world = WorldConfig() if config is None else load_world(config)
-    begin = None if start is None else datetime.fromtimestamp(parse_instant(start, where="--start") / 1e6, UTC)
+    begin = None if start is None else to_datetime(parse_instant(start, where="--start"))
     with progress_of(ctx) as progress:
         report = run(world, users=users, hosts=hosts, days=days, seed=seed, out=out, start=begin, progress=progress)
     show(report, as_json=as_json)
@@ -159,7 +161,7 @@ def bench_rebuy(
     seed: SeedOption = 1,
 ) -> None:
     """Probability that a customer buys a product again within the horizon; write user_id, product, p."""
-    moment = parse_instant(as_of, where="--as-of")
+    moment = to_datetime(parse_instant(as_of, where="--as-of"))
 
     from training.rebuy.bench import bench_rebuy as run
 
