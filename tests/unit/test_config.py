@@ -52,7 +52,7 @@ def test_every_fault_is_named_at_once_with_its_path(tmp_path: Path) -> None:
         "gates.1: minimum lies above maximum",
         "gates.2.name: Field required",
         "gates.2.nam: unknown setting; did you mean name?",
-        "colour: unknown setting; known here: ties, build,",
+        "colour: unknown setting; known here: ties, ",
     ):
         assert f"\n  {line}" in message
     assert str(path) in message
