@@ -66,7 +66,7 @@ class Events:
 
     def narrowed(self, table: str, narrow: Narrow) -> pl.LazyFrame:
         """Good rows of one table after `narrow`. Cheaper than filtering `tables`: keys are compared among the narrowed
-        rows only. So of the rows of one key `narrow` may drop all, or the later ones, which would not be chosen."""
+        rows only. So of the rows of one key `narrow` may drop all (by user), or the later ones, which lose anyway."""
         rows = narrow(self._rows[table])
         return one_per_key(table, rows).drop("good_rows") if table in self._shared else rows
 
@@ -102,13 +102,15 @@ def clean(tables: EventTables, *, now: datetime | None = None) -> Events:
                 shared.add(table)
                 used = one_per_key(table, kept).select(pl.col("good_rows").sum()).collect(engine="streaming").item()
                 counts["duplicate_key"], n_good = n_good - used, used
+            if table in shared and "user_id" not in TABLES[table].KEY:
+                # rows of one key may name several users, so keys cannot be compared bucket by bucket; these are small
+                kept = one_per_key(table, kept).drop("good_rows").collect().lazy()
+                shared.discard(table)
             if table == "rooms":
-                rooms = (one_per_key(table, kept).drop("good_rows") if table in shared else kept).collect()
-                kept = rooms.lazy()
+                rooms = kept.collect()
         rows[table] = kept
         counts = {name: counts[name] for name in REASON_ORDER if counts.get(name)}
         qualities[table] = TableQuality(total, n_good, counts, notes)
-    shared.discard("rooms")
     good = {t: one_per_key(t, f).drop("good_rows") if t in shared else f for t, f in rows.items()}
     with reading(f"{tables.folder}, table refunds"):
         refunds = _refunds(good, qualities, tables.id_kinds)
