@@ -1,0 +1,289 @@
+"""Host → host transitions: where a user goes who was with these hosts a moment ago.
+
+Every entry of a user at host h adds to the count of (p → h) for each of his last L entries p, weighted by lag, by the
+time between the two entries and by age (docs/formulas/transition.md). Counts are float64 referenced to a fixed instant
+and decayed when read, so they are sums: batch, bucket by bucket and event by event give the same.
+
+Self transitions (p = h) are kept apart, as `self_share`: coming back to the same host is modelled by the tie.
+
+Shape letters: h hosts, c candidates, z stored transitions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.events.facts import US_PER_DAY
+from recsys.models.transition_counts import Floats, TransitionConfig, TransitionCounter, pack
+
+Ints = NDArray[np.int64]
+
+
+class TransitionRow(NamedTuple):
+    """What follows one host, as counts at the reference instant."""
+
+    nexts: NDArray[np.int32]
+    """(z,) host rows, each once, in no promised order."""
+    counts: Floats
+    """(z,) weighted transitions to each."""
+    total: float
+    """Weighted transitions to any other host, also those cut off by the row limit."""
+
+
+class _GrowingRow:
+    """One row changed since the fit."""
+
+    __slots__ = ("counts", "nexts", "size")
+
+    def __init__(self, nexts: NDArray[np.int32], counts: Floats) -> None:
+        self.size = len(nexts)
+        room = max(8, 2 * self.size)
+        self.nexts, self.counts = np.full(room, -1, dtype=np.int32), np.zeros(room)
+        self.nexts[: self.size], self.counts[: self.size] = nexts, counts
+
+    def add(self, host: int, weight: float) -> None:
+        found = np.flatnonzero(self.nexts[: self.size] == host)
+        if len(found):
+            self.counts[found[0]] += weight
+            return
+        if self.size == len(self.nexts):
+            self.nexts = np.concatenate((self.nexts, np.full(self.size, -1, dtype=np.int32)))
+            self.counts = np.concatenate((self.counts, np.zeros(self.size)))
+        self.nexts[self.size], self.counts[self.size] = host, weight
+        self.size += 1
+
+
+class TransitionModel:
+    """Weighted host → host counts with online updates; made by `fit`, or from what `to_arrays` saved.
+
+    Threading: reads may run together (scratch memory is per thread), but not while `update` runs.
+    """
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]], config: TransitionConfig) -> None:
+        self.config = config
+        self.reference_at = int(arrays["reference_at"][0])
+        self._starts: Ints = arrays["starts"].astype(np.int64)
+        self._nexts: NDArray[np.int32] = arrays["nexts"].astype(np.int32)
+        self._counts: Floats = arrays["counts"].astype(np.float64)
+        self.n_hosts = len(arrays["entered"])
+        beyond = np.zeros(1)  # the place of hosts not counted yet
+        self._row_total: Floats = np.concatenate((arrays["row_total"], beyond))
+        self._self_total: Floats = np.concatenate((arrays["self_total"], beyond))
+        self._entered: Floats = np.concatenate((arrays["entered"], beyond))
+        self._all_entered = float(self._entered.sum())
+        self.last_at = int(arrays["last_at"][0])
+        """As-of of the fit or latest entry since, µs; the instant asked from when none is given."""
+        self._changed: dict[int, _GrowingRow] = {}
+        self._scratch = threading.local()
+
+    @classmethod
+    def fit(
+        cls,
+        entries: pl.DataFrame | Iterable[pl.DataFrame],
+        config: TransitionConfig | None = None,
+        *,
+        n_hosts: int = 0,
+        as_of: int | None = None,
+    ) -> TransitionModel:
+        """Counts the transitions of all users.
+
+        Args:
+            entries: `user`, `host` (rows) and `at` (µs) of every entry, in any order; or several such frames, each with
+                all entries of its users. Entries of one user at one instant count in the order of their host rows and
+                never as a transition of each other.
+            n_hosts: at least so many hosts, also without entries.
+            as_of: reads entries with at < as_of only and is the reference instant; by default all of them.
+
+        Raises:
+            InputRefused: a column is missing or holds nulls.
+        """
+        frames = iter((entries,) if isinstance(entries, pl.DataFrame) else entries)
+        first = next(frames, None)
+        latest = None if first is None or "at" not in first.columns else first["at"].cast(pl.Int64).max()
+        reference_at = as_of if as_of is not None else latest if isinstance(latest, int) else 0
+        counter = TransitionCounter(config or TransitionConfig(), reference_at, as_of=as_of, n_hosts=n_hosts)
+        for frame in chain(() if first is None else (first,), frames):
+            counter.add(frame)
+        return cls(counter.arrays(), counter.config)
+
+    def update(self, previous_hosts: Sequence[int], gaps_s: Sequence[float], host: int, at: int) -> None:
+        """Counts one entry, as `fit` would have; some 2 µs a lag.
+
+        Args:
+            previous_hosts: the user's last entries before this one, latest first; those beyond L are ignored.
+            gaps_s: seconds from each of them to this entry.
+            host: host row entered, may be new.
+            at: instant of the entry, µs; late events are welcome.
+        """
+        self._reserve(max(host, *previous_hosts) if len(previous_hosts) else host)
+        age = float(np.exp2((at - self.reference_at) / (self.config.half_life_days * US_PER_DAY)))
+        self._entered[host] += age
+        self._all_entered += age
+        self.last_at = max(self.last_at, at)
+        for lag_weight, previous, gap_s in zip(self.config.lag_weights, previous_hosts, gaps_s, strict=False):
+            if not 0.0 < gap_s <= self.config.max_gap_s:
+                continue
+            weight = lag_weight * age * 2.0 ** (-gap_s / self.config.gap_half_life_s)
+            if previous == host:
+                self._self_total[host] += weight
+                continue
+            row = self._changed.get(previous)
+            if row is None:
+                row = self._changed[previous] = _GrowingRow(*self._stored(previous))
+            elif row.size >= 2 * self.config.row_limit and not (row.nexts[: row.size] == host).any():
+                kept = np.lexsort((row.nexts[: row.size], -row.counts[: row.size]))[: self.config.row_limit]
+                row = self._changed[previous] = _GrowingRow(row.nexts[kept], row.counts[kept])
+            row.add(host, weight)
+            self._row_total[previous] += weight
+
+    def row(self, host: int) -> TransitionRow:
+        """What follows one host; empty for a host never left."""
+        changed = self._changed.get(host)
+        if changed is None:
+            nexts, counts = self._stored(host)
+        else:
+            size = changed.size
+            nexts, counts = changed.nexts[:size], changed.counts[:size]
+        return TransitionRow(nexts, counts, float(self._row_total[host]) if host < self.n_hosts else 0.0)
+
+    def scores(
+        self,
+        recent_hosts: Sequence[int],
+        recent_ages_s: Sequence[float],
+        candidates: NDArray[np.integer[Any]] | None = None,
+        *,
+        at: int | None = None,
+    ) -> NDArray[np.float32]:
+        """P(next host | recent hosts), a mixture over the recent hosts weighted by lag and age; (c,) float32.
+
+        Over all hosts it sums to one. Without a recent host (none younger than `max_gap_s`) it is popularity.
+
+        Args:
+            recent_hosts: the user's last entries, latest first; those beyond L are ignored.
+            recent_ages_s: seconds since each.
+            candidates: (c,) host rows, may be new; all hosts in row order by default.
+            at: the instant asked from, µs: old counts weigh less against the prior. By default `last_at`.
+        """
+        mixed = self._mixture(recent_hosts, recent_ages_s)
+        prior = self.config.prior * self._decay_to(at)
+        everyone = self._all_entered or 1.0
+        dense, touched = self._dense(), list[Any]()
+        spread = 1.0 if not mixed else 0.0  # what popularity shares out
+        for host, share in mixed:
+            nexts, counts, total = self.row(host)
+            mass = total + prior
+            own = self._entered[min(host, self.n_hosts)] / everyone
+            if mass <= 0.0 or own >= 1.0:
+                spread += share
+                continue
+            dense[nexts] += counts * (share / mass)
+            rest = share * max(0.0, mass - float(counts.sum())) / mass / (1.0 - own)
+            if host < self.n_hosts:
+                dense[host] -= rest * own  # popularity among the others: the host itself is not a next host
+                touched.append(host)
+            touched.append(nexts)
+            spread += rest
+        places = self._places(candidates)
+        found = dense[places] + self._entered[places] * (spread / everyone)
+        self._clear(dense, touched)
+        return np.asarray(np.maximum(found, 0.0), dtype=np.float32)
+
+    def evidence(
+        self,
+        recent_hosts: Sequence[int],
+        recent_ages_s: Sequence[float],
+        candidates: NDArray[np.integer[Any]] | None = None,
+        *,
+        at: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Σ lag · gap · count[recent → candidate] as of `at`, neither smoothed nor normalised; else as `scores`."""
+        dense, touched = self._dense(), []
+        for host, weight in self._weighted(recent_hosts, recent_ages_s):
+            nexts, counts, _ = self.row(host)
+            dense[nexts] += counts * weight
+            touched.append(nexts)
+        found = dense[self._places(candidates)] / self._decay_to(at)
+        self._clear(dense, touched)
+        return np.asarray(found, dtype=np.float32)
+
+    def self_share(self, hosts: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """(c,) share of what follows each host that is the same host again; 0 for a host never left."""
+        places = self._places(hosts)
+        own = self._self_total[places]
+        everything = own + self._row_total[places]
+        share = np.divide(own, everything, out=np.zeros_like(own), where=everything > 0)
+        return np.asarray(share, dtype=np.float32)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything learnt, updates included, rows cut to `row_limit`; `TransitionModel(arrays, config)` reads it."""
+        rows = [self.row(host) for host in range(self.n_hosts)]
+        sizes = [len(row.nexts) for row in rows]
+        pairs = pl.DataFrame(
+            {
+                "previous": np.repeat(np.arange(self.n_hosts), sizes),
+                "next": np.concatenate([*(row.nexts for row in rows), np.empty(0, np.int32)]).astype(np.int64),
+                "count": np.concatenate([*(row.counts for row in rows), np.empty(0)]),
+            }
+        )
+        n = self.n_hosts
+        totals = {"row_total": self._row_total[:n], "self_total": self._self_total[:n], "entered": self._entered[:n]}
+        limits = {"reference_at": self.reference_at, "last_at": self.last_at}
+        return pack(pairs, totals, row_limit=self.config.row_limit, **limits)
+
+    def _weighted(self, hosts: Sequence[int], ages_s: Sequence[float]) -> list[tuple[int, float]]:
+        """Recent hosts that still count, with lag weight × gap decay."""
+        config = self.config
+        return [
+            (int(host), lag_weight * 2.0 ** (-age_s / config.gap_half_life_s))
+            for lag_weight, host, age_s in zip(config.lag_weights, hosts, ages_s, strict=False)
+            if 0.0 <= age_s <= config.max_gap_s
+        ]
+
+    def _mixture(self, hosts: Sequence[int], ages_s: Sequence[float]) -> list[tuple[int, float]]:
+        weighted = self._weighted(hosts, ages_s)
+        total = sum(weight for _, weight in weighted)
+        return [(host, weight / total) for host, weight in weighted] if total > 0.0 else []
+
+    def _decay_to(self, at: int | None) -> float:
+        """What a count of one made now amounts to at the reference instant."""
+        instant = self.last_at if at is None else at
+        return float(np.exp2((instant - self.reference_at) / (self.config.half_life_days * US_PER_DAY)))
+
+    def _stored(self, host: int) -> tuple[NDArray[np.int32], Floats]:
+        if host + 1 >= len(self._starts):
+            return self._nexts[:0], self._counts[:0]
+        stored = slice(self._starts[host], self._starts[host + 1])
+        return self._nexts[stored], self._counts[stored]
+
+    def _places(self, hosts: NDArray[np.integer[Any]] | None) -> NDArray[np.integer[Any]]:
+        """Positions in the dense arrays; all new hosts share the place n_hosts, where nothing is ever counted."""
+        return np.arange(self.n_hosts) if hosts is None else np.minimum(hosts, self.n_hosts)
+
+    def _dense(self) -> Floats:
+        """This thread's scratch row, all zero."""
+        dense: Floats | None = getattr(self._scratch, "dense", None)
+        if dense is None or len(dense) < len(self._entered):
+            dense = self._scratch.dense = np.zeros(len(self._entered))
+        return dense
+
+    @staticmethod
+    def _clear(dense: Floats, touched: list[Any]) -> None:
+        for rows in touched:
+            dense[rows] = 0.0
+
+    def _reserve(self, host: int) -> None:
+        if host >= self.n_hosts:
+            if host + 1 >= len(self._entered):
+                size = 2 * (host + 1)
+                self._entered, self._row_total, self._self_total = (
+                    np.concatenate((array, np.zeros(size - len(array))))
+                    for array in (self._entered, self._row_total, self._self_total)
+                )
+            self.n_hosts = host + 1

@@ -1,0 +1,136 @@
+"""Counting host → host transitions in bulk: the batch half of `recsys.models.transition`.
+
+Counts are sums referenced to one instant, so users may come in any order and in any number of frames.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from recsys.errors import InputRefused
+from recsys.events.facts import US_PER_DAY, US_PER_S
+
+Floats = NDArray[np.float64]
+
+
+class TransitionConfig(BaseModel):
+    """Settings of the transition model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lag_weights: tuple[float, ...] = Field(default=(1.0, 0.5, 0.33, 0.25, 0.2), min_length=1)
+    """Weight of the last entry, the one before it, …; how many there are is L."""
+    gap_half_life_s: float = Field(default=7_200.0, gt=0.0)
+    """A transition after this time counts half."""
+    max_gap_s: float = Field(default=86_400.0, gt=0.0)
+    """Entries further apart than this are no transition."""
+    half_life_days: float = Field(default=14.0, gt=0.0)
+    """A transition this old counts half."""
+    prior: float = Field(default=5.0, ge=0.0)
+    """α: weighted transitions with which popularity is mixed into every row."""
+    row_limit: int = Field(default=256, ge=1)
+    """Most transitions kept per host after `fit` and `to_arrays`; online rows may grow to twice as many."""
+
+
+_PAIRS = pl.Schema({"previous": pl.Int64(), "next": pl.Int64(), "count": pl.Float64()})
+
+
+class TransitionCounter:
+    """Adds up transitions frame by frame; holds one frame and the sums.
+
+    Args:
+        config: weights.
+        reference_at: instant at which a count weighs one, µs.
+        as_of: reads entries with at < as_of only.
+        n_hosts: at least so many hosts, also without entries.
+    """
+
+    def __init__(self, config: TransitionConfig, reference_at: int, *, as_of: int | None, n_hosts: int) -> None:
+        self.config, self.reference_at, self.as_of = config, reference_at, as_of
+        self._pairs = pl.DataFrame(schema=_PAIRS)
+        self._row_total, self._self_total, self._entered = (np.zeros(n_hosts) for _ in range(3))
+        self._last_at = reference_at
+
+    def add(self, entries: pl.DataFrame) -> None:
+        """Counts all entries of some users: `user`, `host` (rows), `at` (µs), in any order.
+
+        Raises:
+            InputRefused: a column is missing or holds nulls.
+        """
+        missing = {"user", "host", "at"} - set(entries.columns)
+        if missing:
+            raise InputRefused("entries lack a column", got=entries.columns, expected=sorted(missing))
+        narrow = entries.select(pl.col("user", "host", "at").cast(pl.Int64))
+        if any(narrow[name].null_count() for name in narrow.columns):
+            raise InputRefused("entries hold nulls", expected="user and host rows and µs instants")
+        if self.as_of is not None:
+            narrow = narrow.filter(pl.col("at") < self.as_of)
+        if not len(narrow):
+            return
+        ordered = narrow.sort("user", "at", "host")
+        user, host, at = (ordered[name].to_numpy() for name in ("user", "host", "at"))
+        self._last_at = max(self._last_at, int(at.max()))
+        self._grow(int(host.max()) + 1)
+        n = len(self._entered)
+        age = np.exp2((at - self.reference_at) / (self.config.half_life_days * US_PER_DAY))
+        self._entered += np.bincount(host, age, n)
+        found = [self._pairs]
+        for lag, lag_weight in enumerate(self.config.lag_weights, 1):
+            gap_s = (at[lag:] - at[:-lag]) / US_PER_S
+            kept = np.flatnonzero((user[lag:] == user[:-lag]) & (gap_s > 0.0) & (gap_s <= self.config.max_gap_s))
+            previous, following = host[kept], host[kept + lag]
+            weight = lag_weight * age[kept + lag] * np.exp2(-gap_s[kept] / self.config.gap_half_life_s)
+            same = previous == following
+            self._self_total += np.bincount(previous[same], weight[same], n)
+            self._row_total += np.bincount(previous[~same], weight[~same], n)
+            pairs = {"previous": previous[~same], "next": following[~same], "count": weight[~same]}
+            found.append(pl.DataFrame(pairs, schema=_PAIRS))
+        self._pairs = pl.concat(found).group_by("previous", "next").agg(pl.col("count").sum())
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The sums as `TransitionModel` takes them; see `pack`."""
+        return pack(
+            self._pairs,
+            {"row_total": self._row_total, "self_total": self._self_total, "entered": self._entered},
+            row_limit=self.config.row_limit,
+            reference_at=self.reference_at,
+            last_at=self._last_at,
+        )
+
+    def _grow(self, n_hosts: int) -> None:
+        more = np.zeros(max(0, n_hosts - len(self._entered)))
+        self._row_total = np.concatenate((self._row_total, more))
+        self._self_total = np.concatenate((self._self_total, more))
+        self._entered = np.concatenate((self._entered, more))
+
+
+def pack(
+    pairs: pl.DataFrame, totals: dict[str, Floats], *, row_limit: int, reference_at: int, last_at: int
+) -> dict[str, NDArray[Any]]:
+    """Pairs as compressed rows, each cut to its largest counts (ties by smaller host row).
+
+    Returns:
+        `starts` (h + 1,) int64, `nexts` (z,) int32, `counts` (z,) float64; `row_total`, `self_total`, `entered`, each
+        (h,) float64; `reference_at`, `last_at`, each (1,) int64, µs.
+    """
+    ordered = pairs.sort("previous", "count", "next", descending=[False, True, False])
+    previous = ordered["previous"].to_numpy()
+    n = len(totals["entered"])
+    kept = np.arange(len(previous)) - _starts(previous, n)[previous] < row_limit
+    return {
+        "starts": _starts(previous[kept], n),
+        "nexts": ordered["next"].to_numpy()[kept].astype(np.int32),
+        "counts": ordered["count"].to_numpy()[kept].astype(np.float64),
+        **{name: np.array(total, dtype=np.float64) for name, total in totals.items()},
+        "reference_at": np.array([reference_at], dtype=np.int64),
+        "last_at": np.array([last_at], dtype=np.int64),
+    }
+
+
+def _starts(previous: NDArray[np.int64], n_hosts: int) -> NDArray[np.int64]:
+    return np.concatenate(([0], np.cumsum(np.bincount(previous, minlength=n_hosts)))).astype(np.int64)

@@ -1,0 +1,187 @@
+"""Transitions on sequences short enough to count by hand, and batch = event by event."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys.errors import InputRefused
+from recsys.events.facts import US_PER_DAY, US_PER_S
+from recsys.models.transition import TransitionModel
+from recsys.models.transition_counts import TransitionConfig
+
+PLAIN = TransitionConfig(
+    lag_weights=(1.0, 0.5), gap_half_life_s=100.0, max_gap_s=1_000.0, half_life_days=1.0, prior=0.0
+)
+
+
+def entries(*rows: tuple[int, int, float]) -> pl.DataFrame:
+    """(user, host, seconds)."""
+    schema = {"user": pl.Int32, "host": pl.Int32, "at": pl.Int64}
+    return pl.DataFrame([(user, host, int(at * US_PER_S)) for user, host, at in rows], schema=schema, orient="row")
+
+
+def event_by_event(frame: pl.DataFrame, config: TransitionConfig, model: TransitionModel) -> TransitionModel:
+    """What the service does: applies entries in time order, remembering the last of every user."""
+    recent: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    for user, host, at in frame.sort("at", "host", "user").iter_rows():
+        before = recent[user]
+        model.update([h for h, _ in before], [(at - then) / US_PER_S for _, then in before], host, at)
+        recent[user] = [(host, at), *before][: len(config.lag_weights)]
+    return model
+
+
+def counts(model: TransitionModel) -> np.ndarray:
+    dense = np.zeros((model.n_hosts, model.n_hosts))
+    for host in range(model.n_hosts):
+        row = model.row(host)
+        dense[host, row.nexts] = row.counts
+    return dense
+
+
+def test_counts_by_hand() -> None:
+    model = TransitionModel.fit(entries((0, 0, 0), (0, 1, 100), (0, 2, 200), (1, 1, 50), (1, 1, 150)), PLAIN)
+    expected = np.zeros((3, 3))
+    day = 86_400.0
+    expected[0, 1] = 0.5 * 2 ** (-100 / day)  # gap 100 s, 100 s before the reference, the last entry
+    expected[1, 2] = 0.5
+    expected[0, 2] = 0.5 * 0.25  # second lag, gap 200 s
+    assert np.allclose(counts(model), expected, rtol=1e-12)
+    assert model.row(0).total == pytest.approx(expected[0].sum())
+    assert model.self_share(np.array([1, 0, 99])).tolist() == pytest.approx(
+        [0.5 * 2 ** (-50 / day) / (0.5 * 2 ** (-50 / day) + 0.5), 0.0, 0.0]
+    )
+
+
+def test_a_count_halves_at_its_half_life_and_by_gap() -> None:
+    late = TransitionModel.fit(entries((0, 0, 0), (0, 1, 100)), PLAIN, as_of=100 * US_PER_S + US_PER_DAY)
+    assert late.row(0).counts.tolist() == pytest.approx([0.25])
+    at = 100 * US_PER_S + 2 * US_PER_DAY
+    assert late.evidence([0], [0.0], np.array([1]), at=at).tolist() == pytest.approx([0.125])
+    assert late.evidence([0], [100.0], np.array([1]), at=at).tolist() == pytest.approx([0.0625])
+
+
+def test_entries_at_one_instant_and_too_far_apart_are_no_transition() -> None:
+    model = TransitionModel.fit(entries((0, 0, 0), (0, 1, 0), (0, 2, 5_000)), PLAIN)
+    assert not counts(model).any()
+
+
+def test_probabilities_sum_to_one_also_with_prior_cut_rows_and_updates() -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        (int(u), int(h), float(t)) for u, h, t in zip(*rng.integers(0, [[9], [30], [50_000]], (3, 600)), strict=True)
+    ]
+    model = TransitionModel.fit(entries(*rows), TransitionConfig(row_limit=3, prior=2.0), n_hosts=40)
+    model.update([3, 4], [10.0, 20.0], 55, 60_000 * US_PER_S)
+    for recent in ([5], [5, 5, 7], [3, 4, 5, 6], [39], [1_000], []):
+        chances = model.scores(recent, [60.0] * len(recent))
+        assert chances.shape == (56,) and (chances >= 0).all()
+        assert chances.sum(dtype=np.float64) == pytest.approx(1.0, abs=1e-5)
+    assert model.scores([5], [60.0])[5] == pytest.approx(0.0, abs=1e-7)
+    assert model.scores([3], [1.0])[55] > model.scores([6], [1.0])[55]
+
+
+def test_mixture_by_hand_and_new_hosts() -> None:
+    model = TransitionModel.fit(entries((0, 0, 0), (0, 1, 100), (1, 2, 0), (1, 3, 100)), PLAIN)
+    found = model.scores([0, 2], [0.0, 100.0], np.array([1, 3, 77, 0]))
+    assert found.tolist() == pytest.approx([1 / 1.25, 0.25 / 1.25, 0.0, 0.0])  # weights 1 and 0.5 · ½
+    popularity = model.scores([0], [9_999.0])  # too long ago
+    assert popularity.tolist() == pytest.approx([0.25] * 4, rel=1e-3)
+
+
+def test_the_prior_weighs_more_as_counts_age() -> None:
+    model = TransitionModel.fit(entries((0, 0, 0), (0, 1, 100), (1, 2, 100)), PLAIN.model_copy(update={"prior": 1.0}))
+    fresh = model.scores([0], [0.0], np.array([1, 2]), at=100 * US_PER_S)
+    stale = model.scores([0], [0.0], np.array([1, 2]), at=100 * US_PER_S + 20 * US_PER_DAY)
+    assert fresh[0] > fresh[1] and abs(stale[0] - stale[1]) < 0.01
+
+
+def test_rows_are_cut_to_the_largest_counts_and_totals_keep_the_rest() -> None:
+    rows = [(u, h, t) for u, nxt in enumerate([1, 1, 1, 2, 2, 3]) for h, t in ((0, 0.0), (nxt, 100.0))]
+    model = TransitionModel.fit(entries(*rows), PLAIN.model_copy(update={"row_limit": 2}))
+    assert model.row(0).nexts.tolist() == [1, 2]
+    assert model.row(0).total == pytest.approx(3.0)
+
+
+def test_an_online_row_stays_bounded_and_keeps_its_total() -> None:
+    model = TransitionModel.fit(entries(), PLAIN.model_copy(update={"row_limit": 4}), n_hosts=2)
+    for host in range(1, 200):
+        model.update([0], [100.0], host, 0)
+        model.update([0], [100.0], 1, 0)
+    row = model.row(0)
+    assert len(row.nexts) <= 8 and row.total == pytest.approx(0.5 * 398 / 1.0)
+    assert row.counts[row.nexts == 1].tolist() == pytest.approx([100.0])
+
+
+def test_arrays_round_trip_with_updates() -> None:
+    model = TransitionModel.fit(entries((0, 0, 0), (0, 1, 100), (0, 9, 300)), PLAIN)
+    model.update([9, 1], [50.0, 250.0], 4, 350 * US_PER_S)
+    again = TransitionModel(model.to_arrays(), PLAIN)
+    assert np.array_equal(counts(again), counts(model))
+    assert np.array_equal(again.scores([1, 9], [1.0, 2.0]), model.scores([1, 9], [1.0, 2.0]))
+    assert {array.dtype.kind for array in model.to_arrays().values()} <= {"i", "f"}
+
+
+def test_the_future_changes_nothing_before_it() -> None:
+    past = [(0, 0, 0.0), (0, 1, 100.0), (1, 2, 10.0)]
+    future = [(0, 2, 150.0), (1, 0, 200.0)]
+    as_of = 150 * US_PER_S
+    cut = TransitionModel.fit(entries(*past, *future), PLAIN, as_of=as_of).to_arrays()
+    for name, array in TransitionModel.fit(entries(*past), PLAIN, as_of=as_of).to_arrays().items():
+        assert np.array_equal(cut[name], array)
+
+
+def test_missing_columns_and_nulls_are_refused() -> None:
+    with pytest.raises(InputRefused, match="column"):
+        TransitionModel.fit(pl.DataFrame({"user": [1]}))
+    with pytest.raises(InputRefused, match="null"):
+        TransitionModel.fit(pl.DataFrame({"user": [1], "host": [None], "at": [1]}))
+
+
+histories = st.lists(
+    st.tuples(st.integers(0, 4), st.integers(0, 8), st.integers(0, 3 * 86_400)),
+    max_size=60,
+    unique_by=lambda e: (e[0], e[2]),
+)
+
+
+@given(history=histories, cut=st.floats(0.0, 1.0), seed=st.integers(0, 9))
+@settings(max_examples=25, deadline=None)
+def test_batch_equals_event_by_event_split_anywhere_and_permuted(
+    history: list[tuple[int, int, int]], cut: float, seed: int
+) -> None:
+    config = TransitionConfig(max_gap_s=40_000.0, gap_half_life_s=5_000.0, half_life_days=0.5)
+    frame = entries(*history)
+    whole = TransitionModel.fit(frame, config, n_hosts=9, as_of=4 * US_PER_DAY)
+    shuffled = frame.sample(fraction=1.0, shuffle=True, seed=seed)
+    by_user = TransitionModel.fit(
+        (shuffled.filter(pl.col("user") % 2 == part) for part in (1, 0)), config, n_hosts=9, as_of=4 * US_PER_DAY
+    )
+    empty = TransitionModel.fit(frame.clear(), config, n_hosts=9, as_of=4 * US_PER_DAY)
+    online = event_by_event(frame, config, empty)
+    for other in (by_user, online):
+        assert np.allclose(counts(other), counts(whole), rtol=1e-9, atol=0)
+        for host in range(9):
+            assert other.row(host).total == pytest.approx(whole.row(host).total, rel=1e-9)
+        assert np.allclose(other.self_share(np.arange(9)), whole.self_share(np.arange(9)), rtol=1e-6)
+        assert np.allclose(other.scores([1, 2], [5.0, 9.0]), whole.scores([1, 2], [5.0, 9.0]), rtol=1e-5, atol=1e-9)
+    if history:
+        cut_at = int(cut * 3 * US_PER_DAY)
+        early = frame.filter(pl.col("at") < cut_at)
+        base = TransitionModel.fit(early, config, n_hosts=9, as_of=cut_at)
+        recent: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        for user, host, at in frame.sort("at", "host").iter_rows():
+            before = recent[user]
+            if at >= cut_at:
+                base.update([h for h, _ in before], [(at - then) / US_PER_S for _, then in before], host, at)
+            recent[user] = [(host, at), *before][:5]
+        assert np.allclose(
+            base.scores([1, 2], [5.0, 9.0], at=4 * US_PER_DAY),
+            whole.scores([1, 2], [5.0, 9.0], at=4 * US_PER_DAY),
+            rtol=1e-5,
+        )
