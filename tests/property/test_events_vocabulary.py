@@ -1,0 +1,83 @@
+"""A vocabulary is a dictionary that never forgets and never renumbers."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys.errors import BundleRefused, InputRefused
+from recsys.ids import Vocabulary
+
+ints = st.lists(st.one_of(st.integers(-5, 50), st.integers(-(2**63), 2**63 - 1)), max_size=40)
+texts = st.lists(st.text(max_size=3), max_size=40)
+steps = st.one_of(st.lists(ints, max_size=4), st.lists(texts, max_size=4))
+
+
+@settings(deadline=None)
+@given(steps, st.booleans())
+def test_like_a_dictionary_through_files(batches: list[list[int]] | list[list[str]], reload: bool) -> None:
+    vocabulary, model = Vocabulary(), dict[int | str, int]()
+    for batch in batches:
+        expected = [model.setdefault(external, len(model)) for external in batch]
+        dtype = pl.String if batch and isinstance(batch[0], str) else pl.Int64
+        if batch:
+            assert vocabulary.extend(pl.Series(batch, dtype=dtype)).tolist() == expected
+        if reload:
+            with tempfile.TemporaryDirectory() as folder:
+                vocabulary.save(Path(folder) / "v")
+                vocabulary = Vocabulary.load(Path(folder) / "v")
+    assert len(vocabulary) == len(model)
+    assert [vocabulary.row(external) for external in model] == list(model.values())
+    assert [vocabulary.id(row) for row in model.values()] == list(model)
+    assert vocabulary.ids(np.arange(len(model))).to_list() == list(model)
+
+
+def test_unknown_null_and_other_kinds() -> None:
+    vocabulary = Vocabulary()
+    assert vocabulary.kind is None and vocabulary.row(3) == -1
+    assert vocabulary.rows(pl.Series([3, None])).tolist() == [-1, -1]
+    vocabulary.extend(pl.Series([10, 20, 10]))
+    assert vocabulary.add(15) == 2 == vocabulary.add(15)
+    assert vocabulary.rows(pl.Series([15, None, 10, 99], dtype=pl.Int32)).tolist() == [2, -1, 0, -1]
+    assert vocabulary.row("10") == -1 and vocabulary.row(2**70) == -1
+    for wrong in (
+        lambda: vocabulary.rows(pl.Series(["a"])),
+        lambda: vocabulary.add("a"),
+        lambda: vocabulary.add(2**70),
+    ):
+        with pytest.raises(InputRefused):
+            wrong()
+    with pytest.raises(InputRefused, match="null"):
+        vocabulary.extend(pl.Series([1, None]))
+    with pytest.raises(InputRefused, match="cannot hold ids"):
+        vocabulary.rows(pl.Series([1.5]))
+    with pytest.raises(IndexError):
+        vocabulary.ids(np.array([3]))
+    with pytest.raises(IndexError):
+        vocabulary.id(-1)
+
+
+def test_large_batches_take_both_ways(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for ids in (rng.permutation(5_000), rng.integers(-(2**62), 2**62, 5_000)):
+        vocabulary = Vocabulary()
+        vocabulary.extend(pl.Series(ids))
+        asked = pl.Series(np.concatenate([ids[::-1], [2**61 + 1, -1]]))
+        assert vocabulary.rows(asked)[:-2].tolist() == list(range(len(ids)))[::-1]
+        assert vocabulary.rows(asked)[-2:].tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x93NUMPY\x01\x00", b"ARROW1\x00\x00"])
+def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "v"
+    path.write_bytes(content)
+    with pytest.raises(BundleRefused, match="vocabulary"):
+        Vocabulary.load(path)
+    with pytest.raises(BundleRefused):
+        Vocabulary.load(tmp_path / "absent")
