@@ -185,8 +185,8 @@ def _backtests(
     for k in range(1, config.backtests + 1):
         origin = now - k * horizon
         usable = [i for i, c in enumerate(cuts) if c + horizon <= origin + 1e-9]
-        if len(usable) < max(config.min_cuts, len(cuts) / 2):
-            break  # so few cuts say little about the error of the full model
+        if len(usable) < max(config.min_cuts, 0.6 * len(cuts)):
+            break  # with so much less history the error is not that of the full model
         past = _before(train, [now - horizon - cuts[i] for i in usable])
         if past.y.sum() < config.min_rebuys:
             break

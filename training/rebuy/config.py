@@ -33,13 +33,13 @@ class RebuyConfig(BaseModel):
     min_history_days: float = Field(default=60.0, gt=0, description="no training cut has less history before it")
     min_cuts: int = Field(default=2, ge=1, description="fewer usable cuts: the counting estimator is used and reported")
     min_rebuys: int = Field(default=200, ge=1, description="fewer positive pairs in training: the same")
-    max_training_pairs: int = Field(default=1_500_000, ge=1_000, description="above it customers are sampled")
+    max_training_pairs: int = Field(default=2_500_000, ge=1_000, description="above it customers are sampled")
     cut_half_life_days: float = Field(default=60.0, gt=0, description="weight of a training cut by its age")
     backtests: int = Field(
         default=2, ge=0, description="earlier origins whose error corrects the level of the prediction"
     )
-    level_sd: float = Field(default=0.1, gt=0, description="expected systematic error of the level, log-odds")
-    level_noise_sd: float = Field(default=0.15, gt=0, description="expected chance variation of a window, log-odds")
+    level_sd: float = Field(default=0.05, gt=0, description="expected systematic error of the level, log-odds")
+    level_noise_sd: float = Field(default=0.1, gt=0, description="expected chance variation of a window, log-odds")
     rank_share: float = Field(default=0.6, ge=0, le=1, description="share of the ranker in the order within a customer")
     orders_trees: TreeConfig = TreeConfig(rounds=110, leaves=6, learning_rate=0.04, min_leaf_rows=100, l2=20.0)
     product_trees: TreeConfig = TreeConfig()
