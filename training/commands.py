@@ -144,12 +144,14 @@ def bench_pairs(
     out: OutFile,
     k: KOption = 20,
     seed: SeedOption = 1,
+    as_json: JsonOption = False,
 ) -> None:
     """Train the collaborative source alone; write user_id, rank, item_id, score of unseen items."""
     from training.bench_pairs import bench_pairs as run
 
     with progress_of(ctx) as progress:
-        run(train, k, out, seed=seed, progress=progress)
+        result = run(train, k, out, seed=seed, progress=progress)
+    show(result, as_json=as_json)
 
 
 def bench_rebuy(
@@ -159,6 +161,7 @@ def bench_rebuy(
     out: OutFile,
     horizon_days: Annotated[int, typer.Option("--horizon-days", min=1)] = 30,
     seed: SeedOption = 1,
+    as_json: JsonOption = False,
 ) -> None:
     """Probability that a customer buys a product again within the horizon; write user_id, product, p."""
     moment = to_datetime(parse_instant(as_of, where="--as-of"))
@@ -166,4 +169,5 @@ def bench_rebuy(
     from training.rebuy.bench import bench_rebuy as run
 
     with progress_of(ctx) as progress:
-        run(orders, moment, horizon_days, out, seed=seed, progress=progress)
+        result = run(orders, moment, horizon_days, out, seed=seed, progress=progress)
+    show(result, as_json=as_json)
