@@ -1,0 +1,110 @@
+"""Fan reach and agreement with a planted order.
+
+Fan reach of a host: of his followers who asked while he was live, the share that got his room within the first k. A
+follower who asked several times counts once, with the share of his requests that brought the room.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from recsys.errors import InputRefused
+from recsys.evaluation.bootstrap import user_bootstrap
+
+
+def fan_requests(requests: pl.DataFrame, live: pl.DataFrame, follows: pl.DataFrame) -> pl.DataFrame:
+    """Which requests came from a follower of a host who was live then.
+
+    Args:
+        requests: `request_id`, `user_id`, `at`.
+        live: `request_id`, `room_id`, `host_id`: all rooms live at each request.
+        follows: `user_id`, `host_id`, `since`, `until` (null: still): spans of following, not overlapping, in the type
+            of `at`. A follow at t holds at instants after t, and up to and including the unfollow's.
+
+    Returns:
+        `request_id`, `user_id`, `host_id`, `room_id`; a host live in two rooms appears with both.
+    """
+    asked = requests.select("request_id", "user_id", "at").join(
+        live.select("request_id", "room_id", "host_id"), on="request_id"
+    )
+    held = (pl.col("since") < pl.col("at")) & ~(pl.col("until") < pl.col("at")).fill_null(False)
+    return (
+        asked.join(follows.select("user_id", "host_id", "since", "until"), on=["user_id", "host_id"])
+        .filter(held)
+        .select("request_id", "user_id", "host_id", "room_id")
+        .unique(maintain_order=True)
+    )
+
+
+def fan_reach(fans: pl.DataFrame, answers: pl.DataFrame, k: int) -> pl.DataFrame:
+    """Reach of every host within the first k answers.
+
+    Args:
+        fans: as `fan_requests` returns.
+        answers: `request_id`, `rank`, `room_id`.
+
+    Returns:
+        `host_id`, `fans` (followers who asked while he was live), `requests`, `reach` (mean over those followers of
+        the share of their requests that brought one of his rooms), `reached_once` (share of followers it was brought
+        to at least once); ordered by host.
+    """
+    return (
+        _by_fan(fans, answers, k)
+        .group_by("host_id")
+        .agg(
+            pl.len().cast(pl.Int64).alias("fans"),
+            pl.col("requests").sum().cast(pl.Int64),
+            pl.col("reach").mean(),
+            (pl.col("reach") > 0).mean().alias("reached_once"),
+        )
+        .sort("host_id")
+    )
+
+
+def mean_fan_reach(
+    fans: pl.DataFrame, answers: pl.DataFrame, k: int, *, replicates: int = 1000, level: float = 0.95, seed: int = 0
+) -> pl.DataFrame:
+    """Reach over all hosts, each weighted by its followers who asked, with intervals over users.
+
+    Returns:
+        As `user_bootstrap`, metrics `reach` and `reached_once`; `requests` counts (host, follower) pairs.
+    """
+    pairs = _by_fan(fans, answers, k).with_columns((pl.col("reach") > 0).cast(pl.Float64).alias("reached_once"))
+    return user_bootstrap(pairs, ["reach", "reached_once"], replicates=replicates, level=level, seed=seed)
+
+
+def kendall_tau_b(frame: pl.DataFrame, *, group: str = "user_id", score: str, planted: str) -> pl.DataFrame:
+    """Kendall's τ-b between a score and a planted strength, per group; O(n log n) each.
+
+    Returns:
+        `group`, `pairs_of` (rows of the group), `tau_b` in [−1, 1]; null where either side is constant (no order to
+        agree with) or a group has one row; ordered by group.
+
+    Raises:
+        InputRefused: nulls or NaN in either column.
+    """
+    from scipy.stats import kendalltau  # half a second to import, and offline only
+
+    values = frame.select(group, pl.col(score, planted).cast(pl.Float64).fill_nan(None))
+    if values.select(pl.col(score, planted).null_count()).sum_horizontal().item():
+        raise InputRefused("a score or planted strength is null or NaN", where=f"{score}, {planted}")
+    rows = []
+    for (name,), part in values.partition_by(group, as_dict=True).items():
+        ordered = part[score].n_unique() > 1 and part[planted].n_unique() > 1
+        tau = float(kendalltau(part[score].to_numpy(), part[planted].to_numpy()).statistic) if ordered else None
+        rows.append((name, len(part), tau))
+    schema = {group: values.schema[group], "pairs_of": pl.Int64(), "tau_b": pl.Float64()}
+    return pl.DataFrame(rows, schema=schema, orient="row").sort(group)
+
+
+def _by_fan(fans: pl.DataFrame, answers: pl.DataFrame, k: int) -> pl.DataFrame:
+    """One row per (host, follower): `requests` while he was live and the share `reach` that brought a room of his."""
+    shown = answers.filter(pl.col("rank") <= k).select("request_id", "room_id", pl.lit(True).alias("shown"))
+    return (
+        fans.join(shown.unique(), on=["request_id", "room_id"], how="left")
+        .group_by("host_id", "user_id", "request_id")
+        .agg(pl.col("shown").any())
+        .group_by("host_id", "user_id")
+        .agg(pl.len().alias("requests"), pl.col("shown").mean().alias("reach"))
+        .sort("host_id", "user_id")
+    )
