@@ -1,0 +1,109 @@
+"""Implicit-feedback ALS with frequency-scaled regularisation: the border module around the untyped `implicit`.
+
+Formula and sources: docs/formulas/collaborative.md, «ALS». The online path uses `fold_in` and never imports this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from implicit.cpu import als as _implicit_als
+from pydantic import BaseModel, ConfigDict, Field
+
+from recsys.models.collaborative.fold_in import fold_in, gram
+from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions, RowArray
+
+_half_step: Callable[..., None] = _implicit_als._als.least_squares_cg
+_LEVELS_PER_OCTAVE = 4  # rows are solved in groups of like regularisation, within 9 % of their own
+
+
+class AlsConfig(BaseModel):
+    """Settings, in the terms of «Revisiting iALS»: its α₀ is `1 / confidence`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    factors: int = Field(256, ge=1)
+    iterations: int = Field(12, ge=1)
+    confidence: float = Field(20.0, ge=1)
+    """Weight of a tie of confidence 1, where a pair without a tie weighs 1."""
+    regularization: float = Field(0.002, gt=0)
+    frequency_exponent: float = Field(1.0, ge=0, le=2)
+    """ν: λ of a row grows with (its confidence + number of columns) ** ν; 0 is the same λ for all."""
+    cg_steps: int = Field(3, ge=1)
+    threads: int = Field(1, ge=1)
+    """More than one changes nothing in the result: rows are solved independently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Als:
+    """Alternating least squares by `implicit`'s conjugate-gradient half-steps."""
+
+    config: AlsConfig = field(default_factory=AlsConfig)
+    name: str = "als"
+
+    def fit(self, interactions: Interactions, seed: int) -> AlsFactors:
+        """Alternate from a random start drawn from `seed`."""
+        config = self.config
+        by_user = _confidences(interactions.matrix, config.confidence)
+        by_host = by_user.T.tocsr()
+        rng = np.random.default_rng(seed)
+        scale = 1 / np.sqrt(config.factors)
+        users, hosts = (
+            (rng.standard_normal((n, config.factors)) * scale).astype(np.float32) for n in interactions.matrix.shape
+        )
+        for _ in range(config.iterations):
+            _solve(by_user, users, hosts, config)
+            _solve(by_host, hosts, users, config)
+        return AlsFactors(config, users, hosts, gram(hosts))
+
+
+@dataclass(frozen=True, slots=True)
+class AlsFactors:
+    """A fitted ALS model: float32 factors of users (n_users, factors) and hosts (n_hosts, factors)."""
+
+    config: AlsConfig
+    user_factors: FloatArray
+    host_factors: FloatArray
+    host_gram: FloatArray
+    name: str = "als"
+
+    def fold_in(self, histories: Csr) -> FloatArray:
+        """Exact factors of each history, float32 (n_queries, factors)."""
+        weighted = _confidences(histories, self.config.confidence)
+        penalties = _regularization(weighted, self.config)
+        result = np.empty((weighted.shape[0], self.config.factors), np.float32)
+        for row, (start, stop) in enumerate(zip(weighted.indptr[:-1], weighted.indptr[1:], strict=True)):
+            seen, confidences = weighted.indices[start:stop], weighted.data[start:stop]
+            result[row] = fold_in(self.host_factors, self.host_gram, seen, confidences, float(penalties[row]))
+        return result
+
+    def scores(self, histories: Csr) -> FloatArray:
+        """See `FittedCollaborative.scores`."""
+        return self.fold_in(histories) @ self.host_factors.T
+
+
+def _confidences(matrix: Csr, confidence: float) -> Csr:
+    return sp.csr_matrix((matrix.data * np.float32(confidence), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _regularization(weighted: Csr, config: AlsConfig) -> FloatArray:
+    """λ of each row: `regularization · (Σ c + n_columns) ** frequency_exponent`."""
+    total = np.asarray(weighted.sum(axis=1), np.float64).ravel() + weighted.shape[1]
+    return np.asarray(config.regularization * total**config.frequency_exponent, np.float32)
+
+
+def _solve(weighted: Csr, solved: FloatArray, fixed: FloatArray, config: AlsConfig) -> None:
+    """One half-step in place: `solved` given `fixed`. `implicit` takes one λ a call, so rows go in groups of like λ."""
+    penalties = _regularization(weighted, config)
+    levels = np.rint(np.log2(penalties) * _LEVELS_PER_OCTAVE).astype(np.int64)
+    for level in np.unique(levels):
+        rows: RowArray = np.flatnonzero(levels == level)
+        part: Any = weighted[rows]
+        factors = solved[rows]
+        penalty = float(np.mean(penalties[rows], dtype=np.float64))
+        _half_step(part, factors, fixed, penalty, num_threads=config.threads, cg_steps=config.cg_steps)
+        solved[rows] = factors

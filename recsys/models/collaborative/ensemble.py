@@ -1,0 +1,125 @@
+"""A weighted sum of models, and how its weights are found on kept-back ties.
+
+Scores of different models have different scales, so each model's scores are standardised over the hosts of one user
+before they are summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions
+from recsys.models.collaborative.protocol import CollaborativeModel, FittedCollaborative
+from recsys.models.collaborative.validation import Check, Quality, list_gains, quality_of, top_unseen
+
+_POOL = 8  # of each member the best 8 · k hosts stay in the pool that weights are tuned on
+_LADDER = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+_MIN_GAIN = 1e-4  # a weight is only changed for a gain beyond noise in the last digit
+
+
+def standardised(scores: FloatArray) -> FloatArray:
+    """Each row less its mean, over its standard deviation; a constant row becomes zeros. In place, and returned."""
+    scores -= scores.mean(axis=1, keepdims=True)
+    spread = scores.std(axis=1, keepdims=True)
+    scores /= np.where(spread > 0, spread, 1)
+    return scores
+
+
+@dataclass(frozen=True, slots=True)
+class FittedBlend:
+    """`Σ weight · standardised scores` of fitted members."""
+
+    members: tuple[FittedCollaborative, ...]
+    weights: tuple[float, ...]
+    name: str = "blend"
+
+    def scores(self, histories: Csr) -> FloatArray:
+        """See `FittedCollaborative.scores`."""
+        total = np.zeros(histories.shape, np.float32)
+        for member, weight in zip(self.members, self.weights, strict=True):
+            total += np.float32(weight) * standardised(member.scores(histories))
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """Models to be fitted on the same ties and summed with `weights`."""
+
+    members: tuple[CollaborativeModel, ...]
+    weights: tuple[float, ...]
+    name: str = "blend"
+
+    def fit(self, interactions: Interactions, seed: int) -> FittedBlend:
+        """Fit every member with the same seed."""
+        return FittedBlend(tuple(member.fit(interactions, seed) for member in self.members), self.weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Standardised scores of the hosts that any member ranks high: all that tuning weights needs.
+
+    Arrays of shape (n_users, n_pool), but for `scores` (n_members, n_users, n_pool); unused places are not `valid`.
+    """
+
+    scores: FloatArray
+    relevant: npt.NDArray[np.bool_]
+    valid: npt.NDArray[np.bool_]
+    counts: npt.NDArray[np.int64]
+    k: int
+
+    def quality(self, weights: Sequence[float]) -> Quality:
+        """Quality of the blend with these weights."""
+        total = np.tensordot(np.asarray(weights, np.float32), self.scores, axes=1)
+        total[~self.valid] = -np.inf
+        order = np.argsort(-total, axis=1, kind="stable")[:, : self.k]
+        return quality_of(list_gains(np.take_along_axis(self.relevant, order, axis=1), self.counts))
+
+
+def candidate_pool(members: Sequence[FittedCollaborative], check: Check) -> Pool:
+    """Score the check's users with every member, block by block, and keep the union of their best hosts."""
+    depth = min(_POOL * check.k, check.histories.shape[1])
+    scores: list[FloatArray] = []
+    relevant: list[npt.NDArray[np.bool_]] = []
+    valid: list[npt.NDArray[np.bool_]] = []
+    for rows, first in check.blocks(members[0].scores):
+        histories = check.histories[rows]
+        block = [standardised(first), *(standardised(member.scores(histories)) for member in members[1:])]
+        hosts = np.sort(np.concatenate([top_unseen(one, histories, depth) for one in block], axis=1), axis=1)
+        fresh = np.ones(hosts.shape, bool)
+        fresh[:, 1:] = hosts[:, 1:] != hosts[:, :-1]
+        seen = np.zeros(histories.shape, bool)
+        seen[histories.nonzero()] = True
+        wanted = np.zeros(histories.shape, bool)
+        wanted[check.relevant[rows].nonzero()] = True
+        scores.append(np.stack([np.take_along_axis(one, hosts, axis=1) for one in block]))
+        relevant.append(np.take_along_axis(wanted, hosts, axis=1))
+        valid.append(fresh & ~np.take_along_axis(seen, hosts, axis=1))
+    counts = np.diff(check.relevant.indptr).astype(np.int64)
+    return Pool(np.concatenate(scores, axis=1), np.concatenate(relevant), np.concatenate(valid), counts, check.k)
+
+
+def tuned_weights(pool: Pool, start: int) -> tuple[tuple[float, ...], Quality]:
+    """Weights by coordinate ascent from the member `start` alone, whose weight stays 1.
+
+    At most two rounds over the others, each trying a fixed ladder of weights; ties keep the smaller weight.
+    """
+    weights = [0.0] * len(pool.scores)
+    weights[start] = 1.0
+    best = pool.quality(weights)
+    for _ in range(2):
+        changed = False
+        for member in range(len(weights)):
+            if member == start:
+                continue
+            for step in _LADDER:
+                trial = [*weights[:member], step, *weights[member + 1 :]]
+                quality = pool.quality(trial)
+                if quality.objective > best.objective + _MIN_GAIN:
+                    weights, best, changed = trial, quality, True
+        if not changed:
+            break
+    return tuple(weights), best

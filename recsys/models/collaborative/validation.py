@@ -1,0 +1,116 @@
+"""Checking models on ties kept back from them: who is asked, what counts, and how good an order is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions, RowArray
+from recsys.models.collaborative.protocol import FittedCollaborative
+
+_BLOCK_CELLS = 24_000_000  # scores held at a time, about 100 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Means over the users asked; the ideal order has min(k, relevant) hits on top."""
+
+    recall: float
+    ndcg: float
+
+    @property
+    def objective(self) -> float:
+        """What selection maximises: the mean of both."""
+        return (self.recall + self.ndcg) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Users to ask: their histories, what was kept back of each (both CSR (n, n_hosts)), and how many places count."""
+
+    histories: Csr
+    relevant: Csr
+    k: int
+
+    def quality(self, fitted: FittedCollaborative) -> Quality:
+        """Quality of a model's order of unseen hosts."""
+        return self.qualities(fitted, [None])[0]
+
+    def qualities(self, fitted: FittedCollaborative, host_factors: Sequence[FloatArray | None]) -> list[Quality]:
+        """Quality of the scores multiplied by each of several factors per host, scored once."""
+        gains: list[list[npt.NDArray[np.float64]]] = [[] for _ in host_factors]
+        for rows, scores in self.blocks(fitted.scores):
+            for found, factors in zip(gains, host_factors, strict=True):
+                top = top_unseen(scores if factors is None else scores * factors, self.histories[rows], self.k)
+                found.append(self.gains(top, rows))
+        return [quality_of(np.concatenate(found, axis=1)) for found in gains]
+
+    def gains(self, top: RowArray, rows: slice) -> npt.NDArray[np.float64]:
+        """Recall and NDCG of the lists `top` (n, k) of the users `rows`, shape (2, n)."""
+        relevant = self.relevant[rows]
+        mask = np.zeros(relevant.shape, bool)
+        counts = np.diff(relevant.indptr)
+        mask[np.repeat(np.arange(len(top)), counts), relevant.indices] = True
+        return list_gains(np.take_along_axis(mask, top, axis=1), counts)
+
+    def blocks(self, score: Callable[[Csr], FloatArray]) -> Iterator[tuple[slice, FloatArray]]:
+        """Scores of the users in bounded blocks, each with the rows it covers."""
+        for rows in row_blocks(*self.histories.shape):
+            yield rows, score(self.histories[rows])
+
+
+def list_gains(hits: npt.NDArray[np.bool_], counts: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """Recall and NDCG of each list, shape (2, n).
+
+    Args:
+        hits: whether each place holds a relevant host, shape (n, k).
+        counts: how many relevant hosts there are, shape (n,), each at least 1.
+    """
+    k = hits.shape[1]
+    discounts = 1 / np.log2(np.arange(2, k + 2))
+    ideal = np.cumsum(discounts)[np.minimum(counts, k) - 1]
+    return np.stack([hits.sum(axis=1) / counts, (hits * discounts).sum(axis=1) / ideal])
+
+
+def quality_of(gains: npt.NDArray[np.float64]) -> Quality:
+    """Mean of per-user gains of shape (2, n)."""
+    recall, ndcg = gains.mean(axis=1)
+    return Quality(float(recall), float(ndcg))
+
+
+def row_blocks(n_rows: int, n_hosts: int) -> Iterator[slice]:
+    """Slices over `n_rows` that keep a dense block of scores within about 100 MB."""
+    step = max(1, _BLOCK_CELLS // max(n_hosts, 1))
+    for start in range(0, n_rows, step):
+        yield slice(start, min(start + step, n_rows))
+
+
+def top_unseen(scores: FloatArray, histories: Csr, k: int) -> RowArray:
+    """Rows of the best k hosts outside each history, best first, equal scores by host row; int64 (n, min(k, n_hosts)).
+
+    Hosts of the history come after all others, and scores that are not finite sink to the end with them.
+    """
+    masked = np.where(np.isfinite(scores), scores, -np.inf).astype(np.float32, copy=False)
+    masked[np.repeat(np.arange(len(masked)), np.diff(histories.indptr)), histories.indices] = -np.inf
+    k = min(k, masked.shape[1])
+    if k < masked.shape[1]:
+        columns = np.argpartition(-masked, k - 1, axis=1)[:, :k]
+        columns.sort(axis=1)
+    else:
+        columns = np.broadcast_to(np.arange(k), masked.shape)
+    order = np.argsort(-np.take_along_axis(masked, columns, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1)
+
+
+def internal_check(
+    interactions: Interactions, *, share: float, max_users: int, k: int, seed: int
+) -> tuple[Interactions, Check]:
+    """Keep back `share` of each user's hosts; ask at most `max_users` random users of those who have any kept back."""
+    rest, held = interactions.hold_out(share, seed)
+    users = np.flatnonzero(np.diff(held.indptr))
+    if len(users) > max_users:
+        users = np.sort(np.random.default_rng(seed + 1).choice(users, max_users, replace=False))
+    return rest, Check(rest.matrix[users], held[users], k)

@@ -1,0 +1,134 @@
+"""Checking, blending and choosing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_allclose, assert_array_equal
+
+from recsys.models.collaborative.ensemble import FittedBlend, candidate_pool, standardised, tuned_weights
+from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions
+from recsys.models.collaborative.select import SelectionConfig, select_model
+from recsys.models.collaborative.validation import Check, internal_check, list_gains, top_unseen
+
+QUICK = SelectionConfig(k=3, graph_filter_trials=4, ease_trials=4, use_als=False)
+
+
+@dataclass
+class Fixed:
+    """A model that answers with the rows of a matrix, whoever asks."""
+
+    table: FloatArray
+    name: str = "fixed"
+
+    def scores(self, histories: Csr) -> FloatArray:
+        return self.table[: histories.shape[0]].copy()
+
+
+def test_top_unseen_leaves_out_history_and_breaks_ties_by_row() -> None:
+    scores = np.array([[5, 1, 4, 4, np.nan, 9], [0, 0, 0, 0, 0, 0]], np.float32)
+    histories = sp.csr_matrix(np.array([[0, 0, 0, 0, 0, 1], [1, 0, 0, 0, 0, 0]], np.float32))
+    assert_array_equal(top_unseen(scores, histories, 3), [[0, 2, 3], [1, 2, 3]])
+    assert_array_equal(top_unseen(scores, histories, 9)[0, :4], [0, 2, 3, 1])
+    assert scores[0, 5] == 9, "the caller's scores are left alone"
+
+
+def test_gains_by_hand() -> None:
+    gains = list_gains(np.array([[True, False, True], [False, False, False]]), np.array([5, 1]))
+    ideal = 1 + 1 / math.log2(3) + 1 / 2
+    assert_allclose(gains, [[2 / 5, 0], [(1 + 1 / 2) / ideal, 0]])
+
+
+def test_quality_of_a_perfect_and_a_useless_model() -> None:
+    histories = sp.csr_matrix(np.eye(4, 6, dtype=np.float32))
+    relevant = sp.csr_matrix(np.eye(4, 6, k=1, dtype=np.float32))
+    check = Check(histories, relevant, k=2)
+    perfect = check.quality(Fixed(relevant.toarray()))
+    assert (perfect.recall, perfect.ndcg) == (1, 1)
+    useless = check.quality(Fixed(-relevant.toarray()))
+    assert (useless.recall, useless.ndcg) == (0, 0)
+
+
+def test_internal_check_asks_only_users_with_something_kept_back(noisy) -> None:
+    rest, check = internal_check(noisy, share=0.2, max_users=10, k=5, seed=0)
+    assert check.histories.shape == check.relevant.shape == (10, 30)
+    assert (np.diff(check.relevant.indptr) > 0).all()
+    assert check.histories.multiply(check.relevant).nnz == 0
+    assert rest.n_users == noisy.n_users
+
+
+def test_standardised_rows() -> None:
+    rows = standardised(np.array([[1, 2, 3, 6], [2, 2, 2, 2]], np.float32))
+    assert_allclose(rows.mean(axis=1), [0, 0], atol=1e-6)
+    assert_allclose(rows.std(axis=1), [1, 0], atol=1e-6)
+
+
+def test_weights_favour_the_member_that_knows() -> None:
+    """One member is right about even users and noise elsewhere, the other the reverse: together they beat both."""
+    rng = np.random.default_rng(0)
+    truth = np.zeros((40, 50), np.float32)
+    truth[np.arange(40), rng.integers(1, 50, 40)] = 1
+    histories = sp.csr_matrix((np.ones(40, np.float32), (np.arange(40), np.zeros(40, int))), shape=(40, 50))
+    tables = []
+    for parity in (0, 1):
+        table = rng.random((40, 50)).astype(np.float32)
+        table[parity::2] += 5 * truth[parity::2]
+        tables.append(table)
+    check = Check(histories, sp.csr_matrix(truth), k=1)
+    members = [Fixed(tables[0]), Fixed(tables[1])]
+    weights, quality = tuned_weights(candidate_pool(members, check), start=0)
+    assert weights[0] == 1
+    assert weights[1] > 0
+    assert quality.recall > max(check.quality(member).recall for member in members) + 0.2
+    blended = check.quality(FittedBlend(tuple(members), weights))
+    assert_allclose([blended.recall, blended.ndcg], [quality.recall, quality.ndcg], atol=1e-6)
+
+
+def test_noise_gets_no_weight(blocks) -> None:
+    interactions, same = blocks
+    _, check = internal_check(interactions, share=0.2, max_users=60, k=3, seed=0)
+    rows = np.flatnonzero(np.diff(interactions.matrix.indptr) > 1)
+    knows = Fixed(same[rows].astype(np.float32))
+    noise = Fixed(np.random.default_rng(0).random(check.histories.shape).astype(np.float32))
+    weights, _ = tuned_weights(candidate_pool([knows, noise], check), start=0)
+    assert weights[1] <= 0.1
+
+
+def test_selection_finds_the_blocks_and_is_deterministic(blocks) -> None:
+    interactions, _ = blocks
+    first, second = (select_model(interactions, QUICK, seed=7) for _ in range(2))
+    assert first == second
+    assert first.quality is not None
+    assert first.quality.recall > 0.5
+    assert first.quality.objective >= max(trial.quality.objective for trial in first.trials) - 1e-6
+    assert sum(trial.model == "ease" for trial in first.trials) <= 4
+    assert sum(trial.model == "graph_filter" for trial in first.trials) <= 4
+
+
+def test_selection_leaves_out_what_does_not_fit(blocks) -> None:
+    interactions, _ = blocks
+    small = QUICK.model_copy(update={"dense_gib": 1e-9})
+    trials = select_model(interactions, small, seed=7).trials
+    assert {trial.model for trial in trials} == {"graph_filter"}
+
+
+def test_nothing_to_keep_back() -> None:
+    lonely = Interactions.from_rows(np.arange(4), np.array([0, 0, 1, 2]), n_users=4, n_hosts=3)
+    selection = select_model(lonely, QUICK, seed=0)
+    assert selection.model.name == "graph_filter"
+    assert selection.quality is None
+
+
+@pytest.mark.parametrize("module", ["interactions", "ease", "graph_filter", "ensemble", "select", "fold_in"])
+def test_only_the_border_module_meets_implicit(module: str) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        f"import recsys.models.collaborative.{module}, sys; sys.exit(bool({{'implicit', 'torch'}} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
