@@ -1,7 +1,8 @@
 """Events: tables → quarantine → facts. See `facts` for the currency, `schemas` for the input."""
 
-from recsys.events.fact_stream import fact_stream, last_fact_us, tie_facts
+from recsys.events.fact_stream import fact_stream, last_fact_us, suggested_buckets, tie_facts
 from recsys.events.facts import FACT_SCHEMA, FactKind
+from recsys.events.known import Known, known_before
 from recsys.events.quality import validate
 from recsys.events.quarantine import Events, clean
 from recsys.events.reading import EventTables, from_frames, open_events
@@ -21,6 +22,7 @@ __all__ = [
     "EventTables",
     "Events",
     "FactKind",
+    "Known",
     "LiveTimeline",
     "QualityReport",
     "TableQuality",
@@ -31,9 +33,11 @@ __all__ = [
     "fact_stream",
     "from_frames",
     "host_table",
+    "known_before",
     "last_fact_us",
     "open_events",
     "room_table",
+    "suggested_buckets",
     "tie_facts",
     "user_table",
     "validate",

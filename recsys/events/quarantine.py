@@ -24,6 +24,7 @@ import polars as pl
 
 from recsys.errors import ConfigError
 from recsys.events.keys import has_shared_keys, one_per_key
+from recsys.events.known import LINE_COLUMNS, Known, check_kinds
 from recsys.events.reading import EventTables, reading, wanted_type
 from recsys.events.refunds import effective_refunds
 from recsys.events.report import QualityReport, TableQuality
@@ -61,43 +62,55 @@ class Events:
     rooms: pl.DataFrame
     refunds: pl.DataFrame
     id_kinds: dict[str, IdKind]
-    _rows: dict[str, pl.LazyFrame] = field(repr=False)
-    _shared: frozenset[str] = field(repr=False)
+    _typed: dict[str, pl.LazyFrame] = field(repr=False)  # rows that keep their own rules
+    _judge: dict[str, Narrow] = field(repr=False)  # sets aside what disagrees with the clock or the room
+    _shared: frozenset[str] = field(repr=False)  # tables in which several rows share a key
 
     def narrowed(self, table: str, narrow: Narrow) -> pl.LazyFrame:
-        """Good rows of one table after `narrow`. Cheaper than filtering `tables`: keys are compared among the narrowed
-        rows only. So of the rows of one key `narrow` may drop all (by user), or the later ones, which lose anyway."""
-        rows = narrow(self._rows[table])
+        """Good rows of one table after `narrow`. Cheaper than filtering `tables`: few rows meet rooms and keys.
+
+        So of the rows of one key `narrow` may drop all (by user), or the later ones, which lose anyway.
+        """
+        rows = self._judge[table](narrow(self._typed[table]))
         return one_per_key(table, rows).drop("good_rows") if table in self._shared else rows
 
 
-def clean(tables: EventTables, *, now: datetime | None = None) -> Events:
+def clean(tables: EventTables, *, now: datetime | None = None, known: Known | None = None) -> Events:
     """Set broken rows aside and count them.
 
     Args:
+        known: rooms and orders of the events before these, when these continue them (`known_before`).
         now: the wall clock; rows more than an hour later are set aside. None: no such rule.
 
     Raises:
-        InputRefused: a file turns out to be damaged.
+        InputRefused: a file turns out to be damaged, or ids are of another kind than the known ones.
         ConfigError: `now` has no time zone.
     """
     if now is not None and now.tzinfo is None:
         raise ConfigError("a time without a time zone names no instant", where="now", got=now, hint="give it in UTC")
     latest_us = None if now is None else (now + CLOCK_TOLERANCE - _EPOCH) // timedelta(microseconds=1)
+    kinds = dict(tables.id_kinds)
+    if known is not None:
+        check_kinds(known.id_kinds(), kinds)
+        kinds = {**known.id_kinds(), **kinds}
     qualities: dict[str, TableQuality] = {}
-    rows: dict[str, pl.LazyFrame] = {}
+    typed: dict[str, pl.LazyFrame] = {}
+    judges: dict[str, Narrow] = {}
     shared: set[str] = set()
     rooms: pl.DataFrame | None = None
+    judging = known.rooms if known is not None and known.rooms.height else None
     for table in TABLES:  # rooms come first: the others are judged by them
         if table not in tables.scans:
             continue
         with reading(f"{tables.folder}, table {table}"):
-            kept, total, counts = _by_row_rules(table, tables.scans[table])
-            kept, n_good, more, notes = _by_clock_and_room(table, kept, latest_us, rooms)
+            typed[table], total, counts = _by_row_rules(table, tables.scans[table])
+            judges[table], n_good, more, notes = _by_clock_and_room(table, typed[table], latest_us, judging)
+            kept = judges[table](typed[table])
             counts |= more
             if table == "rooms":
                 kept, notes = _without_own_host(kept)
-                kept = kept.collect(engine="streaming").lazy()
+                typed[table], judges[table] = kept.collect(engine="streaming").lazy(), _agreed
+                kept = typed[table]
             if has_shared_keys(table, kept, n_good):
                 shared.add(table)
                 used = one_per_key(table, kept).select(pl.col("good_rows").sum()).collect(engine="streaming").item()
@@ -105,18 +118,20 @@ def clean(tables: EventTables, *, now: datetime | None = None) -> Events:
             if table in shared and "user_id" not in TABLES[table].KEY:
                 # rows of one key may name several users, so keys cannot be compared bucket by bucket; these are small
                 kept = one_per_key(table, kept).drop("good_rows").collect().lazy()
+                typed[table], judges[table] = kept, _agreed
                 shared.discard(table)
             if table == "rooms":
                 rooms = kept.collect()
-        rows[table] = kept
+                judging = rooms if judging is None else _with_known(rooms, judging)
         counts = {name: counts[name] for name in REASON_ORDER if counts.get(name)}
         qualities[table] = TableQuality(total, n_good, counts, notes)
-    good = {t: one_per_key(t, f).drop("good_rows") if t in shared else f for t, f in rows.items()}
+    judged = {table: judges[table](rows) for table, rows in typed.items()}
+    good = {t: one_per_key(t, rows).drop("good_rows") if t in shared else rows for t, rows in judged.items()}
     with reading(f"{tables.folder}, table refunds"):
-        refunds = _refunds(good, qualities, tables.id_kinds)
+        refunds = _refunds(good, qualities, kinds, known)
     report = QualityReport(qualities, dict(tables.unused_columns), list(tables.unknown_files))
-    rooms = pl.DataFrame(schema=_empty_rooms(tables)) if rooms is None else rooms
-    return Events(report, good, rooms, refunds, dict(tables.id_kinds), rows, frozenset(shared))
+    rooms = pl.DataFrame(schema=_empty_rooms(kinds)) if rooms is None else rooms
+    return Events(report, good, rooms, refunds, kinds, typed, judges, frozenset(shared))
 
 
 def _by_row_rules(table: str, scan: pl.LazyFrame) -> tuple[pl.LazyFrame, int, dict[str, int]]:
@@ -133,40 +148,50 @@ def _by_row_rules(table: str, scan: pl.LazyFrame) -> tuple[pl.LazyFrame, int, di
 
 def _by_clock_and_room(
     table: str, rows: pl.LazyFrame, latest_us: int | None, rooms: pl.DataFrame | None
-) -> tuple[pl.LazyFrame, int, dict[str, int], dict[str, int]]:
-    """Rows that agree with the clock and with their room, how many, broken rows by reason, and notes."""
-    names = rows.collect_schema().names()
+) -> tuple[Narrow, int, dict[str, int], dict[str, int]]:
+    """What keeps the rows that agree with the clock and with their room; how many do; broken rows by reason; notes."""
     times = columns_of(table, "time")
     late = pl.any_horizontal([pl.col(t) > latest_us for t in times]) if latest_us is not None else pl.lit(False)
     broken: dict[str, pl.Expr] = {"later_than_now": late}
     noted: dict[str, pl.Expr] = {}
-    if table in TIME_OF:
-        names = [*names, "room_started_at"]
-        if rooms is None:
-            rows = rows.with_columns(room_started_at=pl.lit(None, pl.Int64))
-        else:
-            at, start = pl.col(TIME_OF[table]), pl.col("room_started_at")
-            rows = rows.join(_room_side(table, rooms), on="room_id", how="left")
-            same = pl.col("host_id") == pl.col("room_host")
-            if table in GUEST_TABLES:
-                same = same | pl.col("room_cohosts").list.contains(pl.col("host_id"))
-            broken["host_differs_from_room"] = (start <= at) & ~same
-            if table == "watches":
-                broken["entered_after_end"] = (start <= at) & (pl.col("room_ended_at") < at)
-            noted["room_unknown"] = start.is_null() & pl.col("room_id").is_not_null()
-            noted["before_room_start"] = start > at
+    beside: pl.LazyFrame | None = None
+    if table in TIME_OF and rooms is not None:
+        beside = _room_side(table, rooms)
+        at, start, same = pl.col(TIME_OF[table]), pl.col("room_started_at"), pl.col("host_id") == pl.col("room_host")
+        if table in GUEST_TABLES:
+            same = same | pl.col("room_cohosts").list.contains(pl.col("host_id"))
+        broken["host_differs_from_room"] = (start <= at) & ~same
+        if table == "watches":
+            broken["entered_after_end"] = (start <= at) & (pl.col("room_ended_at") < at)
+        noted["room_unknown"] = start.is_null() & pl.col("room_id").is_not_null()
+        noted["before_room_start"] = start > at
+
+    def with_room(rows: pl.LazyFrame) -> pl.LazyFrame:
+        if beside is not None:
+            return rows.join(beside, on="room_id", how="left")
+        return rows.with_columns(room_started_at=pl.lit(None, pl.Int64)) if table in TIME_OF else rows
+
     sums, before = [], pl.lit(False)
     for name, rule in broken.items():
         breaks = rule.fill_null(False)
         sums.append((~before & breaks).sum().alias(name))
         before = before | breaks
     sums += [(~before & note.fill_null(False)).sum().alias(name) for name, note in noted.items()]
-    found = rows.select(*sums, n=pl.len()).collect(engine="streaming").row(0, named=True)
+    found = with_room(rows).select(*sums, n=pl.len()).collect(engine="streaming").row(0, named=True)
     counts = {name: int(found[name]) for name in broken}
     notes = {name: int(found[name]) for name in noted if found[name]}
-    if any(counts.values()):
-        rows = rows.filter(~before)
-    return rows.select(names), int(found["n"]) - sum(counts.values()), counts, notes
+
+    def judge(rows: pl.LazyFrame) -> pl.LazyFrame:
+        names = rows.collect_schema().names() + (["room_started_at"] if table in TIME_OF else [])
+        rows = with_room(rows)
+        return (rows.filter(~before) if any(counts.values()) else rows).select(names)
+
+    return judge, int(found["n"]) - sum(counts.values()), counts, notes
+
+
+def _agreed(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The judge of rows that were judged before."""
+    return rows
 
 
 def _room_side(table: str, rooms: pl.DataFrame) -> pl.LazyFrame:
@@ -179,6 +204,12 @@ def _room_side(table: str, rooms: pl.DataFrame) -> pl.LazyFrame:
     return rooms.lazy().select(columns)
 
 
+def _with_known(rooms: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """Rooms of these events and those known before; a room of both is one, with the earlier of its ends."""
+    both = pl.concat([known, rooms.select(known.columns)], how="vertical_relaxed")
+    return one_per_key("rooms", both.lazy()).drop("good_rows").collect()
+
+
 def _without_own_host(rooms: pl.LazyFrame) -> tuple[pl.LazyFrame, dict[str, int]]:
     """Rooms with the co-hosts other than the host, each once, in ascending order."""
     ids = pl.col("cohost_ids")
@@ -189,24 +220,36 @@ def _without_own_host(rooms: pl.LazyFrame) -> tuple[pl.LazyFrame, dict[str, int]
 
 
 def _refunds(
-    good: dict[str, pl.LazyFrame], qualities: dict[str, TableQuality], kinds: dict[str, IdKind]
+    good: dict[str, pl.LazyFrame],
+    qualities: dict[str, TableQuality],
+    kinds: dict[str, IdKind],
+    known: Known | None,
 ) -> pl.DataFrame:
     """Refunds with their orders; notes how many wait."""
     ids = {name: wanted_type("purchases", name, kinds) for name in ("order_id", "user_id", "host_id")}
     none = pl.DataFrame(schema={**ids, "at": pl.Int64(), "amount_minor": pl.Int64(), "kind": pl.String()})
-    if "refunds" not in good:
+    asked = [good["refunds"]] if "refunds" in good else []
+    lines = [good["purchases"].select(LINE_COLUMNS)] if "purchases" in good else []
+    if known is not None and known.refunds.height:
+        asked.append(known.refunds.lazy())
+    if known is not None and known.lines.height:
+        lines.append(known.lines.lazy())
+    if not asked:
         return none
-    refunds = good["refunds"].collect(engine="streaming")
+    refunds = pl.concat(asked, how="diagonal_relaxed").collect(engine="streaming")
+    if len(asked) > 1:
+        refunds = one_per_key("refunds", refunds.lazy()).drop("good_rows").collect()
     effective, waiting = none, refunds.height
-    if "purchases" in good:
-        effective, waiting = effective_refunds(refunds, good["purchases"])
-    if waiting:
+    if lines:
+        of = lines[0] if len(lines) == 1 else one_per_key("purchases", pl.concat(lines, how="vertical_relaxed"))
+        effective, waiting = effective_refunds(refunds, of)
+    if waiting and "refunds" in good:
         qualities["refunds"].notes["waiting"] = waiting
     return effective
 
 
-def _empty_rooms(tables: EventTables) -> dict[str, pl.DataType]:
+def _empty_rooms(kinds: dict[str, IdKind]) -> dict[str, pl.DataType]:
     return {
-        name: pl.Int64() if name in ("started_at", "ended_at") else wanted_type("rooms", name, tables.id_kinds)
+        name: pl.Int64() if name in ("started_at", "ended_at") else wanted_type("rooms", name, kinds)
         for name in TABLES["rooms"].columns()
     }

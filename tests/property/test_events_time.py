@@ -66,9 +66,8 @@ def rows_of(table: str) -> st.SearchStrategy[list[dict[str, Any]]]:
 
 
 worlds: st.SearchStrategy[World] = st.fixed_dictionaries({table: rows_of(table) for table in TABLES})
-slow = settings(
-    max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.reuse, Phase.generate]
-)  # no shrinking: an example takes a tenth of a second, and shrinking takes minutes
+PHASES = [Phase.explicit, Phase.reuse, Phase.generate]  # an example takes a tenth of a second, shrinking takes minutes
+slow = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
 
 
 def read(world: World) -> Events:
