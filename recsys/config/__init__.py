@@ -3,6 +3,7 @@
 from recsys.config.loading import load_config, load_config_as, parse_config, parse_overrides, stored_config
 from recsys.config.sections import (
     DEFAULT_GATES,
+    AffinityConfig,
     BuildConfig,
     EngineConfig,
     GateRule,
@@ -14,6 +15,7 @@ from recsys.config.sections import (
 
 __all__ = [
     "DEFAULT_GATES",
+    "AffinityConfig",
     "BuildConfig",
     "EngineConfig",
     "GateRule",

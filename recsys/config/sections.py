@@ -49,13 +49,34 @@ class TiesConfig(Section):
         return value
 
 
+class AffinityConfig(Section):
+    """What a tie weighs in collaborative filtering, beside the logarithm of its entries."""
+
+    follow: float = Field(default=1.0, ge=0)
+    """Confidence of a follow."""
+    order: float = Field(default=2.0, ge=0)
+    """Factor on log(1 + order lines)."""
+    comment: float = Field(default=1.0, ge=0)
+    """Factor on log(1 + comments)."""
+
+
 class BuildConfig(Section):
     """Offline training: windows on the time axis, seeds, threads."""
 
-    strength_train_days: float = Field(default=14.0, gt=0)
-    """Length of the window the strength heads are trained on; it ends where calibration begins."""
-    strength_calibration_days: float = Field(default=7.0, gt=0)
-    """Length of the later window they are calibrated on; it ends at the as-of."""
+    learn_share: float = Field(default=0.65, gt=0, lt=1)
+    """Latest share of the data window that is replayed to learn from; what lies before is history only."""
+    learn_days: float = Field(default=28.0, gt=0)
+    """The replayed stretch is no longer than this, days."""
+    later_share: float = Field(default=0.25, gt=0, lt=1)
+    """Latest share of the replayed stretch: strength is calibrated there, and the build's own metrics are measured."""
+    ranker_requests: int = Field(default=60_000, ge=100)
+    """Requests sampled to train the ranker on."""
+    ranker_rooms: int = Field(default=200, ge=2)
+    """Up to so many live rooms all of them are candidates in training; above it those the sources bring."""
+    strength_rows: int = Field(default=200_000, ge=100)
+    """Ties sampled to train and calibrate strength on."""
+    factors: int = Field(default=64, ge=1)
+    """Length of the host vectors."""
     seed: int = Field(default=1, ge=0)
     """Seed of everything random in a build."""
     threads: int = Field(default=2, ge=1)
@@ -120,6 +141,7 @@ class EngineConfig(Section):
     """Everything one can tune. The resolved config is stored in the bundle and read back from there when serving."""
 
     ties: TiesConfig = TiesConfig()
+    affinity: AffinityConfig = AffinityConfig()
     build: BuildConfig = BuildConfig()
     gates: tuple[GateRule, ...] = DEFAULT_GATES
     pipeline: PipelineConfig = PipelineConfig()

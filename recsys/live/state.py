@@ -1,8 +1,8 @@
 """One writer that lets a `World` know one fact after the other.
 
-Replay, the training log and the service all move their state through `LiveState.apply`; what is measured offline is what
-is served. A fact at `t` must be applied before any request at an instant > t and after every request at or before t; who
-calls is responsible for that order (`recsys.evaluation.replay`, the service's intake).
+Replay, the training log and the service all move their state through `LiveState.apply`; what is measured offline is
+what is served. A fact at `t` must be applied before any request at an instant > t and after every request at or before
+t; who calls is responsible for that order (`recsys.live.replay`, `training.log`, the service's intake).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class LiveState:
         Args:
             rooms: columns room, host, cohosts (list), started_at (µs), category, as `recsys.events.room_table` gives.
         """
-        columns = (rooms[name] for name in ("room", "host", "cohosts", "started_at", "category"))
-        for room, host, cohosts, started_at, category in zip(*columns, strict=True):
+        named = rooms.select("room", "host", "cohosts", "started_at", "category")
+        for room, host, cohosts, started_at, category in named.iter_rows():
             self.world.rooms.put(room, host, tuple(cohosts or ()), started_at, category)
 
     def apply_all(self, facts: pl.DataFrame) -> None:
@@ -54,7 +54,7 @@ class LiveState:
         elif kind in _TIE_FACTS:
             if user >= 0 and host >= 0:
                 if kind == FactKind.ENTRY:
-                    world.models.observe_entry(world, user, host, room, at)
+                    world.models.observe_entry(world.ties, world.blocks, user, host, at)
                 self._tie(user, host, kind, at, count, value)
                 world.users.apply(user, kind, at, count, value)
             if host >= 0:

@@ -11,7 +11,7 @@ Shape letters: n rows, F features, T terms (F main effects, then the pairs).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class AdditiveModel:
         mains: per feature a table of len(edges) + 2 values.
         pairs: terms of two features.
         bias: constant.
+        inputs: (F,) rows of the feature table the features are read from; see `bound_to`.
     """
 
     features: tuple[str, ...]
@@ -50,6 +51,21 @@ class AdditiveModel:
     mains: tuple[Floats, ...]
     pairs: tuple[PairTerm, ...]
     bias: float
+    inputs: npt.NDArray[np.intp] | None = None
+
+    def bound_to(self, names: Sequence[str]) -> AdditiveModel:
+        """The same model reading its features, by name, from tables with rows `names`.
+
+        Raises:
+            LaotieError: a feature of the model is not among `names`.
+        """
+        lacking = sorted(set(self.features) - set(names))
+        if lacking:
+            raise LaotieError(
+                "features of the model are not computed", got=lacking, expected="features of this version"
+            )
+        position = {name: i for i, name in enumerate(names)}
+        return replace(self, inputs=np.array([position[name] for name in self.features], dtype=np.intp))
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -57,7 +73,13 @@ class AdditiveModel:
         return self.features + tuple(f"{self.features[p.first]} × {self.features[p.second]}" for p in self.pairs)
 
     def contributions(self, values: npt.NDArray[np.floating[Any]]) -> Floats:
-        """What each term adds to the score, (T, n), from feature-major `values` (F, n); NaN is «missing»."""
+        """What each term adds to the score, (T, n), from feature-major `values`; NaN is «missing».
+
+        Args:
+            values: (F, n), or the table of the names the model is bound to.
+        """
+        if self.inputs is not None:
+            values = values[self.inputs]
         bins = self._bins(values)
         out = np.empty((len(self.features) + len(self.pairs), values.shape[1]))
         for j, table in enumerate(self.mains):
@@ -67,7 +89,7 @@ class AdditiveModel:
         return out
 
     def score(self, values: npt.NDArray[np.floating[Any]]) -> Floats:
-        """Scores (n,) of feature-major `values` (F, n)."""
+        """Scores (n,) of feature-major `values`, as for `contributions`."""
         total: Floats = self.contributions(values).sum(axis=0)
         return self.bias + total
 
@@ -88,6 +110,7 @@ class AdditiveModel:
     def arrays(self, prefix: str) -> dict[str, npt.NDArray[np.generic]]:
         """The model as plain arrays for a bundle, named with `prefix`; `from_arrays` reads them back."""
         flat: dict[str, npt.NDArray[np.generic]] = {
+            f"{prefix}_features": np.array(self.features, dtype=np.str_),
             f"{prefix}_edges": np.concatenate([*self.edges, np.empty(0)]),
             f"{prefix}_edge_counts": np.array([len(e) for e in self.edges], dtype=np.int64),
             f"{prefix}_mains": np.concatenate([*self.mains, np.empty(0)]),
@@ -103,8 +126,9 @@ class AdditiveModel:
         return flat
 
     @classmethod
-    def from_arrays(cls, features: Sequence[str], arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> AdditiveModel:
-        """The model written by `arrays`."""
+    def from_arrays(cls, names: Sequence[str], arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> AdditiveModel:
+        """The model written by `arrays`, bound to `names`."""
+        features = tuple(str(name) for name in arrays[f"{prefix}_features"])
         counts = arrays[f"{prefix}_edge_counts"].tolist()
         edges = _split(arrays[f"{prefix}_edges"], counts)
         mains = _split(arrays[f"{prefix}_mains"], [c + 2 for c in counts])
@@ -115,11 +139,11 @@ class AdditiveModel:
             table = tables[at_table : at_table + rows * columns].reshape(rows, columns)
             pairs.append(PairTerm(first, second, bins[at_bin : at_bin + a], bins[at_bin + a : at_bin + a + b], table))
             at_table, at_bin = at_table + rows * columns, at_bin + a + b
-        return cls(tuple(features), edges, mains, tuple(pairs), float(arrays[f"{prefix}_bias"][0]))
+        return cls(features, edges, mains, tuple(pairs), float(arrays[f"{prefix}_bias"][0])).bound_to(names)
 
 
 def from_boosted_trees(features: Sequence[str], dump: Mapping[str, Any], scale: float = 1.0) -> AdditiveModel:
-    """The exact additive form of boosted trees whose paths look at two features at most.
+    """The exact additive form of boosted trees whose paths look at two features at most, bound to `features`.
 
     A leaf is a box over the features of its path; its value is added to the table of those features over that box.
 
@@ -154,8 +178,13 @@ def from_boosted_trees(features: Sequence[str], dump: Mapping[str, Any], scale: 
             case [i, j]:
                 grid = grids.setdefault((i, j), np.zeros((len(edges[i]) + 2, len(edges[j]) + 2)))
                 grid[np.ix_(cells[i], cells[j])] += scale * value
-    pairs = tuple(_compact(i, j, grid) for (i, j), grid in sorted(grids.items()))
-    return AdditiveModel(tuple(features), edges, mains, pairs, bias)
+    used = [j for j, e in enumerate(edges) if len(e) or mains[j].any()]
+    new = {j: i for i, j in enumerate(used)}
+    pairs = tuple(_compact(new[i], new[j], grid) for (i, j), grid in sorted(grids.items()))
+    names, kept_edges, kept_mains = (
+        zip(*((features[j], edges[j], mains[j]) for j in used), strict=True) if used else ((),) * 3
+    )
+    return AdditiveModel(tuple(names), tuple(kept_edges), tuple(kept_mains), pairs, bias).bound_to(features)
 
 
 def _collect(

@@ -32,6 +32,10 @@ class Outcome(StrEnum):
     NOT_SELECTED = "not selected: ranked below k"
 
 
+OUTCOMES = tuple(Outcome)
+SOURCES = tuple(Source)
+
+
 @dataclass(frozen=True)
 class Request:
     """One candidate lookup.
@@ -59,23 +63,24 @@ class Request:
 class Answer:
     """Ranked rooms and the whole story of the candidates. n answers of c candidates, F features.
 
-    `score` is the log-odds sum, highest first; `strength` the calibrated probability in [0, 1] that the viewer comes
+    `sources` (n,) are positions in `SOURCES`. `score` is the log-odds sum, highest first; `strength` the calibrated probability in [0, 1] that the viewer comes
     back to the host's next broadcast. `contributions` (n, F) add up, with `bias`, to `score` (reserved places may stand
-    out of order: `reserved`). `candidates` and `outcomes` (c,) tell what became of every candidate.
+    out of order: `reserved`). `candidates` (c,) and `outcomes` (c,) positions in `OUTCOMES` tell what
+    became of every candidate.
     """
 
     rooms: npt.NDArray[np.int64]
     hosts: npt.NDArray[np.int64]
     score: npt.NDArray[np.float64]
     strength: npt.NDArray[np.float64]
-    sources: list[Source]
+    sources: npt.NDArray[np.int8]
     reserved: npt.NDArray[np.bool_]
     reasons: list[list[str]]
     bias: float
     contributions: npt.NDArray[np.float64]
     feature_names: tuple[str, ...]
     candidates: npt.NDArray[np.int64]
-    outcomes: list[Outcome]
+    outcomes: npt.NDArray[np.int8]
     stage_counts: dict[str, int]
     degraded: tuple[str, ...] = ()
     short_why: str | None = None

@@ -43,6 +43,15 @@ class RoomTable:
             self.category[room] = category
 
 
+@dataclass(frozen=True)
+class Priors:
+    """Rates over all hosts together, to which the rates of small hosts are shrunk; fixed when a bundle is built."""
+
+    returning_share: float = 0.3
+    repeat_buyer_share: float = 0.3
+    refund_share: float = 0.05
+
+
 @dataclass
 class World:
     """All a request reads.
@@ -62,6 +71,7 @@ class World:
     index: LiveRoomIndex
     models: Models
     standings: npt.NDArray[np.int64]
+    priors: Priors = field(default_factory=Priors)
     leaves: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
     def grow_hosts(self, n: int) -> None:

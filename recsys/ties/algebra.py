@@ -190,6 +190,11 @@ def combine(block: Block, a: Rows, b: Rows) -> Rows:
     return Rows(ints, decayed, latest)
 
 
+def latest_columns(block: Block) -> list[str]:
+    """Names of the K columns of `Rows.latest`: `order_times_0` is the latest order, and so on."""
+    return [f"{name}_{i}" for name, where in block.latest_slices.items() for i in range(where.stop - where.start)]
+
+
 def decay_to(block: Block, rows: Rows, at_us: Ints | int) -> Floats:
     """Decayed sums (N, D) carried from each key's `ref_at` forward to `at_us` (N,) or one instant, µs."""
     age = np.asarray(at_us, dtype=np.float64) - rows.ints[:, 0].astype(np.float64)

@@ -115,7 +115,7 @@ class TieStore:
 
     def _base_of(self, block: str, user: int) -> UserTies:
         held = self._base.get(block)
-        if held is None or user + 1 >= len(held[0]):
+        if held is None or user < 0 or user + 1 >= len(held[0]):
             return self._empty[block]
         offsets, hosts, rows = held
         where = slice(int(offsets[user]), int(offsets[user + 1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import lightgbm as lgb
@@ -62,4 +63,13 @@ def test_wrong_number_of_features_is_refused() -> None:
     booster, x = boosted(False)
     model = from_boosted_trees(FEATURES, booster.dump_model())
     with pytest.raises(LaotieError, match="do not match"):
-        model.score(x.T[:3])
+        replace(model, inputs=None).score(x.T[:3])
+
+
+def test_a_model_reads_its_features_by_name() -> None:
+    booster, x = boosted(False)
+    model = from_boosted_trees(FEATURES, booster.dump_model())
+    wider = np.concatenate([np.zeros((1, len(x))), x.T[::-1]])
+    np.testing.assert_array_equal(model.bound_to(("z", *FEATURES[::-1])).score(wider), model.score(x.T))
+    with pytest.raises(LaotieError, match="not computed"):
+        model.bound_to(("a", "b"))

@@ -1,0 +1,72 @@
+"""Scores without training: what a learnt model has to beat, and what serves while there is none.
+
+All read the rows of a feature table by name, shape (F, n), and return one score per candidate (n,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from recsys.ties.algebra import Floats
+
+MEMORY_POPULARITY = 0.05
+"""Weight of popularity in the memory formula: enough to order hosts the viewer never saw, too little to overrule one."""
+
+
+def popularity(names: Sequence[str], values: Floats) -> Floats:
+    """Entries of the last hours: the share of the host's 6 h rate among the candidates."""
+    return np.asarray(values[names.index("host_entries_6h_share")])
+
+
+def memory(names: Sequence[str], values: Floats) -> Floats:
+    """The memory formula: ½ long-term count + ½ recency decay + a little popularity.
+
+    Counts and decayed counts (3 d) enter as shares of the viewer's own, popularity as the 6 h share among candidates.
+    """
+    count = np.nan_to_num(values[names.index("tie_share_of_user")])
+    recency = np.nan_to_num(values[names.index("tie_share_3d")])
+    return 0.5 * count + 0.5 * recency + MEMORY_POPULARITY * popularity(names, values)
+
+
+class PriorRanker:
+    """A ranker of stated weights, for bundles whose data cannot train one. Same face as `AdditiveModel`.
+
+    Each term is weight · log(1 + scale · feature), NaN counting as nothing; the sum is read as log-odds. The weights say
+    an order of importance, not a fit: follows and purchases first, visits next, what similar viewers like, popularity.
+    """
+
+    bias = -4.0
+    _TERMS = (
+        ("tie_followed", 2.0, 1.0),
+        ("tie_order_lines", 1.5, 1.0),
+        ("tie_entries_14d", 1.5, 1.0),
+        ("tie_entries_2h", 0.5, 1.0),
+        ("tie_comments_30d", 0.5, 1.0),
+        ("tie_not_interested", -2.0, 1.0),
+        ("cf_graph_share", 2.0, 100.0),
+        ("transition_recent", 1.0, 20.0),
+        ("host_entries_6h_share", 0.7, 20.0),
+    )
+
+    def __init__(self, features: Sequence[str]) -> None:
+        self.features = tuple(features)
+        self._rows = [self.features.index(name) for name, _, _ in self._TERMS]
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the terms, in the order of the contributions."""
+        return tuple(name for name, _, _ in self._TERMS)
+
+    def contributions(self, values: Floats) -> Floats:
+        """What each term adds, (T, n)."""
+        weights = np.array([weight for _, weight, _ in self._TERMS])
+        scales = np.array([scale for _, _, scale in self._TERMS])
+        raw = np.nan_to_num(values[self._rows])
+        return weights[:, None] * np.log1p(scales[:, None] * np.maximum(raw, 0.0))
+
+    def score(self, values: Floats) -> Floats:
+        """Scores (n,)."""
+        total: Floats = self.contributions(values).sum(axis=0)
+        return self.bias + total

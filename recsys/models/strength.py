@@ -1,0 +1,53 @@
+"""Strength heads: calibrated probabilities of what a tie will do next, with an additive explanation.
+
+The first head, `returns`, is the probability that the viewer enters the host's next broadcast. A head is an additive
+model on tie features (log-odds) followed by a monotone calibration fitted on a later window than it was trained on.
+
+Shape letters: m ties, F tie features, T terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.models.additive import AdditiveModel
+from recsys.models.calibration import IsotonicMap, sigmoid
+from recsys.ties.algebra import Floats
+from recsys.ties.features import TIE_FEATURES
+
+
+@dataclass(frozen=True)
+class StrengthHead:
+    """One calibrated head.
+
+    `stranger` is the probability said of a pair without a tie: the rate at which viewers without one came, as measured
+    on the calibration window.
+    """
+
+    name: str
+    model: AdditiveModel
+    calibration: IsotonicMap
+    stranger: float
+
+    def probability(self, tie_values: Floats) -> Floats:
+        """Calibrated probabilities (m,) of ties with features (F, m)."""
+        return self.calibration.apply(sigmoid(self.model.score(tie_values)))
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Plain arrays for a bundle; `from_arrays` reads them back."""
+        prefix = f"strength_{self.name}"
+        knots = {f"{prefix}_calibration_{axis}": values for axis, values in self.calibration.to_arrays().items()}
+        return {**self.model.arrays(prefix), **knots, f"{prefix}_stranger": np.array([self.stranger])}
+
+    @classmethod
+    def from_arrays(cls, name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> StrengthHead:
+        """The head written by `arrays`."""
+        prefix = f"strength_{name}"
+        knots = {axis: arrays[f"{prefix}_calibration_{axis}"] for axis in ("x", "y")}
+        model = AdditiveModel.from_arrays(TIE_FEATURES, arrays, prefix)
+        return cls(name, model, IsotonicMap.from_arrays(knots), float(arrays[f"{prefix}_stranger"][0]))

@@ -1,0 +1,129 @@
+"""The models a request reads, together: collaborative graph and factors, transitions, strength, ranker.
+
+Each may be absent (`None`): a bundle without watches has no transitions, one without enough history no ranker. Absent
+models leave NaN in their features and are named in the manifest's stages as `skipped`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.config import AffinityConfig
+from recsys.events.facts import NEVER
+from recsys.models.additive import AdditiveModel
+from recsys.models.affinity import history
+from recsys.models.baselines import PriorRanker
+from recsys.models.factors import HostFactors
+from recsys.models.graph import HostGraph
+from recsys.models.strength import StrengthHead
+from recsys.models.transition import TransitionModel
+from recsys.ties.algebra import Floats
+from recsys.ties.blocks import Blocks
+from recsys.ties.store import TieStore
+
+PERSONAL_FEATURES = (
+    "cf_graph",
+    "cf_graph_share",
+    "cf_graph_rank",
+    "cf_factor",
+    "cf_factor_cosine",
+    "cf_factor_rank",
+    "transition_last",
+    "transition_recent",
+    "transition_evidence",
+    "transition_rank",
+)
+"""Names of the collaborative features, in the order of the rows of `Models.personal`."""
+RECENT_HOSTS = 5
+"""How many of the viewer's last hosts transitions start from."""
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """What the collaborative models know of one user at one instant, computed once a request.
+
+    `hosts` (h,), `confidences` (h,) his history; `vector` (d,) folded in, or None; `graph_scores` and
+    `transition_scores` over all hosts (n_hosts,), or None.
+    """
+
+    at: int
+    hosts: npt.NDArray[np.int64]
+    confidences: npt.NDArray[np.float32]
+    recent: npt.NDArray[np.int64]
+    ages_s: Floats
+    vector: npt.NDArray[np.float32] | None
+    graph_scores: npt.NDArray[np.float32] | None
+    transition_scores: npt.NDArray[np.float32] | None
+
+
+@dataclass
+class Models:
+    """All models of a bundle. `transition` learns online; the others are fixed."""
+
+    affinity: AffinityConfig
+    ranker: AdditiveModel | PriorRanker
+    graph: HostGraph | None = None
+    factors: HostFactors | None = None
+    transition: TransitionModel | None = None
+    strength: dict[str, StrengthHead] = field(default_factory=dict)
+
+    def viewer(self, ties: TieStore, blocks: Blocks, user: int, n_hosts: int, at: int) -> Viewer:
+        """Fold a user in at instant `at`, µs; nobody known (−1) has an empty history."""
+        hosts, confidences = history(ties, blocks, user, self.affinity)
+        recent, ages_s = recent_hosts(ties, blocks, user, at)
+        vector = self.factors.viewer(hosts, confidences) if self.factors is not None else None
+        graph = self.graph.scores(hosts, confidences, n_hosts) if self.graph is not None and len(hosts) else None
+        moves = None
+        if self.transition is not None and len(recent):
+            moves = self.transition.scores(recent.tolist(), ages_s.tolist(), np.arange(n_hosts), at=at)
+        return Viewer(at, hosts, confidences, recent, ages_s, vector, graph, moves)
+
+    def personal(self, viewer: Viewer, hosts: npt.NDArray[np.int64]) -> Floats:
+        """Collaborative features (len(PERSONAL_FEATURES), n) of candidate hosts; NaN where a model has no say."""
+        values = np.full((len(PERSONAL_FEATURES), len(hosts)), np.nan)
+        if viewer.graph_scores is not None:
+            graph = viewer.graph_scores[hosts].astype(np.float64)
+            values[0], values[1], values[2] = graph, graph / max(float(np.abs(graph).sum()), 1e-9), rank(-graph)
+        if viewer.vector is not None and self.factors is not None:
+            known = hosts < len(self.factors.vectors)
+            vectors = self.factors.vectors[hosts[known]]
+            factor = (vectors @ viewer.vector).astype(np.float64)
+            norms = np.linalg.norm(vectors, axis=1) * float(np.linalg.norm(viewer.vector))
+            values[3, known], values[4, known], values[5, known] = (
+                factor,
+                factor / np.maximum(norms, 1e-9),
+                rank(-factor),
+            )
+        if viewer.transition_scores is not None and self.transition is not None:
+            recent, ages_s = viewer.recent.tolist(), viewer.ages_s.tolist()
+            moves = viewer.transition_scores[hosts].astype(np.float64)
+            values[6] = self.transition.scores(recent[:1], ages_s[:1], hosts, at=viewer.at)
+            values[7], values[9] = moves, rank(-moves)
+            values[8] = self.transition.evidence(recent, ages_s, hosts, at=viewer.at)
+        return values
+
+    def observe_entry(self, ties: TieStore, blocks: Blocks, user: int, host: int, at: int) -> None:
+        """Learn from an entry before the tie itself is updated."""
+        if self.transition is not None:
+            recent, ages_s = recent_hosts(ties, blocks, user, at)
+            if len(recent):
+                self.transition.update(recent.tolist(), ages_s.tolist(), host, at)
+
+
+def recent_hosts(ties: TieStore, blocks: Blocks, user: int, at: int) -> tuple[npt.NDArray[np.int64], Floats]:
+    """The user's last hosts, latest first, and how long ago he entered them, s; at most `RECENT_HOSTS`."""
+    visits = ties.of("visits", user)
+    last = visits.rows.ints[:, blocks.visits.int_column("last_entry_at")]
+    seen = np.flatnonzero(last != NEVER)
+    latest = seen[np.lexsort((visits.hosts[seen], -last[seen]))][:RECENT_HOSTS]
+    return visits.hosts[latest].astype(np.int64), (at - last[latest]) / 1e6
+
+
+def rank(values: Floats) -> Floats:
+    """0 for the smallest, 1 for the next …; equal values in the order given."""
+    order = np.empty(len(values))
+    order[np.argsort(values, kind="stable")] = np.arange(len(values))
+    return order

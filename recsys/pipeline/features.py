@@ -1,0 +1,142 @@
+"""The feature table of a request: what the ranker and the strength heads read for every candidate.
+
+Rows of the table are features, columns candidates, so that a model reads one feature as one contiguous run. A candidate
+is a room together with the host whose tie is meant: the room's own host, or one of its co-hosts.
+
+Shape letters: n candidates, F features, m tied candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.events.facts import US_PER_DAY
+from recsys.models.suite import PERSONAL_FEATURES, Viewer
+from recsys.pipeline.moment import MOMENT_FEATURES, moment_features
+from recsys.pipeline.world import World
+from recsys.ties.algebra import Floats
+from recsys.ties.features import TIE_FEATURES, TiesOfUser, gather, tie_features
+
+ROOM_TIE_FEATURES = ("tie_in_room", "tie_known")
+REQUEST_FEATURES = (
+    "user_entries",
+    "user_hosts",
+    "user_repeat_share",
+    "user_hours_since_entry",
+    "user_entries_1h",
+    "user_hour_share",
+    "request_rooms",
+    "request_tied_rooms",
+    "request_strongest_3d",
+    "request_latest_tie_hours",
+)
+FEATURES = TIE_FEATURES + ROOM_TIE_FEATURES + MOMENT_FEATURES + PERSONAL_FEATURES + REQUEST_FEATURES
+"""Names of all features, in the order of the rows of the table."""
+N_TIE = len(TIE_FEATURES)
+_ENTRIES_3D = TIE_FEATURES.index("tie_entries_3d")
+_SINCE = TIE_FEATURES.index("tie_hours_since_entry")
+_KNOWN = len(TIE_FEATURES) + ROOM_TIE_FEATURES.index("tie_known")
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """`values` (F, n) float64, and the ties they were read from (`ties.asked` are the tied candidates)."""
+
+    values: Floats
+    ties: TiesOfUser
+
+
+def ties_at(
+    world: World, user: int, hosts: npt.NDArray[np.int64], started: npt.NDArray[np.int64], at: int
+) -> tuple[TiesOfUser, Floats]:
+    """The user's ties with `hosts` and their features (F_tie, m).
+
+    Args:
+        world: the state; it holds facts before `at` only.
+        user: user row, −1 for nobody known.
+        hosts: (n,) host rows.
+        started: (n,) starts of the rooms in question, NEVER for none: that broadcast is neither missed nor attended.
+        at: instant, µs.
+    """
+    ties = gather(world.ties, user, hosts, len(world.standings))
+    tied_hosts = hosts[ties.asked]
+    schedule = world.schedule.rows.latest[tied_hosts]
+    entries = _user_number(world, user, "n_entries")
+    paused: npt.NDArray[np.int64] | int = 0
+    if world.leaves:
+        visited = ties.rows["visits"].ints[:, world.blocks.visits.int_column("last_entry_at")]
+        paused = np.array(
+            [_paused(world, int(h), int(last), at) for h, last in zip(tied_hosts, visited, strict=True)], dtype=np.int64
+        )
+    return ties, tie_features(world.blocks, ties, schedule, started[ties.asked], paused, entries, at)
+
+
+def feature_table(
+    world: World,
+    user: int,
+    viewer: Viewer,
+    rooms: npt.NDArray[np.int64],
+    hosts: npt.NDArray[np.int64],
+    at: int,
+) -> FeatureTable:
+    """All features (F, n) of candidates (room, host) for one user, folded in as `viewer`, at instant `at`, µs."""
+    n = len(rooms)
+    values = np.full((len(FEATURES), n), np.nan)
+    started = world.rooms.started_at[rooms]
+    ties, known = ties_at(world, user, hosts, started, at)
+    values[:N_TIE, ties.asked] = known
+    attended = ties.rows["visits"].latest[:, world.blocks.visits.latest_slices["attended"]]
+    values[N_TIE] = 0.0
+    values[N_TIE, ties.asked] = (attended == started[ties.asked][:, None]).any(axis=1)
+    values[_KNOWN] = 0.0
+    values[_KNOWN, ties.asked] = ties.rows["visits"].ints[:, world.blocks.visits.int_column("n_entries")] > 0
+    row = N_TIE + len(ROOM_TIE_FEATURES)
+    values[row : row + len(MOMENT_FEATURES)] = moment_features(world, rooms, hosts, at)
+    row += len(MOMENT_FEATURES)
+    values[row : row + len(PERSONAL_FEATURES)] = world.models.personal(viewer, hosts)
+    values[row + len(PERSONAL_FEATURES) :] = _request(world, user, values, at)[:, None]
+    return FeatureTable(values, ties)
+
+
+def _request(world: World, user: int, values: Floats, at: int) -> Floats:
+    """What is the same for all candidates of the request."""
+    entries = _user_number(world, user, "n_entries")
+    hosts = float(len(world.ties.of("visits", user))) if user >= 0 else 0.0
+    hour = (at % US_PER_DAY) // (US_PER_DAY // 24)
+    strongest = values[_ENTRIES_3D][~np.isnan(values[_ENTRIES_3D])].max(initial=0.0)
+    latest = values[_SINCE][~np.isnan(values[_SINCE])].min(initial=1e4)
+    last = _user_number(world, user, "last_entry_at")
+    recent = 0.0
+    if entries:
+        block = world.blocks.user
+        ref, decayed = world.users.rows.ints[user, 0], world.users.rows.decayed[user, block.decay_column("entries_1h")]
+        recent = float(decayed) * 2.0 ** (-max(0.0, float(at - ref)) / (US_PER_DAY / 24))
+    return np.array(
+        [
+            entries,
+            hosts,
+            (entries - hosts + 0.5) / (entries + 1.0),
+            (at - last) / (US_PER_DAY / 24) if entries else np.nan,
+            recent,
+            (_user_number(world, user, f"hours_{hour}") + 0.5) / (entries + 12.0),
+            values.shape[1],
+            np.nansum(values[_KNOWN]),
+            strongest,
+            latest,
+        ]
+    )
+
+
+def _user_number(world: World, user: int, column: str) -> float:
+    if user < 0 or user >= len(world.users):
+        return 0.0
+    return float(world.users.rows.ints[user, world.blocks.user.int_column(column)])
+
+
+def _paused(world: World, host: int, last: int, at: int) -> int:
+    """How much of (last, at) the host had announced to be away, µs."""
+    leaves = world.leaves.get(host, ())
+    return sum(max(0, min(until, at) - max(since, last)) for since, until in leaves)

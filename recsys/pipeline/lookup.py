@@ -1,0 +1,63 @@
+"""The pipeline: sources → filters → scorer → selector → explanation. One function, offline and online."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recsys.pipeline.filters import filtered
+from recsys.pipeline.reasons import reasons
+from recsys.pipeline.request import OUTCOMES, SOURCES, Answer, Outcome, Request
+from recsys.pipeline.scoring import scored
+from recsys.pipeline.selection import select
+from recsys.pipeline.sources import candidates
+from recsys.pipeline.world import World
+
+
+def lookup(world: World, request: Request) -> Answer:
+    """Answer one request from the state as it is.
+
+    Args:
+        world: must hold every fact before `request.at` and none at or after it.
+        request: who asks, when, for how many.
+
+    Returns:
+        At most `k` rooms, fewer only when fewer are eligible (`short_why` says so). Every candidate is in `candidates`
+        with what became of it.
+    """
+    epoch = world.index.publish()
+    viewer = world.models.viewer(world.ties, world.blocks, request.user, len(world.standings), request.at)
+    found = candidates(world, epoch, request, viewer)
+    kept, removed = filtered(world, epoch, request, found)
+    scores = scored(world, request.user, viewer, kept.rooms, request.at)
+    order, reserved = select(world, request, kept, world.rooms.host[kept.rooms].astype(np.int64), scores.score)
+    rooms, through = kept.rooms[order], scores.hosts[order]
+    words: list[list[str]] = []
+    if request.explain:
+        words = reasons(world, request.user, rooms, through, kept.source[order], reserved, request.at)
+    outcomes = np.full(len(kept), OUTCOMES.index(Outcome.NOT_SELECTED), dtype=np.int8)
+    outcomes[order] = OUTCOMES.index(Outcome.SHOWN)
+    story = [(kept.rooms, outcomes)]
+    story += [(rows, np.full(len(rows), OUTCOMES.index(why), dtype=np.int8)) for why, rows in removed]
+    brought = np.bincount(found.source, minlength=len(SOURCES))
+    counts = {f"source {name}": int(n) for name, n in zip(SOURCES, brought, strict=True) if n}
+    counts |= {"live": len(epoch), "candidates": len(found)} | {str(why): len(rows) for why, rows in removed}
+    counts |= {"scored": len(kept), "shown": len(order)}
+    short = None
+    if len(order) < request.k:
+        short = "no room is live" if not len(found) else f"only {len(kept)} candidates are eligible"
+    return Answer(
+        rooms=rooms,
+        hosts=world.rooms.host[rooms].astype(np.int64),
+        score=scores.score[order],
+        strength=scores.strength[order],
+        sources=kept.source[order],
+        reserved=reserved,
+        reasons=words,
+        bias=scores.bias,
+        contributions=scores.contributions[:, order].T,
+        feature_names=scores.terms,
+        candidates=np.concatenate([rows for rows, _ in story]),
+        outcomes=np.concatenate([codes for _, codes in story]),
+        stage_counts=counts,
+        short_why=short,
+    )

@@ -1,0 +1,47 @@
+"""The selector: the best k, with places reserved for newcomers.
+
+Reserved places go to newcomers' rooms at the end of the answer. They displace rooms of the public domain only, from the
+bottom up; a room of the private domain is never displaced, so with k strong ties live there is no reserved place.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.pipeline.request import SOURCES, Request, Source
+from recsys.pipeline.sources import NEWCOMER_ENTRIES, Candidates
+from recsys.pipeline.world import World
+from recsys.ties.algebra import Floats
+from recsys.ties.standing import STANDINGS
+
+_PRIVATE = np.array([SOURCES.index(Source.PRIVATE), SOURCES.index(Source.COHOST)], dtype=np.int8)
+
+
+class Selected(NamedTuple):
+    """Positions of the chosen candidates in answer order (k′,), and which of them sit in a reserved place (k′,)."""
+
+    order: npt.NDArray[np.intp]
+    reserved: npt.NDArray[np.bool_]
+
+
+def select(world: World, request: Request, kept: Candidates, hosts: npt.NDArray[np.int64], score: Floats) -> Selected:
+    """Choose and order. Equal scores are ordered by room row, so an answer is reproducible."""
+    order = np.lexsort((kept.rooms, -score))
+    top = order[: request.k]
+    reserved = np.zeros(len(top), dtype=np.bool_)
+    places = int(request.k * world.config.pipeline.explore_share)
+    if request.rooms is not None or not places or len(order) <= len(top):
+        return Selected(top, reserved)
+    newcomer = world.standings[hosts, STANDINGS.index("visitors")] < NEWCOMER_ENTRIES
+    wanted = places - int(newcomer[top].sum())
+    waiting = order[len(top) :][newcomer[order[len(top) :]]][: max(wanted, 0)]
+    displaceable = np.flatnonzero(~np.isin(kept.source[top], _PRIVATE) & ~newcomer[top])
+    leaving = displaceable[len(displaceable) - min(len(waiting), len(displaceable)) :]
+    if not len(leaving):
+        return Selected(top, reserved)
+    staying = np.delete(top, leaving)
+    chosen = np.concatenate([staying, waiting[: len(leaving)]])
+    return Selected(chosen, np.arange(len(chosen)) >= len(staying))

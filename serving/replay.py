@@ -1,0 +1,134 @@
+"""Past requests answered from a bundle and later events: `laotie replay`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from recsys.bundle import Bundle
+from recsys.errors import InputRefused
+from recsys.events import Events, Vocabularies, clean, extend_vocabularies, fact_stream, open_events, room_table
+from recsys.live.artefact import load
+from recsys.live.replay import PastRequest, answer_frame, answers
+from recsys.progress import Progress, silent
+
+_REQUIRED = ("request_id", "user_id", "at")
+
+
+def replay(
+    bundle: Bundle, events: Path, requests: Path, out: Path, *, k: int, progress: Progress = silent
+) -> dict[str, object]:
+    """Answer past requests in time order and write them.
+
+    Args:
+        bundle: the state before the first fact. Facts of `events` before its as-of are known already and skipped.
+        events: folder with any of the event tables.
+        requests: Parquet with request_id, user_id, at and optionally live_room_ids.
+        out: Parquet to write: request_id, rank, room_id, host_id, score, strength.
+        k: rooms per request at most.
+
+    Returns:
+        counts, seconds, and the quality report of the events.
+
+    Raises:
+        InputRefused: a table or the requests cannot be used, or a request lies before the bundle's as-of.
+    """
+    live, vocabularies = load(bundle)
+    as_of = bundle.manifest.window.as_of_us
+    later = clean(open_events(events, any_table=True))
+    extend_vocabularies(vocabularies, later)
+    asked = read_requests(requests, as_of)
+    rooms = room_table(later, vocabularies) if "rooms" in later.tables else None
+    if rooms is not None:
+        known = live.world.rooms
+        unknown = rooms.filter(
+            pl.Series([r >= len(known.host) or known.host[r] < 0 for r in rooms["room"]], dtype=pl.Boolean)
+        )
+        live.register_rooms(unknown)
+    facts = fact_stream(later, vocabularies, from_us=as_of, before_us=int(asked["at_us"].max() or as_of))  # type: ignore[arg-type]
+    past = _past_requests(asked, vocabularies, live.world.rooms.host)
+    begun = time.perf_counter()
+    frame = answer_frame(answers(live, facts, past, k, progress))
+    seconds = time.perf_counter() - begun
+    ids = asked["request_id"]
+    frame.select(
+        pl.Series("request_id", ids.gather(frame["request"].cast(pl.UInt32))),
+        "rank",
+        vocabularies.rooms.ids(frame["room"].to_numpy()).alias("room_id"),
+        vocabularies.hosts.ids(frame["host"].to_numpy()).alias("host_id"),
+        "score",
+        "strength",
+    ).write_parquet(out)
+    return {
+        "requests": len(past),
+        "facts": len(facts),
+        "answers": len(frame),
+        "seconds": round(seconds, 3),
+        "bundle": bundle.manifest.name,
+        "quality": later.quality.to_json(),
+    }
+
+
+def read_requests(path: Path, as_of: int) -> pl.DataFrame:
+    """The requests sorted by time (draws in file order), with `at_us`.
+
+    Raises:
+        InputRefused: unreadable, a column missing or null, times without a zone, or a request before `as_of`.
+    """
+    try:
+        frame = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputRefused("requests cannot be read", where=path, got=str(error), expected="a Parquet file") from error
+    lacking = [name for name in _REQUIRED if name not in frame.columns]
+    if lacking:
+        raise InputRefused("requests lack columns", where=path, got=frame.columns, expected=f"also {lacking}")
+    kind = frame.schema["at"]
+    if not isinstance(kind, pl.Datetime) or kind.time_zone is None:
+        raise InputRefused(
+            "request times are no UTC instants", where=f"{path}, column at", got=kind, expected="Datetime with a time zone"
+        )
+    nulls = [name for name in _REQUIRED if frame[name].null_count()]
+    if nulls:
+        raise InputRefused("requests hold nulls", where=path, got=nulls, expected="a value in every row")
+    frame = frame.with_columns(at_us=pl.col("at").dt.convert_time_zone("UTC").dt.epoch("us"))
+    early = frame.filter(pl.col("at_us") < as_of)
+    if len(early):
+        raise InputRefused(
+            "requests lie before the bundle's as-of",
+            where=path,
+            got=f"{len(early)} requests, the first at {early['at_us'].min()} µs",
+            expected=f"{as_of} µs or later",
+            hint="a bundle cannot forget; build one with an earlier --as-of",
+        )
+    return frame.sort("at_us", maintain_order=True)
+
+
+def _past_requests(
+    asked: pl.DataFrame, vocabularies: Vocabularies, room_hosts: np.ndarray
+) -> list[PastRequest]:
+    users = vocabularies.users.rows(asked["user_id"])
+    ats = asked["at_us"].to_list()
+    ids = asked["request_id"].to_list()
+    rooms: list[tuple[int, ...] | None] = [None] * len(asked)
+    if "live_room_ids" in asked.columns:
+        flat = asked["live_room_ids"].explode(empty_as_null=False, keep_nulls=False)
+        rows = vocabularies.rooms.rows(flat)
+        strangers = np.flatnonzero((rows < 0) | (rows >= len(room_hosts)) | (room_hosts[np.minimum(rows, len(room_hosts) - 1)] < 0))
+        if len(strangers):
+            raise InputRefused(
+                "requests name rooms nobody has told of",
+                where="live_room_ids",
+                got=f"{len(strangers)} ids, the first {flat[int(strangers[0])]!r}",
+                expected="rooms of the bundle or of the events given",
+                hint="add the rooms table that holds them to --events",
+            )
+        lengths = asked["live_room_ids"].list.len().fill_null(0).to_list()
+        given = asked["live_room_ids"].is_not_null().to_list()
+        at = 0
+        for i, (n, named) in enumerate(zip(lengths, given, strict=True)):
+            rooms[i] = tuple(rows[at : at + n].tolist()) if named else None
+            at += n
+    return [PastRequest(*one) for one in zip(ids, users.tolist(), ats, rooms, strict=True)]

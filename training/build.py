@@ -1,0 +1,219 @@
+"""The nightly build: events → states → models → gates → a published bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from recsys.bundle import (
+    BundleWriter,
+    DataWindow,
+    ManifestFields,
+    StageResult,
+    evaluate_gates,
+    next_name,
+    publish,
+    retain,
+)
+from recsys.config import EngineConfig
+from recsys.errors import InputRefused
+from recsys.events import (
+    Events,
+    Vocabularies,
+    build_vocabularies,
+    clean,
+    fact_stream,
+    last_fact_us,
+    open_events,
+    room_table,
+)
+from recsys.events.facts import US_PER_DAY, FactKind
+from recsys.ids import Vocabulary
+from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble, save
+from recsys.live.state import LiveState
+from recsys.models.baselines import PriorRanker
+from recsys.models.suite import Models
+from recsys.pipeline.features import FEATURES
+from recsys.progress import Progress, silent
+from recsys.ties.algebra import BlockState
+from training.collaborative import fit_collaborative, fit_transitions
+from training.learn import learn_ranker, learn_strength
+from training.log import replay_and_log
+from training.states import Snapshot, snapshot
+
+
+@dataclass
+class Trained:
+    """A finished training: parts of the world as of `as_of_us`, and how it went."""
+
+    parts: WorldParts
+    vocabularies: Vocabularies
+    as_of_us: int
+    from_us: int | None
+    metrics: dict[str, float]
+    stages: list[StageResult]
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def build(
+    events_path: Path,
+    bundles: Path,
+    *,
+    config: EngineConfig,
+    as_of_us: int | None,
+    now_us: int,
+    progress: Progress = silent,
+) -> dict[str, object]:
+    """Build a bundle from event tables and publish it.
+
+    Args:
+        events_path: folder of event tables.
+        bundles: folder of bundles; its `CURRENT` is swapped when all gates pass.
+        config: resolved config.
+        as_of_us: facts before it are read; None: just after the last fact.
+        now_us: the clock, read by the caller.
+
+    Returns:
+        bundle name and path, as-of, metrics, stages and gates.
+
+    Raises:
+        InputRefused: the events cannot be used.
+        GateFailed: the bundle was written but not published.
+    """
+    events = clean(open_events(events_path), now=datetime.fromtimestamp(now_us / 1e6, UTC))
+    trained = train(events, config, as_of_us, progress)
+    gates = evaluate_gates(trained.metrics, config.gates)
+    name = next_name(bundles, trained.as_of_us)
+    rooms = Vocabulary()
+    live_ids = trained.vocabularies.rooms.ids(trained.parts.rooms["room"].to_numpy())
+    if len(live_ids):
+        rooms.extend(live_ids)
+    numbered = trained.parts.rooms.with_columns(room=pl.Series(np.arange(len(live_ids)), dtype=pl.Int64))
+    parts = _renumbered(trained.parts, numbered)
+    vocabularies = Vocabularies(
+        trained.vocabularies.users, trained.vocabularies.hosts, rooms, trained.vocabularies.orders
+    )
+    fields = ManifestFields(
+        created_at_us=now_us,
+        config=config.model_dump(mode="json"),
+        window=DataWindow(from_us=trained.from_us, to_us=trained.as_of_us - 1, as_of_us=trained.as_of_us),
+        counts=trained.counts,
+        metrics=trained.metrics,
+        stages=tuple(trained.stages),
+        gates=tuple(gates),
+    )
+    with BundleWriter(bundles, name) as writer:
+        save(writer, parts, vocabularies)
+        writer.json("quality", events.quality.to_json())
+        path = writer.finish(fields)
+    publish(bundles, name)
+    retain(bundles, config.build.keep_bundles)
+    return {
+        "bundle": name,
+        "path": str(path),
+        "as_of_us": trained.as_of_us,
+        "counts": trained.counts,
+        "metrics": trained.metrics,
+        "stages": [stage.model_dump() for stage in trained.stages],
+        "gates": [gate.model_dump() for gate in gates],
+    }
+
+
+def train(events: Events, config: EngineConfig, as_of_us: int | None, progress: Progress = silent) -> Trained:
+    """Everything but writing: states and models as of an instant."""
+    last = last_fact_us(events)
+    if last is None:
+        raise InputRefused("there are no facts to build from", got="0 usable rows", expected="at least one")
+    as_of = last + 1 if as_of_us is None else as_of_us
+    vocabularies = build_vocabularies(events, as_of_us=as_of)
+    if not len(vocabularies.hosts):
+        raise InputRefused(
+            "no fact lies before the as-of", got=f"as of {as_of} µs, first fact later", hint="choose a later --as-of"
+        )
+    learnt, metrics, stages, first = _learn(events, vocabularies, config, as_of, progress)
+    shot = snapshot(events, vocabularies, config, as_of, progress)
+    n_users, n_hosts = len(vocabularies.users), len(vocabularies.hosts)
+    factors, graph, cf_stages = fit_collaborative(shot, config, n_users, n_hosts)
+    transition, transition_stage = fit_transitions(events, vocabularies, config, as_of, progress)
+    models = Models(
+        affinity=config.affinity,
+        ranker=learnt.ranker,
+        graph=graph,
+        factors=factors,
+        transition=transition,
+        strength=learnt.strength,
+    )
+    counts = {"users": n_users, "hosts": n_hosts, "live_rooms": len(shot.rooms)}
+    counts |= {f"state_{name}": len(state) for name, state in shot.states.items()}
+    parts = WorldParts(
+        config, shot.states, shot.standings, shot.rooms.select(ROOM_COLUMNS), shot.leaves, shot.priors, models, n_hosts
+    )
+    return Trained(parts, vocabularies, as_of, first, metrics, [*cf_stages, transition_stage, *stages], counts)
+
+
+def _learn(
+    events: Events, vocabularies: Vocabularies, config: EngineConfig, as_of: int, progress: Progress
+) -> tuple[Models, dict[str, float], list[StageResult], int | None]:
+    """Ranker and strength, learnt by replaying the latest stretch before the as-of on states as of its beginning."""
+    untrained = Models(affinity=config.affinity, ranker=PriorRanker(FEATURES))
+    if "watches" not in events.tables or "rooms" not in events.tables:
+        why = "needs watches and rooms"
+        stages = [StageResult(name=name, status="skipped", why=why) for name in ("ranker", "strength")]
+        return untrained, {}, stages, None
+    rooms = room_table(events, vocabularies)
+    first = rooms.filter(pl.col("started_at") < as_of)["started_at"].min()
+    if first is None:
+        why = "no broadcast before the as-of"
+        stages = [StageResult(name=name, status="skipped", why=why) for name in ("ranker", "strength")]
+        return untrained, {}, stages, None
+    span = as_of - int(first)  # type: ignore[call-overload]
+    learn_from = as_of - int(min(span * config.build.learn_share, config.build.learn_days * US_PER_DAY))
+    later = as_of - int((as_of - learn_from) * config.build.later_share)
+    shot = snapshot(events, vocabularies, config, learn_from, progress)
+    live = _at_start_of_learning(events, vocabularies, config, shot, progress)
+    live.register_rooms(rooms)
+    facts = fact_stream(events, vocabularies, from_us=learn_from, before_us=as_of)
+    log = replay_and_log(live, facts, config.build, config.build.seed, progress)
+    ranker, ranker_metrics, ranker_stage = learn_ranker(log, later, config)
+    finished = rooms.filter((pl.col("started_at") < as_of) & (pl.col("ended_at") < as_of))
+    entries = facts.filter(pl.col("kind") == int(FactKind.ENTRY)).select(pl.col("user").cast(pl.Int64), pl.col("room"))
+    head, strength_metrics, strength_stage = learn_strength(log, finished, entries, later, config.build)
+    models = Models(
+        affinity=config.affinity,
+        ranker=ranker if ranker is not None else PriorRanker(FEATURES),
+        strength={head.name: head} if head is not None else {},
+    )
+    return models, ranker_metrics | strength_metrics, [ranker_stage, strength_stage], int(first)  # type: ignore[call-overload]
+
+
+def _at_start_of_learning(
+    events: Events, vocabularies: Vocabularies, config: EngineConfig, shot: Snapshot, progress: Progress
+) -> LiveState:
+    factors, graph, _ = fit_collaborative(shot, config, len(vocabularies.users), len(vocabularies.hosts))
+    transition, _ = fit_transitions(events, vocabularies, config, shot.as_of_us, progress)
+    models = Models(
+        affinity=config.affinity, ranker=PriorRanker(FEATURES), graph=graph, factors=factors, transition=transition
+    )
+    parts = WorldParts(
+        config,
+        shot.states,
+        shot.standings,
+        shot.rooms.select(ROOM_COLUMNS),
+        shot.leaves,
+        shot.priors,
+        models,
+        len(vocabularies.hosts),
+    )
+    return assemble(parts)
+
+
+def _renumbered(parts: WorldParts, rooms: pl.DataFrame) -> WorldParts:
+    """The same parts with live rooms numbered from 0, as the bundle's room vocabulary numbers them."""
+    state = parts.states["room"]
+    old = parts.rooms["room"].to_numpy()
+    new = np.searchsorted(old, state.keys)
+    return replace(parts, rooms=rooms, states={**parts.states, "room": BlockState(state.block, new, state.rows)})

@@ -1,0 +1,65 @@
+"""The collaborative models of a build: host factors for search, a host graph for scores, transitions between hosts."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from recsys.bundle import StageResult
+from recsys.config import EngineConfig
+from recsys.events import Events, Vocabularies, tie_facts
+from recsys.events.facts import FactKind
+from recsys.models.affinity import confidence_matrix
+from recsys.models.collaborative.als import Als, AlsConfig
+from recsys.models.collaborative.ease import Ease
+from recsys.models.collaborative.interactions import Interactions
+from recsys.models.factors import HostFactors
+from recsys.models.graph import HostGraph
+from recsys.models.transition import TransitionModel
+from recsys.progress import Progress, silent
+from training.states import Snapshot
+
+LEAST_PAIRS = 50
+"""Fewer ties than this teach a collaborative model nothing."""
+
+
+def fit_collaborative(
+    shot: Snapshot, config: EngineConfig, n_users: int, n_hosts: int
+) -> tuple[HostFactors | None, HostGraph | None, list[StageResult]]:
+    """Factors (iALS) and graph (EASE) from the confidences of all ties as of the snapshot."""
+    matrix = confidence_matrix(shot.states, config.affinity, n_users, n_hosts)
+    if matrix.nnz < LEAST_PAIRS:
+        why = f"{matrix.nnz} ties with a confidence, {LEAST_PAIRS} needed"
+        return None, None, [StageResult(name=name, status="skipped", why=why) for name in ("factors", "graph")]
+    interactions = Interactions(matrix)
+    settings = AlsConfig(factors=min(config.build.factors, n_hosts), iterations=8, threads=config.build.threads)
+    fitted = Als(settings).fit(interactions, config.build.seed)
+    factors = HostFactors.of(
+        fitted.host_factors,
+        confidence=settings.confidence,
+        regularization=settings.regularization,
+        exponent=settings.frequency_exponent,
+    )
+    graph = HostGraph.of(Ease().fit(interactions, config.build.seed).weights)
+    return factors, graph, [StageResult(name=name, status="passed") for name in ("factors", "graph")]
+
+
+def fit_transitions(
+    events: Events,
+    vocabularies: Vocabularies,
+    config: EngineConfig,
+    as_of_us: int,
+    progress: Progress = silent,
+) -> tuple[TransitionModel | None, StageResult]:
+    """Transitions between hosts from all entries before `as_of_us`."""
+    if "watches" not in events.tables:
+        return None, StageResult(name="transition", status="skipped", why="no table watches")
+    n_buckets = config.ties.user_buckets if len(vocabularies.users) > 20_000 else 1
+    frames: list[pl.DataFrame] = []
+    for bucket in range(n_buckets):
+        facts = tie_facts(events, vocabularies, before_us=as_of_us, bucket=(bucket, n_buckets))
+        frames.append(facts.filter(pl.col("kind") == int(FactKind.ENTRY)).select("user", "host", "at"))
+        progress("transitions", (bucket + 1) / n_buckets)
+    if not sum(len(frame) for frame in frames):
+        return None, StageResult(name="transition", status="skipped", why="no entries before the as-of")
+    model = TransitionModel.fit(frames, n_hosts=len(vocabularies.hosts), as_of=as_of_us)
+    return model, StageResult(name="transition", status="passed")

@@ -1,0 +1,135 @@
+"""The training log: the learning window replayed, with the features of every candidate written down as they were.
+
+A request is taken at every (sampled) entry into a room that was live already; its candidates are the rooms live at that
+instant. The features come from the same state and the same function as online, so nothing known only later can be in
+them, and a model trained on the log sees online what it saw here.
+
+Shape letters: N rows (candidates of all requests), F features, R ties logged for strength.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from recsys.config import BuildConfig
+from recsys.events.facts import FACT_SCHEMA, NEVER, FactKind
+from recsys.live.state import LiveState
+from recsys.pipeline.features import FEATURES, feature_table, ties_at
+from recsys.pipeline.request import Request
+from recsys.pipeline.sources import candidates
+from recsys.pipeline.world import World
+from recsys.progress import Progress, silent
+from recsys.ties.features import TIE_FEATURES
+
+TIES_PER_REQUEST = 12
+STRANGERS_PER_REQUEST = 2
+
+
+@dataclass
+class TrainingLog:
+    """What was seen. `rows` (N, F) float32, `groups` candidates per request, `labels` (N,) 1 for the room entered.
+
+    `requests`: user, at, known (an earlier tie with the entered host) per request. `ties`: user, host, at, tied per
+    logged tie; `tie_rows` (R, F_tie), NaN for strangers.
+    """
+
+    rows: npt.NDArray[np.float32]
+    groups: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int8]
+    requests: pl.DataFrame
+    tie_rows: npt.NDArray[np.float32]
+    ties: pl.DataFrame
+
+
+def replay_and_log(
+    live: LiveState, facts: pl.DataFrame, config: BuildConfig, seed: int, progress: Progress = silent
+) -> TrainingLog:
+    """Move `live` through `facts` (sorted by time) and log the features of sampled requests and ties."""
+    is_entry = (facts["kind"] == int(FactKind.ENTRY)).to_numpy()
+    share = min(1.0, config.ranker_requests / max(int(is_entry.sum()), 1))
+    rng = np.random.default_rng(seed)
+    taken = is_entry & (rng.random(len(facts)) < share)
+    tie_share = min(1.0, config.strength_rows / max(int(taken.sum()) * (TIES_PER_REQUEST + STRANGERS_PER_REQUEST), 1))
+    log = _Log(live.world, config, rng, tie_share)
+    waiting: list[tuple[int, ...]] = []
+    now = None
+    columns = facts.select(FACT_SCHEMA.keys()).iter_rows()
+    for i, (fact, take) in enumerate(zip(columns, taken.tolist(), strict=True)):
+        if fact[0] != now:  # a new instant: all facts before it are known, none of its own
+            for earlier in waiting:
+                live.apply(*earlier)
+            waiting, now = [], fact[0]
+        if take and fact[4] in live.world.index:
+            log.request(fact[0], fact[2], fact[4], fact[3])
+        waiting.append(fact)
+        if i % 2048 == 0:
+            progress("training log", i / len(facts))
+    progress("training log", 1.0)
+    return log.finish()
+
+
+class _Log:
+    def __init__(self, world: World, config: BuildConfig, rng: np.random.Generator, tie_share: float) -> None:
+        self.world, self.config, self.rng, self.tie_share = world, config, rng, tie_share
+        self.rows: list[npt.NDArray[np.float32]] = []
+        self.labels: list[npt.NDArray[np.int8]] = []
+        self.requests: list[tuple[int, int, bool]] = []
+        self.tie_rows: list[npt.NDArray[np.float32]] = []
+        self.ties: list[tuple[int, int, int, bool]] = []
+
+    def request(self, at: int, user: int, room: int, host: int) -> None:
+        """Log one request: the user entered `room` at `at`."""
+        world = self.world
+        epoch = world.index.publish()
+        viewer = world.models.viewer(world.ties, world.blocks, user, len(world.standings), at)
+        rooms = epoch.rooms
+        if len(rooms) > self.config.ranker_rooms:
+            rooms = candidates(world, epoch, Request(user, at, 1), viewer).rooms
+            rooms = rooms if (rooms == room).any() else np.append(rooms, room)
+        hosts = world.rooms.host[rooms].astype(np.int64)
+        table = feature_table(world, user, viewer, rooms, hosts, at)
+        self.rows.append(table.values.T.astype(np.float32))
+        self.labels.append((rooms == room).astype(np.int8))
+        self.requests.append((user, at, world.ties.row("visits", user, host) is not None))
+        if self.rng.random() < self.tie_share:
+            self._log_ties(at, user)
+
+    def _log_ties(self, at: int, user: int) -> None:
+        """Log some of the user's ties, live or not, and a few hosts he has no tie with."""
+        world = self.world
+        known = world.ties.of("visits", user).hosts.astype(np.int64)
+        followed = world.ties.of("relation", user).hosts.astype(np.int64)
+        tied = np.union1d(known, followed)
+        if len(tied) > TIES_PER_REQUEST:
+            tied = np.sort(self.rng.choice(tied, TIES_PER_REQUEST, replace=False))
+        strangers = self.rng.integers(0, len(world.standings), STRANGERS_PER_REQUEST)
+        strangers = strangers[~np.isin(strangers, np.union1d(known, followed))]
+        hosts = np.concatenate([tied, strangers])
+        rows = np.full((len(hosts), len(TIE_FEATURES)), np.nan, dtype=np.float32)
+        ties, values = ties_at(world, user, hosts, np.full(len(hosts), NEVER, dtype=np.int64), at)
+        rows[ties.asked] = values.T
+        self.tie_rows.append(rows)
+        self.ties += [(user, int(host), at, i < len(tied)) for i, host in enumerate(hosts)]
+
+    def finish(self) -> TrainingLog:
+        def stacked(parts: list[npt.NDArray[np.float32]], width: int) -> npt.NDArray[np.float32]:
+            return np.concatenate([np.empty((0, width), dtype=np.float32), *parts])
+
+        return TrainingLog(
+            rows=stacked(self.rows, len(FEATURES)),
+            groups=np.array([len(part) for part in self.rows], dtype=np.int64),
+            labels=np.concatenate([np.empty(0, dtype=np.int8), *self.labels]),
+            requests=pl.DataFrame(
+                self.requests, schema={"user": pl.Int64, "at": pl.Int64, "known": pl.Boolean}, orient="row"
+            ),
+            tie_rows=stacked(self.tie_rows, len(TIE_FEATURES)),
+            ties=pl.DataFrame(
+                self.ties,
+                schema={"user": pl.Int64, "host": pl.Int64, "at": pl.Int64, "tied": pl.Boolean},
+                orient="row",
+            ),
+        )

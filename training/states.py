@@ -1,0 +1,120 @@
+"""The batch: all states as of one instant, one user bucket in memory at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from recsys.config import EngineConfig
+from recsys.events import Events, Vocabularies, room_table, tie_facts
+from recsys.events.facts import FACT_SCHEMA, FactKind
+from recsys.pipeline.world import Priors
+from recsys.progress import Progress, silent
+from recsys.ties.algebra import BlockState, merge_all
+from recsys.ties.batch import state_of
+from recsys.ties.blocks import blocks
+from recsys.ties.standing import STANDINGS, count_standings
+
+
+@dataclass
+class Snapshot:
+    """Everything the tables say as of one instant, as states.
+
+    `rooms` are the rooms live then (`room_table` columns), `leaves` the absences announced by then.
+    """
+
+    as_of_us: int
+    states: dict[str, BlockState]
+    standings: npt.NDArray[np.int64]
+    rooms: pl.DataFrame
+    leaves: pl.DataFrame
+    priors: Priors
+
+
+def snapshot(
+    events: Events, vocabularies: Vocabularies, config: EngineConfig, as_of_us: int, progress: Progress = silent
+) -> Snapshot:
+    """States of all ties, hosts and users, and of the rooms live at `as_of_us`, from facts before it.
+
+    Memory: the facts of one user bucket, and the states.
+    """
+    declared = blocks(round(config.ties.product_slot_s))
+    rooms = live_rooms(room_table(events, vocabularies), as_of_us) if "rooms" in events.tables else no_rooms()
+    live = rooms["room"].implode()
+    parts: dict[str, list[BlockState]] = {block.name: [] for block in declared.all}
+    n_buckets = config.ties.user_buckets if len(vocabularies.users) > 20_000 else 1
+    for bucket in range(n_buckets):
+        facts = tie_facts(events, vocabularies, before_us=as_of_us, bucket=(bucket, n_buckets))
+        for block in declared.all:
+            if block.name != "schedule":
+                fed = facts.filter(pl.col("room").is_in(live)) if block.level == "room" else facts
+                parts[block.name].append(state_of(block, fed))
+        progress("ties", (bucket + 1) / n_buckets)
+    parts["schedule"].append(state_of(declared.schedule, room_starts(events, vocabularies, as_of_us)))
+    states = {name: merge_all(getattr(declared, name), found) for name, found in parts.items()}
+    standings = count_standings(states, len(vocabularies.hosts))
+    leaves = announced_leaves(events, vocabularies, as_of_us)
+    return Snapshot(as_of_us, states, standings, rooms, leaves, priors_of(standings, states))
+
+
+def live_rooms(rooms: pl.DataFrame, at_us: int) -> pl.DataFrame:
+    """The rooms of a `room_table` live for a state that knows facts before `at_us`; later ends are not known."""
+    ended = pl.col("ended_at").is_not_null() & (pl.col("ended_at") < at_us)
+    return rooms.filter((pl.col("started_at") < at_us) & ~ended)
+
+
+def no_rooms() -> pl.DataFrame:
+    """An empty `room_table`."""
+    return pl.DataFrame(
+        schema={
+            "room": pl.Int64,
+            "host": pl.Int64,
+            "cohosts": pl.List(pl.Int64),
+            "started_at": pl.Int64,
+            "ended_at": pl.Int64,
+            "category": pl.String,
+            "title": pl.String,
+        }
+    )
+
+
+def room_starts(events: Events, vocabularies: Vocabularies, before_us: int) -> pl.DataFrame:
+    """The starts of all broadcasts before an instant, as facts."""
+    if "rooms" not in events.tables:
+        return pl.DataFrame(schema=FACT_SCHEMA)
+    rooms = room_table(events, vocabularies).filter(pl.col("started_at") < before_us)
+    return rooms.select(
+        pl.col("started_at").alias("at"),
+        pl.lit(int(FactKind.ROOM_START)).alias("kind"),
+        pl.lit(-1).alias("user"),
+        "host",
+        "room",
+        *(pl.lit(0).alias(name) for name in ("count", "value", "aux")),
+    ).cast(dict(FACT_SCHEMA))
+
+
+def announced_leaves(events: Events, vocabularies: Vocabularies, as_of_us: int) -> pl.DataFrame:
+    """Absences announced before an instant: host row, since, until (µs)."""
+    schema = {"host": pl.Int64, "since": pl.Int64, "until": pl.Int64}
+    if "notices" not in events.tables:
+        return pl.DataFrame(schema=schema)
+    rows = events.tables["notices"].filter(pl.col("at") < as_of_us).collect()
+    hosts = pl.Series("host", vocabularies.hosts.rows(rows["host_id"]), dtype=pl.Int64)
+    return rows.select(hosts, pl.col("from").alias("since"), pl.col("to").alias("until")).sort("host", "since", "until")
+
+
+def priors_of(standings: npt.NDArray[np.int64], states: dict[str, BlockState]) -> Priors:
+    """Rates over all hosts together; a rate nobody gave occasion to measure keeps its default."""
+    total = dict(zip(STANDINGS, standings.sum(axis=0).tolist(), strict=True))
+    default = Priors()
+    host = states["host"]
+    spend = float(host.rows.ints[:, host.block.int_column("spend_minor")].sum())
+    refunded = float(host.rows.ints[:, host.block.int_column("refunded_minor")].sum())
+    return Priors(
+        returning_share=total["returning"] / total["visitors"] if total["visitors"] else default.returning_share,
+        repeat_buyer_share=total["repeat_buyers"] / total["buyers"] if total["buyers"] else default.repeat_buyer_share,
+        refund_share=refunded / spend if spend else default.refund_share,
+    )
