@@ -8,11 +8,11 @@ simulated events.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from recsys.config.loading import load_config_as
 from recsys.errors import ConfigError
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -236,23 +236,7 @@ def load_world(name_or_path: str | Path) -> WorldConfig:
 
     Raises ConfigError when there is no such file, it is not YAML, or a key or value is not allowed (all at once).
     """
-    path = _find_world(name_or_path)
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError("a world cannot be read as YAML", where=path, got=error) from error
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
-        raise ConfigError("a world is a mapping of sections", where=path, got=type(content).__name__)
-    try:
-        return WorldConfig.model_validate(content)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'world'}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        raise ConfigError("a world has wrong settings", where=path, got=problems) from error
+    return load_config_as(WorldConfig, _find_world(name_or_path))
 
 
 def _find_world(name_or_path: str | Path) -> Path:

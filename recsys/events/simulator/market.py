@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,6 +26,7 @@ from recsys.events.simulator.population import HostTraits, draw_hosts
 from recsys.events.simulator.programme_tables import write_programme
 from recsys.events.simulator.schedule import Schedule, Window, draw_schedule
 from recsys.events.simulator.tables import SCHEMAS, Clock, PartWriter
+from recsys.progress import Progress, silent
 
 PART_USERS = 16_384
 """Users of one part. Part of the definition of a world: another value gives other events."""
@@ -33,8 +34,6 @@ DEFAULT_START = datetime(2024, 6, 1, 13, 0, tzinfo=UTC)
 """21:00 in the default time zone, so that a window ends in the evening with rooms still live."""
 MOST_USERS, MOST_HOSTS, MOST_DAYS = 1 << 30, 1 << 24, 3_650
 HOST_STREAM, SCHEDULE_STREAM, USER_STREAM = 0, 1, 2
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def simulate(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputRefused("the output folder is not empty", where=out, hint="name a new folder, or remove this one")
     folder = out.parent / f".{out.name}.{os.getpid()}.tmp"
-    tell = progress or (lambda _stage, _share: None)
+    tell = progress or silent
     job = Job(config, users, hosts, days, seed, start, folder)
     try:
         folder.mkdir(parents=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from recsys.events.simulator.arrays import F8
 from recsys.events.simulator.feed import SLOTS
+from recsys.instants import from_datetime
 
 CHUNK_ROWS = 1_000_000
 TRUTH = "_truth"
@@ -123,8 +124,7 @@ class Clock:
     @staticmethod
     def starting(start: datetime, days: int) -> Clock:
         """The clock of `days` × 24 h from `start` (aware)."""
-        microseconds = int(start.astimezone(UTC).timestamp()) * 1_000_000
-        return Clock(microseconds, days * 86_400.0)
+        return Clock(from_datetime(start), days * 86_400.0)
 
     def series(self, name: str, seconds: F8, *, open_end: bool = False) -> pl.Series:
         """Seconds (n,) as UTC instants; NaN, and with `open_end` what lies beyond the window, is null."""

@@ -121,7 +121,7 @@ def test_worlds_of_the_repository_load_and_the_default_is_private_domain() -> No
 def test_wrong_worlds_are_refused_with_every_fault_and_its_path(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="counts_suffice"):
         load_world("atlantis")
-    with pytest.raises(ConfigError, match="no such world file"):
+    with pytest.raises(ConfigError, match="there is no such world file"):
         load_world(tmp_path / "none.yaml")
     path = tmp_path / "wrong.yaml"
     path.write_text("visits: {stay_medain_minutes: 3}\nhosts: {newcomer_share: 7}\n")
@@ -130,7 +130,7 @@ def test_wrong_worlds_are_refused_with_every_fault_and_its_path(tmp_path: Path) 
     assert "visits.stay_medain_minutes" in str(caught.value)
     assert "hosts.newcomer_share" in str(caught.value)
     path.write_text("- a list\n")
-    with pytest.raises(ConfigError, match="mapping"):
+    with pytest.raises(ConfigError, match="map of sections"):
         load_world(path)
     path.write_text("name: [\n")
     with pytest.raises(ConfigError, match="YAML"):
