@@ -19,7 +19,7 @@ A fact frame has the columns of `FACT_SCHEMA`. Meaning of `count`, `value` and `
 | LEAVE_NOTICE | 0 | from, µs | to, µs |
 | ROOM_END | 0 | 0 | 0 |
 
-`room` is -1 where a row names none, where nobody knows it, and where it starts only after the row: it is not known then.
+`room` is -1 where a row names none, where nobody knows it, and where it starts only after the row (not known then).
 Refunds of kind `return` and `refund_only` (and of no kind) are REFUND; `dispute` and `counterfeit` are DISPUTE.
 """
 

@@ -49,9 +49,9 @@ def cell(table: str, name: str) -> st.SearchStrategy[Any]:
     elif name in columns_of(table, "user", "host", "room", "order", "line"):
         some = st.integers(0, 2)
     elif name in columns_of(table, "number"):
-        some = st.sampled_from([-1, 0, 1, 7, 1_000])
+        some = st.sampled_from([-1, 0, 1, 2, 5, 7, 30, 1_000])
     elif name == "propensity":
-        some = st.sampled_from([0.5, 2.0])
+        some = st.sampled_from([0.5, 0.5, 0.5, 2.0])
     elif name in KINDS:
         some = st.sampled_from(KINDS[name])
     else:

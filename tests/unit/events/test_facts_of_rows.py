@@ -93,6 +93,17 @@ def test_a_later_row_completes_an_earlier_one() -> None:
     assert more.quality.tables["watches"].quarantined == {"duplicate_key": 2}
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_rows_with_one_key_the_earliest_counts(turned: bool) -> None:
+    """Or else a broken row of the future would displace one of the past."""
+    lines = [LINE, {**LINE, "at": at(40), "amount_minor": 1}, {**LINE, "at": at(20), "amount_minor": 950}]
+    users = [{"user_id": "u", "registered_at": None, "city_tier": "2"}, {"user_id": "u", "registered_at": at(1)}]
+    events = cleaned(purchases=frame(*lines[:: -1 if turned else 1]), users=frame(*users[:: -1 if turned else 1]))
+    assert facts(events) == [(us(20), FactKind.ORDER_LINE, 0, 0, 0, 1, 900, 0)]
+    assert events.tables["users"].collect()["city_tier"].to_list() == ["2"]
+    assert events.quality.tables["purchases"].quarantined == {"duplicate_key": 2}
+
+
 def test_every_other_table() -> None:
     who = {"user_id": "u", "host_id": "h"}
     events = cleaned(
