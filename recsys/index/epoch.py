@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.index.flat import FloatMatrix, IntVector, as_vectors, best, check_range, inner_products
+from recsys.index.flat import FloatMatrix, IntVector, as_queries, best, inner_products
 
 
 class HostJoin(NamedTuple):
@@ -124,20 +124,21 @@ class Epoch:
         Raises:
             IndexInputError: queries of another dimension, not finite, or so large that scores would overflow.
         """
-        asked = as_vectors(queries, self.dimension, what="queries")
-        check_range(asked, self._largest)
+        asked = as_queries(queries, self.dimension, self._largest)
         removed = self._dead
         if exclude is not None:
-            slots = self._slots_of_rooms(np.asarray(exclude, dtype=np.int64).ravel())
-            removed = np.concatenate((removed, np.unique(slots[slots >= 0])))
+            left_out = set(self._slots_of_rooms(np.asarray(exclude, dtype=np.int64).ravel()).tolist()) - {-1}
+            removed = np.concatenate((removed, np.fromiter(left_out, dtype=np.int64)))
         wanted = min(max(k, 0), len(self._rooms_N) - len(removed))
         scores_QN = inner_products(asked, self._vectors_NW)
         if len(removed):
             scores_QN[:, removed] = -np.inf
-        slots_QK = np.empty((len(asked), wanted), dtype=np.int64)
-        for row, scores in zip(slots_QK, scores_QN, strict=True):
-            row[:] = best(scores, self._rooms_N, wanted)
-        return self._rooms_N[slots_QK], np.take_along_axis(scores_QN, slots_QK, axis=1)
+        rooms_QK = np.empty((len(asked), wanted), dtype=np.int64)
+        scores_QK = np.empty((len(asked), wanted), dtype=np.float32)
+        for row, scores in enumerate(scores_QN):
+            slots = best(scores, self._rooms_N, wanted)
+            rooms_QK[row], scores_QK[row] = self._rooms_N[slots], scores[slots]
+        return rooms_QK, scores_QK
 
     def scores(self, queries: Any, positions: IntVector | None = None) -> FloatMatrix:
         """(q, m) float32 scores of some positions, by default of all live rooms; bitwise those of `search`.
@@ -145,8 +146,7 @@ class Epoch:
         Raises:
             IndexInputError: as `search`.
         """
-        asked = as_vectors(queries, self.dimension, what="queries")
-        check_range(asked, self._largest)
+        asked = as_queries(queries, self.dimension, self._largest)
         if positions is not None:
             return inner_products(asked, self._vectors_NW[self._live_slots[positions]])
         scores_QN = inner_products(asked, self._vectors_NW)

@@ -28,6 +28,7 @@ _fvec_inner_products_ny: Any = faiss.fvec_inner_products_ny  # type: ignore[attr
 FloatMatrix = NDArray[np.float32]
 IntVector = NDArray[np.int64]
 
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _WIDTH_STEP = 16
 _BLOCK_ROWS = 2048  # 0.5 MB at w = 64: a block stays in L2 while all queries pass over it
 _SAMPLE_STEP = 16
@@ -73,22 +74,50 @@ def as_vectors(vectors: Any, dimension: int | None = None, *, what: str = "vecto
     return wide
 
 
+def as_rows(values: Any, what: str) -> IntVector:
+    """Checks dense rows (host or room rows) and returns them as int64, shape (n,).
+
+    Raises:
+        IndexInputError: not integers, negative, or not one-dimensional.
+    """
+    rows = np.asarray(values)
+    if rows.size and (rows.ndim != 1 or rows.dtype.kind not in "iu" or int(rows.min()) < 0):
+        raise IndexInputError(f"{what} must be integers ≥ 0 in one dimension", got=f"{rows.dtype} {rows.shape}")
+    return rows.astype(np.int64, copy=False).reshape(-1)
+
+
 def largest_entry(vectors: FloatMatrix) -> float:
-    """Largest absolute value of a matrix, 0 for an empty one; with it `check_range` rules out overflow."""
+    """Largest absolute value of a matrix, 0 for an empty one; with it `as_queries` rules out overflow."""
     return max(float(vectors.max(initial=0.0)), -float(vectors.min(initial=0.0)))
 
 
-def check_range(queries: FloatMatrix, largest: float) -> None:
-    """Refuses queries whose inner products could overflow float32, for vectors with entries up to `largest`.
+def as_queries(queries: Any, dimension: int, largest: float) -> FloatMatrix:
+    """Checks queries and returns them as C-contiguous float32, shape (q, padded(d)).
+
+    Args:
+        queries: (q, d).
+        dimension: d.
+        largest: largest absolute entry of the vectors to be searched.
 
     Raises:
-        IndexInputError: Σ|query| · largest exceeds the float32 range.
+        IndexInputError: another shape, a value that is not finite, or Σ|query| · largest beyond float32: no score of
+            an accepted query overflows.
     """
-    reach = np.abs(queries).sum(axis=1, dtype=np.float64) * largest
-    if reach.size and float(reach.max()) > float(np.finfo(np.float32).max):
+    ready = (
+        isinstance(queries, np.ndarray)
+        and queries.ndim == 2
+        and queries.dtype == np.float32
+        and queries.shape[1] == dimension == padded(dimension)
+        and queries.flags.c_contiguous
+    )
+    asked: FloatMatrix = queries if ready else as_vectors(queries, dimension, what="queries")
+    reach = float(np.abs(asked).sum(axis=1, dtype=np.float64).max(initial=0.0)) * largest
+    if not reach <= _LARGEST_FLOAT:  # also true for NaN
+        as_vectors(queries, dimension, what="queries")
         raise IndexInputError(
-            "a query is too large: its scores would overflow", got=float(reach.max()), expected="products in float32"
+            "a query is too large: its scores would overflow", got=reach, expected="products in float32"
         )
+    return asked
 
 
 def inner_products(queries: FloatMatrix, vectors: FloatMatrix) -> FloatMatrix:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys.index.flat import FloatMatrix, IntVector, as_vectors, best, check_range, inner_products, largest_entry
+from recsys.index.flat import FloatMatrix, IntVector, as_queries, as_vectors, best, inner_products, largest_entry
 
 
 class HostIndex:
@@ -44,8 +44,7 @@ class HostIndex:
         Raises:
             IndexInputError: queries of another dimension, not finite, or too large.
         """
-        asked = as_vectors(queries, self.dimension, what="queries")
-        check_range(asked, self._largest)
+        asked = as_queries(queries, self.dimension, self._largest)
         return self._ranked(inner_products(asked, self._vectors), min(max(k, 0), len(self)))
 
     def neighbours(self, host: int, k: int) -> tuple[IntVector, FloatMatrix]:

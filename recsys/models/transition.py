@@ -21,7 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.events.facts import US_PER_DAY
-from recsys.models.transition_counts import Floats, TransitionConfig, TransitionCounter, pack
+from recsys.models.transition_counts import Floats, GrowingRow, TransitionConfig, TransitionCounter, pack
 
 Ints = NDArray[np.int64]
 
@@ -35,29 +35,6 @@ class TransitionRow(NamedTuple):
     """(z,) weighted transitions to each."""
     total: float
     """Weighted transitions to any other host, also those cut off by the row limit."""
-
-
-class _GrowingRow:
-    """One row changed since the fit."""
-
-    __slots__ = ("counts", "nexts", "size")
-
-    def __init__(self, nexts: NDArray[np.int32], counts: Floats) -> None:
-        self.size = len(nexts)
-        room = max(8, 2 * self.size)
-        self.nexts, self.counts = np.full(room, -1, dtype=np.int32), np.zeros(room)
-        self.nexts[: self.size], self.counts[: self.size] = nexts, counts
-
-    def add(self, host: int, weight: float) -> None:
-        found = np.flatnonzero(self.nexts[: self.size] == host)
-        if len(found):
-            self.counts[found[0]] += weight
-            return
-        if self.size == len(self.nexts):
-            self.nexts = np.concatenate((self.nexts, np.full(self.size, -1, dtype=np.int32)))
-            self.counts = np.concatenate((self.counts, np.zeros(self.size)))
-        self.nexts[self.size], self.counts[self.size] = host, weight
-        self.size += 1
 
 
 class TransitionModel:
@@ -80,7 +57,7 @@ class TransitionModel:
         self._all_entered = float(self._entered.sum())
         self.last_at = int(arrays["last_at"][0])
         """As-of of the fit or latest entry since, µs; the instant asked from when none is given."""
-        self._changed: dict[int, _GrowingRow] = {}
+        self._changed: dict[int, GrowingRow] = {}
         self._scratch = threading.local()
 
     @classmethod
@@ -114,7 +91,7 @@ class TransitionModel:
         return cls(counter.arrays(), counter.config)
 
     def update(self, previous_hosts: Sequence[int], gaps_s: Sequence[float], host: int, at: int) -> None:
-        """Counts one entry, as `fit` would have; some 2 µs a lag.
+        """Counts one entry, as `fit` would have; a few µs a lag.
 
         Args:
             previous_hosts: the user's last entries before this one, latest first; those beyond L are ignored.
@@ -136,10 +113,10 @@ class TransitionModel:
                 continue
             row = self._changed.get(previous)
             if row is None:
-                row = self._changed[previous] = _GrowingRow(*self._stored(previous))
+                row = self._changed[previous] = GrowingRow(*self._stored(previous))
             elif row.size >= 2 * self.config.row_limit and not (row.nexts[: row.size] == host).any():
                 kept = np.lexsort((row.nexts[: row.size], -row.counts[: row.size]))[: self.config.row_limit]
-                row = self._changed[previous] = _GrowingRow(row.nexts[kept], row.counts[kept])
+                row = self._changed[previous] = GrowingRow(row.nexts[kept], row.counts[kept])
             row.add(host, weight)
             self._row_total[previous] += weight
 
@@ -194,6 +171,24 @@ class TransitionModel:
         found = dense[places] + self._entered[places] * (spread / everyone)
         self._clear(dense, touched)
         return np.asarray(np.maximum(found, 0.0), dtype=np.float32)
+
+    def lift(
+        self,
+        recent_hosts: Sequence[int],
+        recent_ages_s: Sequence[float],
+        candidates: NDArray[np.integer[Any]],
+        *,
+        at: int | None = None,
+    ) -> NDArray[np.float32]:
+        """How many times likelier than by popularity each candidate is; (c,) float32, arguments as `scores`.
+
+        (P + ε)/(π + ε) with ε the weight of one entry, so a new host has 1. To rank, multiply a popularity of minutes
+        or hours with it: π here is as old as the counts are.
+        """
+        one = 1.0 / (self._all_entered / self._decay_to(at) + max(1, self.n_hosts))
+        chance = self.scores(recent_hosts, recent_ages_s, candidates, at=at).astype(np.float64)
+        popular = self._entered[self._places(candidates)] / (self._all_entered or 1.0)
+        return np.asarray((chance + one) / (popular + one), dtype=np.float32)
 
     def evidence(
         self,

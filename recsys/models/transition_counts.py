@@ -1,4 +1,6 @@
-"""Counting host → host transitions in bulk: the batch half of `recsys.models.transition`.
+"""Counting host → host transitions: settings, the batch, and rows that grow online.
+
+Used by `recsys.models.transition`, which reads the counts.
 
 Counts are sums referenced to one instant, so users may come in any order and in any number of frames.
 """
@@ -23,13 +25,13 @@ class TransitionConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    lag_weights: tuple[float, ...] = Field(default=(1.0, 0.5, 0.33, 0.25, 0.2), min_length=1)
+    lag_weights: tuple[float, ...] = Field(default=(1.0, 0.85, 0.72, 0.61, 0.52), min_length=1)
     """Weight of the last entry, the one before it, …; how many there are is L."""
-    gap_half_life_s: float = Field(default=7_200.0, gt=0.0)
+    gap_half_life_s: float = Field(default=259_200.0, gt=0.0)
     """A transition after this time counts half."""
-    max_gap_s: float = Field(default=86_400.0, gt=0.0)
+    max_gap_s: float = Field(default=2_592_000.0, gt=0.0)
     """Entries further apart than this are no transition."""
-    half_life_days: float = Field(default=14.0, gt=0.0)
+    half_life_days: float = Field(default=2.0, gt=0.0)
     """A transition this old counts half."""
     prior: float = Field(default=5.0, ge=0.0)
     """α: weighted transitions with which popularity is mixed into every row."""
@@ -134,3 +136,26 @@ def pack(
 
 def _starts(previous: NDArray[np.int64], n_hosts: int) -> NDArray[np.int64]:
     return np.concatenate(([0], np.cumsum(np.bincount(previous, minlength=n_hosts)))).astype(np.int64)
+
+
+class GrowingRow:
+    """One row of counts that online updates have changed."""
+
+    __slots__ = ("counts", "nexts", "size")
+
+    def __init__(self, nexts: NDArray[np.int32], counts: Floats) -> None:
+        self.size = len(nexts)
+        room = max(8, 2 * self.size)
+        self.nexts, self.counts = np.full(room, -1, dtype=np.int32), np.zeros(room)
+        self.nexts[: self.size], self.counts[: self.size] = nexts, counts
+
+    def add(self, host: int, weight: float) -> None:
+        found = np.flatnonzero(self.nexts[: self.size] == host)
+        if len(found):
+            self.counts[found[0]] += weight
+            return
+        if self.size == len(self.nexts):
+            self.nexts = np.concatenate((self.nexts, np.full(self.size, -1, dtype=np.int32)))
+            self.counts = np.concatenate((self.counts, np.zeros(self.size)))
+        self.nexts[self.size], self.counts[self.size] = host, weight
+        self.size += 1

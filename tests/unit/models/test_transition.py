@@ -94,6 +94,13 @@ def test_mixture_by_hand_and_new_hosts() -> None:
     assert popularity.tolist() == pytest.approx([0.25] * 4, rel=1e-3)
 
 
+def test_lift_is_one_without_evidence_and_for_new_hosts() -> None:
+    model = TransitionModel.fit(entries((0, 0, 0), (0, 1, 100), (1, 2, 0), (1, 3, 100)), PLAIN)
+    assert model.lift([], [], np.array([0, 3, 77])).tolist() == pytest.approx([1.0] * 3)
+    lift = model.lift([0], [0.0], np.array([1, 3, 77]))
+    assert lift[0] > 2 and lift[1] < 1 and lift[2] == pytest.approx(1.0)
+
+
 def test_the_prior_weighs_more_as_counts_age() -> None:
     model = TransitionModel.fit(entries((0, 0, 0), (0, 1, 100), (1, 2, 100)), PLAIN.model_copy(update={"prior": 1.0}))
     fresh = model.scores([0], [0.0], np.array([1, 2]), at=100 * US_PER_S)
