@@ -10,6 +10,7 @@ import typer
 
 from recsys.cli import EventsArgument, JsonOption, KOption, SeedOption, progress_of, show
 from recsys.instants import from_datetime, parse_instant, to_datetime
+from training import data_commands
 
 OutFile = Annotated[Path, typer.Option("--out", dir_okay=False, help="File to write.")]
 ConfigOption = Annotated[
@@ -27,6 +28,7 @@ def register(app: typer.Typer) -> None:
     """Add the offline commands to the command line."""
     for command in (demo, validate, simulate, build, rollback, evaluate):
         app.command()(command)
+    data_commands.register(app)
     app.command("bench-pairs")(bench_pairs)
     app.command("bench-rebuy")(bench_rebuy)
 
