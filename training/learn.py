@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from recsys.bundle import StageResult
 from recsys.config import BuildConfig, EngineConfig
+from recsys.events.facts import US_PER_DAY
 from recsys.models.additive import AdditiveModel
-from recsys.models.additive_training import BoostConfig, fit_probability, fit_ranker
+from recsys.models.additive_training import Choices, ProbabilityConfig, RankerConfig, fit_probability, fit_ranker
 from recsys.models.baselines import memory, popularity
 from recsys.models.calibration import IsotonicMap, calibration_error, log_loss_skill, sigmoid
 from recsys.models.strength import StrengthHead
@@ -22,6 +21,9 @@ from training.log import TrainingLog
 LEAST_REQUESTS = 200
 LEAST_TIES = 500
 LEAST_RETURNS = 50
+RECENCY = 0.85
+"""A request one day older counts this much less to the ranker."""
+_THINNED_BY = {"known": "tie_known", "popular": "host_entries_30m"}
 
 
 def learn_ranker(
@@ -38,8 +40,11 @@ def learn_ranker(
         why = f"{int(early.sum())} requests to train on and {int((~early).sum())} later ones; needed {LEAST_REQUESTS}"
         return None, {}, StageResult(name="ranker", status="skipped", why=why)
     in_early = np.repeat(early, log.groups)
-    boost, seed = BoostConfig(threads=config.build.threads), config.build.seed
-    trial = fit_ranker(FEATURES, log.rows[in_early], log.groups[early], log.labels[in_early], boost, seed)
+    boost, seed = RankerConfig(threads=config.build.threads), config.build.seed
+    asked = log.requests["at"].to_numpy()
+    weights = RECENCY ** ((asked.max() - asked) / US_PER_DAY)
+    part = Choices(log.rows[in_early], log.groups[early], log.labels[in_early], weights[early])
+    trial = fit_ranker(FEATURES, part, boost, seed, **_THINNED_BY)
     later, groups, labels = log.rows[~in_early].T, log.groups[~early], log.labels[~in_early]
     scores = {
         "ranker": trial.score(later),
@@ -48,7 +53,8 @@ def learn_ranker(
     }
     metrics = {f"{name}_ndcg_at_10": ndcg_at_10(score, groups, labels) for name, score in scores.items()}
     metrics["ranker_gain_over_memory"] = metrics["ranker_ndcg_at_10"] - metrics["memory_ndcg_at_10"]
-    model = fit_ranker(FEATURES, log.rows, log.groups, log.labels, boost, seed)
+    whole = Choices(log.rows, log.groups, log.labels, weights)
+    model = fit_ranker(FEATURES, whole, boost, seed, **_THINNED_BY)
     return model, metrics, StageResult(name="ranker", status="passed")
 
 
@@ -85,7 +91,7 @@ def learn_strength(
             f"to calibrate ({int(later['came'].sum())}); needed {LEAST_TIES} and {LEAST_RETURNS} each"
         )
         return None, {}, StageResult(name="strength", status="skipped", why=why)
-    boost = BoostConfig(rounds=200, pairs=20, threads=config.threads)
+    boost = ProbabilityConfig(threads=config.threads)
     model = fit_probability(TIE_FEATURES, log.tie_rows[early["row"]], early["came"].to_numpy(), boost, config.seed)
     half = int(later["at"].median())  # type: ignore[arg-type]
     fit_on, judge_on = later.filter(pl.col("at") < half), later.filter(pl.col("at") >= half)
@@ -117,8 +123,3 @@ def next_broadcast(ties: pl.DataFrame, broadcasts: pl.DataFrame, entries: pl.Dat
     ).filter(pl.col("room").is_not_null())
     came = entries.select("user", "room").unique().with_columns(came=pl.lit(1, dtype=pl.Int8))
     return met.join(came, on=["user", "room"], how="left").with_columns(pl.col("came").fill_null(0)).sort("row")
-
-
-def gate_metrics(*parts: Mapping[str, float]) -> dict[str, float]:
-    """All metrics of a build together."""
-    return {name: value for part in parts for name, value in part.items()}

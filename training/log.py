@@ -78,8 +78,7 @@ class _Log:
         self.rows: list[npt.NDArray[np.float32]] = []
         self.labels: list[npt.NDArray[np.int8]] = []
         self.requests: list[tuple[int, int, bool]] = []
-        self.tie_rows: list[npt.NDArray[np.float32]] = []
-        self.ties: list[tuple[int, int, int, bool]] = []
+        self.ties = TieLog(world, rng)
 
     def request(self, at: int, user: int, room: int, host: int) -> None:
         """Log one request: the user entered `room` at `at`."""
@@ -96,40 +95,49 @@ class _Log:
         self.labels.append((rooms == room).astype(np.int8))
         self.requests.append((user, at, world.ties.row("visits", user, host) is not None))
         if self.rng.random() < self.tie_share:
-            self._log_ties(at, user)
-
-    def _log_ties(self, at: int, user: int) -> None:
-        """Log some of the user's ties, live or not, and a few hosts he has no tie with."""
-        world = self.world
-        known = world.ties.of("visits", user).hosts.astype(np.int64)
-        followed = world.ties.of("relation", user).hosts.astype(np.int64)
-        tied = np.union1d(known, followed)
-        if len(tied) > TIES_PER_REQUEST:
-            tied = np.sort(self.rng.choice(tied, TIES_PER_REQUEST, replace=False))
-        strangers = self.rng.integers(0, len(world.standings), STRANGERS_PER_REQUEST)
-        strangers = strangers[~np.isin(strangers, np.union1d(known, followed))]
-        hosts = np.concatenate([tied, strangers])
-        rows = np.full((len(hosts), len(TIE_FEATURES)), np.nan, dtype=np.float32)
-        ties, values = ties_at(world, user, hosts, np.full(len(hosts), NEVER, dtype=np.int64), at)
-        rows[ties.asked] = values.T
-        self.tie_rows.append(rows)
-        self.ties += [(user, int(host), at, i < len(tied)) for i, host in enumerate(hosts)]
+            self.ties.log(at, user)
 
     def finish(self) -> TrainingLog:
-        def stacked(parts: list[npt.NDArray[np.float32]], width: int) -> npt.NDArray[np.float32]:
-            return np.concatenate([np.empty((0, width), dtype=np.float32), *parts])
-
         return TrainingLog(
-            rows=stacked(self.rows, len(FEATURES)),
+            rows=np.concatenate([np.empty((0, len(FEATURES)), dtype=np.float32), *self.rows]),
             groups=np.array([len(part) for part in self.rows], dtype=np.int64),
             labels=np.concatenate([np.empty(0, dtype=np.int8), *self.labels]),
             requests=pl.DataFrame(
                 self.requests, schema={"user": pl.Int64, "at": pl.Int64, "known": pl.Boolean}, orient="row"
             ),
-            tie_rows=stacked(self.tie_rows, len(TIE_FEATURES)),
-            ties=pl.DataFrame(
-                self.ties,
-                schema={"user": pl.Int64, "host": pl.Int64, "at": pl.Int64, "tied": pl.Boolean},
-                orient="row",
-            ),
+            tie_rows=self.ties.rows(),
+            ties=self.ties.frame(),
         )
+
+
+class TieLog:
+    """Ties as they were at sampled instants: what strength is trained, calibrated and judged on."""
+
+    def __init__(self, world: World, rng: np.random.Generator) -> None:
+        self.world, self.rng = world, rng
+        self._rows: list[npt.NDArray[np.float32]] = []
+        self._ties: list[tuple[int, int, int, bool]] = []
+
+    def log(self, at: int, user: int) -> None:
+        """Log some of the user's ties, live or not, and a few hosts he has no tie with."""
+        world = self.world
+        known = np.union1d(world.ties.of("visits", user).hosts, world.ties.of("relation", user).hosts).astype(np.int64)
+        tied = known
+        if len(tied) > TIES_PER_REQUEST:
+            tied = np.sort(self.rng.choice(tied, TIES_PER_REQUEST, replace=False))
+        strangers = self.rng.integers(0, len(world.standings), STRANGERS_PER_REQUEST)
+        hosts = np.concatenate([tied, strangers[~np.isin(strangers, known)]])
+        rows = np.full((len(hosts), len(TIE_FEATURES)), np.nan, dtype=np.float32)
+        ties, values = ties_at(world, user, hosts, np.full(len(hosts), NEVER, dtype=np.int64), at)
+        rows[ties.asked] = values.T
+        self._rows.append(rows)
+        self._ties += [(user, int(host), at, i < len(tied)) for i, host in enumerate(hosts)]
+
+    def rows(self) -> npt.NDArray[np.float32]:
+        """Features (R, F_tie) of the logged ties, NaN for strangers."""
+        return np.concatenate([np.empty((0, len(TIE_FEATURES)), dtype=np.float32), *self._rows])
+
+    def frame(self) -> pl.DataFrame:
+        """user, host, at and tied of the logged ties, R rows."""
+        schema = {"user": pl.Int64, "host": pl.Int64, "at": pl.Int64, "tied": pl.Boolean}
+        return pl.DataFrame(self._ties, schema=schema, orient="row")

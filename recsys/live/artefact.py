@@ -75,6 +75,7 @@ def assemble(parts: WorldParts) -> LiveState:
         ),
         hosts=RowStore(declared.host, parts.n_hosts, parts.states.get("host")),
         schedule=RowStore(declared.schedule, parts.n_hosts, parts.states.get("schedule")),
+        arrivals=RowStore(declared.arrivals, parts.n_hosts, parts.states.get("arrivals")),
         users=RowStore(declared.user, 0, parts.states.get("user")),
         moments=RowStore(declared.room, 0, parts.states.get("room")),
         rooms=RoomTable(),

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 
-from recsys.events.facts import FACT_SCHEMA, FactKind
+from recsys.events.facts import FACT_SCHEMA, FOREVER, FactKind
 from recsys.pipeline.world import World
 from recsys.ties.standing import BLOCK_OF_FACT, columns_of, standings
 
@@ -72,6 +72,13 @@ class LiveState:
         world.schedule.apply(host, FactKind.ROOM_START, at, 0, 0)
         world.index.start(room, host, world.rooms.cohosts.get(room, ()))
 
+    def _arrival(self, host: int, first_at: int, at: int) -> None:
+        """Count a first entry; a late event that proves earlier than the first one known moves it."""
+        if at < first_at:
+            if first_at != FOREVER:
+                self.world.arrivals.apply(host, FactKind.ENTRY, first_at, -1, 0)
+            self.world.arrivals.apply(host, FactKind.ENTRY, at, 1, 0)
+
     def _tie(self, user: int, host: int, kind: int, at: int, count: int, value: int) -> None:
         """Update the tie and, by the difference it makes, the counts of users by standing."""
         world = self.world
@@ -81,6 +88,8 @@ class LiveState:
             return
         block, columns = world.ties.blocks[name], columns_of(name)
         row = world.ties.row(name, user, host)
+        if kind == FactKind.ENTRY:
+            self._arrival(host, int(row.ints[0, world.first_entry_column]) if row is not None else FOREVER, at)
         before = standings(block, row)[0] if row is not None else np.zeros(len(columns), dtype=np.int64)
         world.ties.apply(user, host, kind, at, count, value)
         after = standings(block, world.ties.row(name, user, host))[0]  # type: ignore[arg-type]

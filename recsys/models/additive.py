@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,19 @@ class PairTerm:
     first_bins: npt.NDArray[np.int32]
     second_bins: npt.NDArray[np.int32]
     table: Floats
+
+
+class _Flat(NamedTuple):
+    """Tables end to end: `codes` maps bins of a pair's features to parts of a position in `tables`."""
+
+    mains: Floats
+    main_starts: npt.NDArray[np.intp]
+    codes: npt.NDArray[np.intp]
+    first_starts: npt.NDArray[np.intp]
+    second_starts: npt.NDArray[np.intp]
+    firsts: npt.NDArray[np.intp]
+    seconds: npt.NDArray[np.intp]
+    tables: Floats
 
 
 @dataclass(frozen=True)
@@ -81,17 +95,44 @@ class AdditiveModel:
         if self.inputs is not None:
             values = values[self.inputs]
         bins = self._bins(values)
-        out = np.empty((len(self.features) + len(self.pairs), values.shape[1]))
-        for j, table in enumerate(self.mains):
-            table.take(bins[j], out=out[j])
-        for t, pair in enumerate(self.pairs, start=len(self.features)):
-            out[t] = pair.table[pair.first_bins[bins[pair.first]], pair.second_bins[bins[pair.second]]]
+        flat = self._flat
+        n = len(self.features)
+        out = np.empty((n + len(self.pairs), values.shape[1]))
+        flat.mains.take(bins + flat.main_starts, out=out[:n])
+        cells = flat.codes.take(bins[flat.firsts] + flat.first_starts)
+        cells += flat.codes.take(bins[flat.seconds] + flat.second_starts)
+        flat.tables.take(cells, out=out[n:])
         return out
 
     def score(self, values: npt.NDArray[np.floating[Any]]) -> Floats:
         """Scores (n,) of feature-major `values`, as for `contributions`."""
         total: Floats = self.contributions(values).sum(axis=0)
         return self.bias + total
+
+    @cached_property
+    def _flat(self) -> _Flat:
+        """All tables end to end, so that a request costs a few gathers instead of some per term."""
+        main_starts = np.cumsum([0, *(len(m) for m in self.mains)])[:-1]
+        codes: list[npt.NDArray[np.intp]] = []
+        starts: list[int] = []
+        at_code = at_table = 0
+        for pair in self.pairs:
+            for code in (pair.first_bins * pair.table.shape[1] + at_table, pair.second_bins):
+                codes.append(code.astype(np.intp))
+                starts.append(at_code)
+                at_code += len(code)
+            at_table += pair.table.size
+        column = np.array(starts, dtype=np.intp).reshape(-1, 2)
+        return _Flat(
+            mains=np.concatenate([np.empty(0), *self.mains]),
+            main_starts=main_starts.astype(np.intp)[:, None],
+            codes=np.concatenate([np.empty(0, dtype=np.intp), *codes]),
+            first_starts=column[:, :1],
+            second_starts=column[:, 1:],
+            firsts=np.array([pair.first for pair in self.pairs], dtype=np.intp),
+            seconds=np.array([pair.second for pair in self.pairs], dtype=np.intp),
+            tables=np.concatenate([np.empty(0), *(pair.table.ravel() for pair in self.pairs)]),
+        )
 
     def _bins(self, values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.intp]:
         if len(values) != len(self.features):

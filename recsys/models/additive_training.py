@@ -1,15 +1,19 @@
 """Training of additive models with LightGBM (offline only).
 
-Two stages. First, trees of depth two find which pairs of features are worth a joint term (by total gain). Then trees
-that may combine only those pairs are boosted and converted to tables (`recsys.models.additive.from_boosted_trees`).
+A ranker is trained in three steps. Candidates are thinned: the entered room, the rooms of known hosts and the most
+popular ones stay, of the others a sample does, with the correction of sampled softmax (Bengio, Senécal, 2008). Teachers
+of any depth are boosted on the listwise softmax loss (the choice of one room among those live: McFadden's conditional
+logit; ListNet with one relevant item, Cao et al., ICML 2007). Trees of depth two are then boosted towards a mix of the
+truth and what the teachers say (Hinton, Vinyals, Dean, 2015), and become tables (`recsys.models.additive`).
 
-Shape letters: N rows, F features.
+Shape letters: N rows, F features, R requests.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import lightgbm as lgb
@@ -20,108 +24,102 @@ from pydantic import Field
 from recsys.config import Section
 from recsys.models.additive import AdditiveModel, from_boosted_trees
 
+Floats = npt.NDArray[np.float64]
+Objective = Callable[[Floats, lgb.Dataset], tuple[Floats, Floats]]
 
-class BoostConfig(Section):
-    """How additive models are boosted."""
 
-    rounds: int = Field(default=400, ge=1)
-    """Trees of the final model."""
-    learning_rate: float = Field(default=0.06, gt=0, le=1)
-    leaves: int = Field(default=8, ge=2)
-    """Leaves of a tree; any path still looks at two features at most."""
-    pairs: int = Field(default=40, ge=0)
-    """Joint terms kept."""
-    pair_rounds: int = Field(default=150, ge=1)
-    """Trees of depth two that look for pairs."""
-    bins: int = Field(default=63, ge=3, le=255)
+class RankerConfig(Section):
+    """How the ranker is boosted; found on validation days of one public data set (docs/decisions)."""
+
+    teacher_rounds: int = Field(default=250, ge=0)
+    """Trees of the wide teacher (31 leaves); the second one (8 leaves) has 1.4 times as many. 0: no teachers."""
+    rounds: int = Field(default=900, ge=1)
+    """Trees of depth two."""
+    learning_rate: float = Field(default=0.15, gt=0, le=1)
+    """Of the trees of depth two."""
+    pairs: int = Field(default=120, ge=0)
+    """Joint terms of two features at most: the ones a first quarter of the trees gained most by."""
+    truth_share: float = Field(default=0.4, ge=0, le=1)
+    """Weight of the truth against the teachers' opinion in the target."""
+    kept_popular: int = Field(default=6, ge=0)
+    """Most popular candidates of a request that always stay."""
+    sampled_share: float = Field(default=0.3, gt=0, le=1)
+    """Share of the other candidates that stays."""
+    bins: int = Field(default=127, ge=3, le=255)
     """Thresholds per feature at most."""
-    min_rows: int = Field(default=100, ge=1)
-    """Rows in a leaf at least."""
-    feature_share: float = Field(default=0.4, gt=0, le=1)
-    """Share of features a tree may look at."""
-    ridge: float = Field(default=5.0, ge=0)
-    """L2 penalty on leaf values."""
     threads: int = Field(default=2, ge=1)
-    """Threads; the result is the same for any number."""
+    """Threads of the booster."""
+
+
+class ProbabilityConfig(Section):
+    """How a model of one probability is boosted."""
+
+    rounds: int = Field(default=300, ge=1)
+    learning_rate: float = Field(default=0.1, gt=0, le=1)
+    bins: int = Field(default=63, ge=3, le=255)
+    threads: int = Field(default=2, ge=1)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Requests with one entered room each.
+
+    Args:
+        rows: (N, F) float32, NaN for missing; candidates of a request stand together.
+        groups: (R,) candidates per request, summing to N.
+        labels: (N,) 1 for the room entered, 0 for the others.
+        weights: (R,) weight of each request, or None.
+    """
+
+    rows: npt.NDArray[np.float32]
+    groups: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int8]
+    weights: Floats | None = None
 
 
 def fit_ranker(
-    features: Sequence[str],
-    rows: npt.NDArray[np.float32],
-    groups: npt.NDArray[np.int64],
-    labels: npt.NDArray[np.int8],
-    config: BoostConfig,
-    seed: int,
-    weights: npt.NDArray[np.float32] | None = None,
+    features: Sequence[str], choices: Choices, config: RankerConfig, seed: int, *, known: str, popular: str
 ) -> AdditiveModel:
-    """A ranker by LambdaMART (Burges, MSR-TR-2010-82) in additive form.
+    """The ranker, in additive form; its score is the log-odds of a choice up to a constant per request.
 
     Args:
         features: F names.
-        rows: (N, F), NaN for missing; the candidates of one request stand together.
-        groups: candidates per request, summing to N.
-        labels: (N,) 1 for the room entered, 0 for the others.
-        config: boosting settings.
-        seed: of bagging and feature sampling.
-        weights: (N,) or None.
+        choices: what was chosen.
+        config: settings.
+        seed: of thinning, bagging and feature sampling.
+        known: feature that is positive for hosts the viewer knows: never thinned.
+        popular: feature by which candidates count as popular.
     """
-    objective = {"objective": "lambdarank", "lambdarank_truncation_level": 15}
-    return _fit(features, rows, labels, objective, config, seed, groups, weights)
-
-
-def fit_probability(
-    features: Sequence[str],
-    rows: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int8],
-    config: BoostConfig,
-    seed: int,
-) -> AdditiveModel:
-    """A model of the log-odds of `labels` (N,) in additive form, from rows (N, F)."""
-    return _fit(features, rows, labels, {"objective": "binary"}, config, seed, None, None)
-
-
-def _fit(
-    features: Sequence[str],
-    rows: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int8],
-    objective: Mapping[str, Any],
-    config: BoostConfig,
-    seed: int,
-    groups: npt.NDArray[np.int64] | None,
-    weights: npt.NDArray[np.float32] | None,
-) -> AdditiveModel:
-    settings = {
-        **objective,
-        "learning_rate": config.learning_rate,
-        "min_data_in_leaf": min(config.min_rows, max(1, len(rows) // 50)),
-        "feature_fraction": config.feature_share,
-        "lambda_l2": config.ridge,
-        "num_threads": config.threads,
-        "seed": seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "verbosity": -1,
-    }
+    thin, correction = _thinned(choices, features.index(known), features.index(popular), config, seed)
     data = lgb.Dataset(
-        rows,
-        labels,
-        group=groups,
-        weight=weights,
-        params={"max_bin": config.bins, "verbosity": -1},
+        thin.rows,
+        thin.labels,
+        params={
+            "max_bin": config.bins,
+            "num_threads": config.threads,
+            "verbosity": -1,
+            "min_data_in_leaf": 40,
+            "feature_pre_filter": False,
+        },
         free_raw_data=False,
     )
-    pairs: list[list[int]] = []
-    if config.pairs:
-        scout = lgb.train({**settings, "num_leaves": 4, "max_depth": 2}, data, num_boost_round=config.pair_rounds)
-        pairs = _best_pairs(scout.dump_model(), config.pairs)
-    alone = [[j] for j in range(len(features))]
-    booster = lgb.train(
-        {**settings, "num_leaves": config.leaves, "interaction_constraints": alone + pairs},
-        data,
-        num_boost_round=config.rounds,
-    )
-    model = from_boosted_trees(features, booster.dump_model())
-    return model
+    truth = thin.labels.astype(np.float64)
+    target = truth
+    if config.teacher_rounds:
+        objective = _softmax_loss(thin, truth, correction)
+        shapes = ((31, -1, 0.06, config.teacher_rounds), (8, 3, 0.12, round(1.4 * config.teacher_rounds)))
+        said = np.zeros(len(truth))
+        for i, (leaves, depth, rate, rounds) in enumerate(shapes):
+            teacher = _boost(data, objective, rounds, leaves, depth, rate, 0.4, config.threads, seed + i)
+            said += np.asarray(teacher.predict(thin.rows, num_threads=config.threads)) / len(shapes)
+        opinion = _softmax(said + correction, thin.groups)
+        target = config.truth_share * truth + (1.0 - config.truth_share) * opinion
+    objective = _softmax_loss(thin, target, correction)
+    shape = (4, 2, config.learning_rate, 0.5, config.threads, seed + 9)
+    scout = _boost(data, objective, config.rounds // 4, *shape)
+    pairs = [[j] for j in range(len(features))] + _best_pairs(scout.dump_model(), config.pairs)
+    booster = _boost(data, objective, config.rounds, *shape, pairs)
+    return from_boosted_trees(features, booster.dump_model())
 
 
 def _best_pairs(dump: Mapping[str, Any], count: int) -> list[list[int]]:
@@ -129,11 +127,91 @@ def _best_pairs(dump: Mapping[str, Any], count: int) -> list[list[int]]:
     gains: dict[tuple[int, int], float] = defaultdict(float)
     for tree in dump["tree_info"]:
         root = tree["tree_structure"]
-        if "split_feature" not in root:
-            continue
-        for child in (root["left_child"], root["right_child"]):
+        for child in (root.get("left_child", {}), root.get("right_child", {})):
             if "split_feature" in child and child["split_feature"] != root["split_feature"]:
                 first, second = sorted((root["split_feature"], child["split_feature"]))
                 gains[first, second] += child["split_gain"]
     ordered = sorted(gains, key=lambda pair: (-gains[pair], pair))
     return [list(pair) for pair in ordered[:count]]
+
+
+def fit_probability(
+    features: Sequence[str],
+    rows: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int8],
+    config: ProbabilityConfig,
+    seed: int,
+) -> AdditiveModel:
+    """A model of the log-odds of `labels` (N,) in additive form, from rows (N, F)."""
+    data = lgb.Dataset(rows, labels, params={"max_bin": config.bins, "verbosity": -1, "min_data_in_leaf": 40})
+    booster = _boost(data, "binary", config.rounds, 4, 2, config.learning_rate, 0.5, config.threads, seed)
+    return from_boosted_trees(features, booster.dump_model())
+
+
+def _boost(
+    data: lgb.Dataset,
+    objective: Objective | str,
+    rounds: int,
+    leaves: int,
+    depth: int,
+    rate: float,
+    feature_share: float,
+    threads: int,
+    seed: int,
+    together: list[list[int]] | None = None,
+) -> lgb.Booster:
+    """Boost; `together` lists the groups of features that may share a path (None: any)."""
+    settings: dict[str, Any] = {
+        "objective": objective,
+        "num_leaves": leaves,
+        "max_depth": depth,
+        "learning_rate": rate,
+        "feature_fraction": feature_share,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "lambda_l2": 5.0,
+        "min_data_in_leaf": 40,
+        "min_sum_hessian_in_leaf": 0.5,
+        "num_threads": threads,
+        "seed": seed,
+        "deterministic": True,
+        "force_col_wise": True,
+        "verbosity": -1,
+    }
+    if together is not None:
+        settings["interaction_constraints"] = together
+    return lgb.train(settings, data, num_boost_round=rounds)
+
+
+def _thinned(choices: Choices, known: int, popular: int, config: RankerConfig, seed: int) -> tuple[Choices, Floats]:
+    """Fewer candidates, and what to add to their scores inside the softmax so that it estimates the whole one."""
+    n = len(choices.labels)
+    request = np.repeat(np.arange(len(choices.groups)), choices.groups)
+    order = np.lexsort((-np.nan_to_num(choices.rows[:, popular], nan=-np.inf), request))
+    place = np.empty(n, dtype=np.int64)
+    place[order] = np.arange(n) - np.repeat(np.cumsum(choices.groups) - choices.groups, choices.groups)
+    stays = (choices.labels > 0) | (choices.rows[:, known] > 0) | (place < config.kept_popular)
+    drawn = np.random.default_rng(seed).random(n) < config.sampled_share
+    kept = np.flatnonzero(stays | drawn)
+    correction = np.where(stays[kept], 0.0, -np.log(config.sampled_share))
+    groups = np.bincount(request[kept], minlength=len(choices.groups))
+    return Choices(choices.rows[kept], groups, choices.labels[kept], choices.weights), correction
+
+
+def _softmax_loss(choices: Choices, target: Floats, correction: Floats) -> Objective:
+    """Gradient and diagonal Hessian of −Σ target · log softmax(score + correction) per request."""
+    weight = None if choices.weights is None else np.repeat(choices.weights, choices.groups)
+
+    def loss(score: Floats, _: lgb.Dataset) -> tuple[Floats, Floats]:
+        chance = _softmax(score + correction, choices.groups)
+        gradient, curvature = chance - target, np.maximum(chance * (1.0 - chance), 1e-6)
+        return (gradient, curvature) if weight is None else (gradient * weight, curvature * weight)
+
+    return loss
+
+
+def _softmax(score: Floats, groups: npt.NDArray[np.int64]) -> Floats:
+    """Softmax within each run of `groups` rows."""
+    starts = np.cumsum(groups) - groups
+    exponent = np.exp(np.clip(score - np.repeat(np.maximum.reduceat(score, starts), groups), -50.0, 0.0))
+    return exponent / np.repeat(np.add.reduceat(exponent, starts), groups)

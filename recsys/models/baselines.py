@@ -16,14 +16,14 @@ MEMORY_POPULARITY = 0.05
 
 
 def popularity(names: Sequence[str], values: Floats) -> Floats:
-    """Entries of the last hours: the share of the host's 6 h rate among the candidates."""
-    return np.asarray(values[names.index("host_entries_6h_share")])
+    """Entries of the last hours: the share of the host's 2 h rate among the candidates."""
+    return np.asarray(values[names.index("host_entries_2h_share")])
 
 
 def memory(names: Sequence[str], values: Floats) -> Floats:
     """The memory formula: ½ long-term count + ½ recency decay + a little popularity.
 
-    Counts and decayed counts (3 d) enter as shares of the viewer's own, popularity as the 6 h share among candidates.
+    Counts and decayed counts (3 d) enter as shares of the viewer's own, popularity as the 2 h share among candidates.
     """
     count = np.nan_to_num(values[names.index("tie_share_of_user")])
     recency = np.nan_to_num(values[names.index("tie_share_3d")])
@@ -47,7 +47,7 @@ class PriorRanker:
         ("tie_not_interested", -2.0, 1.0),
         ("cf_graph_share", 2.0, 100.0),
         ("transition_recent", 1.0, 20.0),
-        ("host_entries_6h_share", 0.7, 20.0),
+        ("host_entries_2h_share", 0.7, 20.0),
     )
 
     def __init__(self, features: Sequence[str]) -> None:

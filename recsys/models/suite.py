@@ -34,6 +34,8 @@ PERSONAL_FEATURES = (
     "transition_last",
     "transition_recent",
     "transition_evidence",
+    "transition_lift",
+    "transition_lift_last",
     "transition_rank",
 )
 """Names of the collaborative features, in the order of the rows of `Models.personal`."""
@@ -101,8 +103,10 @@ class Models:
             recent, ages_s = viewer.recent.tolist(), viewer.ages_s.tolist()
             moves = viewer.transition_scores[hosts].astype(np.float64)
             values[6] = self.transition.scores(recent[:1], ages_s[:1], hosts, at=viewer.at)
-            values[7], values[9] = moves, rank(-moves)
+            values[7], values[11] = moves, rank(-moves)
             values[8] = self.transition.evidence(recent, ages_s, hosts, at=viewer.at)
+            values[9] = self.transition.lift(recent, ages_s, hosts, at=viewer.at)
+            values[10] = self.transition.lift(recent[:1], ages_s[:1], hosts, at=viewer.at)
         return values
 
     def observe_entry(self, ties: TieStore, blocks: Blocks, user: int, host: int, at: int) -> None:

@@ -18,12 +18,15 @@ from recsys.ties.standing import STANDINGS
 
 US_PER_MINUTE = 60_000_000
 
-_WINDOWS = ("10m", "1h", "6h", "1d", "7d")
+_WINDOWS = ("1m", "5m", "30m", "2h", "12h", "2d", "7d")
+_ARRIVAL_WINDOWS = ("5m", "30m", "2h", "2d", "7d")
 _ROOM_WINDOWS = ("2m", "10m", "1h")
 MOMENT_FEATURES = (
     *(f"host_entries_{w}" for w in _WINDOWS),
     *(f"host_entries_{w}_share" for w in _WINDOWS),
+    *(f"host_arrivals_{w}_share" for w in _ARRIVAL_WINDOWS),
     *(f"room_entries_{w}_share" for w in _ROOM_WINDOWS),
+    "host_arrival_surge",
     "room_age_min",
     "room_entries",
     "room_entries_per_min",
@@ -35,6 +38,7 @@ MOMENT_FEATURES = (
     "room_lines_10m",
     "room_stay_mean_min",
     "host_surge",
+    "host_surge_5m",
     "host_visitors",
     "host_returning_share",
     "host_entries_per_visitor",
@@ -74,6 +78,8 @@ def moment_features(world: World, rooms: npt.NDArray[np.int64], hosts: npt.NDArr
     broadcasts = schedule.ints[:, world.blocks.schedule.int_column("n_broadcasts")].astype(np.float64)
     first_seen = schedule.ints[:, world.blocks.schedule.int_column("first_broadcast_at")]
     hour = (at % US_PER_DAY) // (US_PER_DAY // 24)
+    arrival_rows = world.arrivals.rows.take(hosts)
+    arrivals = list(decay_to(world.blocks.arrivals, arrival_rows, at).T)
     rates = [decayed[f"entries_{w}"] for w in _WINDOWS]
     room_rates = [moment[f"entries_{w}"] for w in _ROOM_WINDOWS]
     stays = np.where(room["n_stays"] > 0, room["n_stays"], np.nan)
@@ -81,18 +87,21 @@ def moment_features(world: World, rooms: npt.NDArray[np.int64], hosts: npt.NDArr
         [
             *rates,
             *(_share(rate) for rate in rates),
+            *(_share(rate) for rate in arrivals),
             *(_share(rate) for rate in room_rates),
+            (arrivals[2] + 0.1) / (arrivals[3] + 1.0),
             age_min,
             room["n_entries"],
             room["n_entries"] / (age_min + 10.0),
             idle_s,
             rank(idle_s),
-            rank(-rates[1]),
+            rank(-rates[2]),
             (room_rates[1] + 0.1) / (room_rates[2] + 0.5),
             moment["comments_10m"],
             moment["lines_10m"],
             room["stay_ms"] / 60_000.0 / stays,
-            (rates[1] + 0.1) / (rates[3] + 0.5),
+            (rates[2] + 0.1) / (rates[4] + 0.5),
+            (rates[1] + 0.05) / (rates[3] + 0.2),
             standing["visitors"],
             shrunk(standing["returning"], standing["visitors"], world.priors.returning_share, PRIOR_RETURNING),
             entries / np.maximum(standing["visitors"], 1.0),

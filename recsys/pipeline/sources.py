@@ -94,7 +94,7 @@ def _popular(world: World, epoch: Epoch, size: int, at: int) -> npt.NDArray[np.i
     if not size or not len(epoch):
         return np.empty(0, dtype=np.int64)
     block = world.blocks.host
-    rate = decay_to(block, world.hosts.rows.take(epoch.hosts), at)[:, block.decay_column("entries_1h")]
+    rate = decay_to(block, world.hosts.rows.take(epoch.hosts), at)[:, block.decay_column("entries_30m")]
     return epoch.rooms[_largest(rate, size)]
 
 

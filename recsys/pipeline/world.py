@@ -65,6 +65,7 @@ class World:
     ties: TieStore
     hosts: RowStore
     schedule: RowStore
+    arrivals: RowStore
     users: RowStore
     moments: RowStore
     rooms: RoomTable
@@ -74,10 +75,14 @@ class World:
     priors: Priors = field(default_factory=Priors)
     leaves: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.first_entry_column = self.blocks.visits.int_column("first_entry_at")
+
     def grow_hosts(self, n: int) -> None:
         """Make room for `n` hosts in everything kept per host."""
         self.hosts.grow(n)
         self.schedule.grow(n)
+        self.arrivals.grow(n)
         if n > len(self.standings):
             extra = max(n, len(self.standings) * 3 // 2) - len(self.standings)
             self.standings = np.concatenate([self.standings, np.zeros((extra, len(STANDINGS)), dtype=np.int64)])

@@ -4,6 +4,9 @@ One declaration serves the Polars batch (`recsys.ties.batch`), the merge of the 
 and the update per event (`recsys.ties.update`). A tie is spread over five blocks so that a pair that only ever watched
 costs one narrow row: `visits` (entries and stays), `depth` (comments, likes, gifts), `commerce` (orders, refunds),
 `relation` (follow and feedback), `exposure` (impressions).
+
+`arrivals` counts the first entries of users at a host. Which entry is the first follows from the tie, so the batch feeds
+this block from the ties (`recsys.ties.standing.first_entries`), and online the difference an entry makes to its tie does.
 """
 
 from __future__ import annotations
@@ -117,10 +120,11 @@ _HOST = (
     Column("n_disputes", Kind.SUM, _DISPUTE),
     Column("refunded_minor", Kind.SUM, _REFUND, "value"),
     Column("hours", Kind.HOURS, _ENTRY, size=DAY_HOURS),
-    *_decayed("entries", _ENTRY, "one", 10 * MINUTE, HOUR, 6 * HOUR, 1, 7),
+    *_decayed("entries", _ENTRY, "one", MINUTE, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 12 * HOUR, 2, 7),
     *_decayed("lines", _ORDER, "one", 1, 30),
     *_decayed("comments", _facts(F.COMMENT), "count", HOUR),
 )
+_ARRIVALS = _decayed("arrivals", _ENTRY, "count", 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 2, 7)
 _SCHEDULE = (
     Column("n_broadcasts", Kind.SUM, _facts(F.ROOM_START)),
     Column("first_broadcast_at", Kind.MIN, _facts(F.ROOM_START), "at"),
@@ -164,6 +168,7 @@ class Blocks:
     exposure: Block
     host: Block
     schedule: Block
+    arrivals: Block
     user: Block
     room: Block
 
@@ -193,6 +198,7 @@ def blocks(product_slot_s: int = 360) -> Blocks:
         exposure=tie("exposure", _EXPOSURE),
         host=Block("host", "host", _HOST, slot_ms),
         schedule=Block("schedule", "host", _SCHEDULE, slot_ms),
+        arrivals=Block("arrivals", "host", _ARRIVALS, slot_ms),
         user=Block("user", "user", _USER, slot_ms),
         room=Block("room", "room", _ROOM, slot_ms),
     )

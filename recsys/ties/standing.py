@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
-from recsys.events.facts import NEVER, FactKind
+from recsys.events.facts import FACT_SCHEMA, NEVER, FactKind
 from recsys.ties.algebra import Block, BlockState, Ints, Rows
 
 STANDINGS = ("visitors", "returning", "fans", "blockers", "buyers", "repeat_buyers", "commenters")
@@ -83,3 +84,20 @@ def count_standings(states: Mapping[str, BlockState], n_hosts: int) -> Ints:
             for column, flag in zip(columns_of(name), flags.T, strict=True):
                 counts[:, column] = np.bincount(hosts, weights=flag, minlength=n_hosts)[:n_hosts]
     return counts
+
+
+def first_entries(visits: BlockState) -> pl.DataFrame:
+    """The first entry of every tie as a fact: what the block `arrivals` is fed with."""
+    at = visits.rows.ints[:, visits.block.int_column("first_entry_at")]
+    known = visits.rows.ints[:, visits.block.int_column("n_entries")] > 0
+    facts = {
+        "at": at[known],
+        "user": visits.keys[known] >> 32,
+        "host": visits.keys[known] & 0xFFFFFFFF,
+    }
+    constant = {"kind": int(FactKind.ENTRY), "room": -1, "count": 1, "value": 0, "aux": 0}
+    return (
+        pl.DataFrame(facts)
+        .with_columns(pl.lit(value).alias(name) for name, value in constant.items())
+        .select(pl.col(name).cast(kind) for name, kind in FACT_SCHEMA.items())
+    )

@@ -1,0 +1,152 @@
+"""Pattern search over the settings of one family of models, bounded by a number of fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from recsys.models.collaborative.ease import Ease, EaseConfig
+from recsys.models.collaborative.graph_filter import GraphFilter, GraphFilterConfig
+from recsys.models.collaborative.host_weights import HostWeights
+from recsys.models.collaborative.interactions import Interactions, power
+from recsys.models.collaborative.protocol import CollaborativeModel, FittedCollaborative
+from recsys.models.collaborative.validation import Check, Quality
+from recsys.progress import Progress
+
+Moves: TypeAlias = list[dict[str, float]]
+"""What to change: a setting and by how much, or a setting with `*` before it and by what factor."""
+
+_TARGET_STEPS = (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2)
+_MIN_GAIN = 2e-5
+_SMALLEST_SIZE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One setting that was tried, and how it did on the ties kept back."""
+
+    model: str
+    settings: dict[str, object]
+    quality: Quality
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The best of a search: its settings, fitted on the search's ties, and how good it was."""
+
+    model: CollaborativeModel
+    fitted: FittedCollaborative
+    quality: Quality
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What candidates are fitted on and checked with, and where trials are noted."""
+
+    train: Interactions
+    check: Check
+    seed: int
+    trials: list[Trial]
+    progress: Progress
+
+
+def search(bench: Bench, start: CollaborativeModel, moves: Callable[[float], Moves], max_fits: int, step: str) -> Found:
+    """The best model found from `start`, trying every move at size 1, then at ½, keeping what helps.
+
+    Args:
+        moves: the moves of a given size.
+        max_fits: bound of the number of models fitted, at least 1.
+        step: the name progress is reported under.
+    """
+    best = _tried(bench, start)
+    seen = {_key(start)}
+    fits, size = 1, 1.0
+    while fits < max_fits and size >= _SMALLEST_SIZE:
+        improved = False
+        for move in moves(size):
+            candidate = _moved(best.model, move)
+            if candidate is None or _key(candidate) in seen or fits >= max_fits:
+                continue
+            seen.add(_key(candidate))
+            bench.progress(step, fits / max_fits)
+            found = _tried(bench, candidate)
+            fits += 1
+            if found.quality.objective > best.quality.objective + _MIN_GAIN:
+                best, improved = found, True
+        if not improved:
+            size /= 2
+    bench.progress(step, 1.0)
+    return best
+
+
+def ease_moves(size: float) -> Moves:
+    """Moves of `EaseConfig`."""
+    return [
+        {"*regularization": 2.0**size},
+        {"*regularization": 0.5**size},
+        {"host_exponent": 0.1 * size},
+        {"host_exponent": -0.1 * size},
+        {"user_exponent": 0.15 * size},
+        {"user_exponent": -0.15 * size},
+    ]
+
+
+def graph_filter_moves(size: float) -> Moves:
+    """Moves of `GraphFilterConfig`."""
+    return [{name: sign * 0.2 * size} for name in ("source_exponent", "user_exponent") for sign in (1, -1)]
+
+
+def als_moves(size: float) -> Moves:
+    """Moves of `AlsConfig`."""
+    return [
+        {"*factors": 0.5**size},
+        {"*factors": 2.0**size},
+        {"*confidence": 0.5**size},
+        {"*confidence": 2.0**size},
+        {"*regularization": 0.5**size},
+        {"*regularization": 2.0**size},
+    ]
+
+
+def _tried(bench: Bench, model: CollaborativeModel) -> Found:
+    """Fit and check; for linear models the best target exponent nearby is read off, as it only rescales scores."""
+    fitted = model.fit(bench.train, bench.seed)
+    if isinstance(model, Ease | GraphFilter) and isinstance(fitted, HostWeights):
+        sign = 1 if isinstance(model, Ease) else -1
+        degrees = bench.train.host_degrees()
+        factors = [power(degrees, sign * step) for step in _TARGET_STEPS]
+        qualities = bench.check.qualities(fitted, factors)
+        at = int(np.argmax([quality.objective for quality in qualities]))
+        moved = _moved(model, {"target_exponent": _TARGET_STEPS[at]})
+        if moved is None:  # beyond the bounds of the setting
+            moved, at = model, _TARGET_STEPS.index(0.0)
+        found = Found(moved, fitted.rescaled(factors[at]), qualities[at])
+    else:
+        found = Found(model, fitted, bench.check.quality(fitted))
+    bench.trials.append(Trial(model.name, found.model.config.model_dump(), found.quality))
+    return found
+
+
+def _moved(model: CollaborativeModel, move: dict[str, float]) -> CollaborativeModel | None:
+    """`model` with some settings moved; None if that leaves their bounds."""
+    settings = model.config.model_dump()
+    for name, step in move.items():
+        key = name.removeprefix("*")
+        value = settings[key] * step if name.startswith("*") else settings[key] + step
+        settings[key] = round(value) if isinstance(settings[key], int) else float(f"{value:.4g}")
+    try:
+        return type(model)(type(model.config).model_validate(settings))
+    except ValueError:
+        return None
+
+
+def _key(model: CollaborativeModel) -> str:
+    return model.config.model_dump_json(exclude={"target_exponent"})
+
+
+__all__ = [
+    "Bench", "EaseConfig", "Found", "GraphFilterConfig", "Trial", "als_moves", "ease_moves", "graph_filter_moves", "search",
+]  # fmt: skip

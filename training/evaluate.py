@@ -1,0 +1,294 @@
+"""Offline evaluation on a time cut: train before it, answer after it, judge on every room live at each request.
+
+A request is every (sampled) entry after the cut into a room that was live already; the room entered is the right one;
+all rooms live at that instant are candidates. State moves on with every fact, models stay as trained. The learnt ranker
+is judged beside the memory formula and windowed popularity on the same requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import polars as pl
+
+from recsys.config import EngineConfig
+from recsys.errors import ConfigError, InputRefused
+from recsys.evaluation.bootstrap import paired_difference
+from recsys.evaluation.metrics import metric_names, ranked_by_score, request_metrics
+from recsys.evaluation.reach import mean_fan_reach
+from recsys.evaluation.strata import by_city_tier, by_follow, by_host_size, by_known_host, by_tie_age, metric_table
+from recsys.events import (
+    Events,
+    clean,
+    extend_vocabularies,
+    fact_stream,
+    last_fact_us,
+    open_events,
+    room_table,
+    user_table,
+)
+from recsys.events.facts import FACT_SCHEMA, FactKind
+from recsys.live.artefact import assemble
+from recsys.live.state import LiveState
+from recsys.models.baselines import memory, popularity
+from recsys.models.calibration import calibration_error, log_loss_skill
+from recsys.pipeline.features import FEATURES
+from recsys.pipeline.lookup import lookup
+from recsys.pipeline.request import Request
+from recsys.pipeline.scoring import scored
+from recsys.pipeline.sources import private_hosts
+from recsys.progress import Progress, silent
+from training.build import Trained, train
+from training.learn import next_broadcast
+from training.log import TieLog
+
+JUDGED_SHARE = 0.2
+"""Latest share of the data window that is judged when no cut is given."""
+MOST_REQUESTS = 20_000
+STRATA = ("host_known", "followed", "tie_age", "host_size", "city")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result: `body` as a JSON document, `text` as tables."""
+
+    body: dict[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document."""
+        return self.body
+
+    def text(self) -> str:
+        """Tables for a terminal or a Markdown page."""
+        lines = [
+            f"{self.body['requests']} requests by {self.body['users']} users, {self.body['rooms']:.1f} rooms live each"
+        ]
+        lines += [
+            "",
+            "| method | stratum | value | requests | NDCG@10 | 95 % | Hit@1 | Hit@10 | MRR |",
+            "|" + "---|" * 9,
+        ]
+        for row in self.body["metrics"]:
+            lines.append(
+                f"| {row['method']} | {row['stratum']} | {row['value']} | {row['requests']} | {row['ndcg_at_10']:.4f} | "
+                f"{row['ndcg_at_10_low']:.4f}–{row['ndcg_at_10_high']:.4f} | {row['hit_at_1']:.4f} | {row['hit_at_10']:.4f} | "
+                f"{row['mrr']:.4f} |"
+            )
+        for name, part in (("strength", self.body["strength"]), ("fan reach", self.body["fan_reach"])):
+            lines += ["", f"{name}: " + ", ".join(f"{key} {_short(value)}" for key, value in part.items())]
+        return "\n".join(lines)
+
+
+def evaluate(
+    events: Path,
+    *,
+    out: Path | None,
+    config: EngineConfig,
+    as_of_us: int | None,
+    now_us: int,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Train before the cut, judge after it.
+
+    Args:
+        events: folder of event tables with watches and rooms.
+        out: folder for `evaluation.json` and `evaluation.md`, or None.
+        config: resolved config.
+        as_of_us: the cut, µs; None: the latest fifth of the window is judged.
+        now_us: the clock, read by the caller.
+
+    Raises:
+        InputRefused: no watches or rooms, or no request after the cut.
+        ConfigError: the cut lies outside the data.
+    """
+    cleaned = clean(open_events(events), now=datetime.fromtimestamp(now_us / 1e6, UTC))
+    if "watches" not in cleaned.tables or "rooms" not in cleaned.tables:
+        raise InputRefused(
+            "nothing to judge on", where=events, got=sorted(cleaned.tables), expected="watches and rooms"
+        )
+    cut, end = _cut(cleaned, as_of_us)
+    trained = train(cleaned, config, cut, progress)
+    live = assemble(trained.parts)
+    extend_vocabularies(trained.vocabularies, cleaned)
+    rooms = room_table(cleaned, trained.vocabularies)
+    live.register_rooms(rooms)
+    facts = fact_stream(cleaned, trained.vocabularies, from_us=cut, before_us=end)
+    judged = _Judged(live, config)
+    judged.run(facts, progress)
+    body = judged.report(trained, cleaned, rooms, facts, config.build.seed)
+    body |= {"as_of_us": cut, "stages": [stage.model_dump() for stage in trained.stages]}
+    result = Evaluation(body)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "evaluation.json").write_bytes(orjson.dumps(body, option=orjson.OPT_INDENT_2))
+        (out / "evaluation.md").write_text(result.text() + "\n", encoding="utf-8")
+    return result
+
+
+def _cut(events: Events, as_of_us: int | None) -> tuple[int, int]:
+    last = last_fact_us(events)
+    first = events.tables["rooms"].select(pl.col("started_at").min()).collect().item()
+    if last is None or first is None:
+        raise InputRefused("there are no facts to judge on", got="0 usable rows", expected="at least one broadcast")
+    cut = last - int((last - first) * JUDGED_SHARE) if as_of_us is None else as_of_us
+    if not first < cut <= last:
+        raise ConfigError("the cut lies outside the data", where="--as-of", got=cut, expected=f"{first} … {last} µs")
+    return cut, last + 1
+
+
+class _Judged:
+    """Requests after the cut, and what every method said of them."""
+
+    def __init__(self, live: LiveState, config: EngineConfig) -> None:
+        self.live, self.world, self.k = live, live.world, config.pipeline.k
+        self.rng = np.random.default_rng(config.build.seed)
+        self.scores: dict[str, list[npt.NDArray[np.float64]]] = {"laotie": [], "memory": [], "popularity": []}
+        self.rooms: list[npt.NDArray[np.int64]] = []
+        self.requests: list[dict[str, Any]] = []
+        self.fans: list[tuple[int, int, int, int]] = []
+        self.shown: list[tuple[int, int, int]] = []
+        self.ties = TieLog(self.world, self.rng)
+
+    def run(self, facts: pl.DataFrame, progress: Progress) -> None:
+        is_entry = (facts["kind"] == int(FactKind.ENTRY)).to_numpy()
+        taken = is_entry & (self.rng.random(len(facts)) < MOST_REQUESTS / max(int(is_entry.sum()), 1))
+        waiting: list[Any] = []
+        now = None
+        stream = facts.select(FACT_SCHEMA.keys()).iter_rows()
+        for i, (fact, take) in enumerate(zip(stream, taken.tolist(), strict=True)):
+            if fact[0] != now:
+                for earlier in waiting:
+                    self.live.apply(*earlier)
+                waiting, now = [], fact[0]
+            if take and fact[4] in self.world.index:
+                self._ask(fact[0], fact[2], fact[4])
+            waiting.append(fact)
+            if i % 2048 == 0:
+                progress("judging", i / len(facts))
+        progress("judging", 1.0)
+
+    def _ask(self, at: int, user: int, room: int) -> None:
+        world, request = self.world, len(self.requests)
+        epoch = world.index.publish()
+        viewer = world.models.viewer(world.ties, world.blocks, user, len(world.standings), at)
+        rooms = epoch.rooms
+        said = scored(world, user, viewer, rooms, at)
+        self.rooms.append(rooms)
+        self.scores["laotie"].append(said.score)
+        self.scores["memory"].append(memory(FEATURES, said.values))
+        self.scores["popularity"].append(popularity(FEATURES, said.values))
+        right = int(np.flatnonzero(rooms == room)[0])
+        read = {name: float(said.values[FEATURES.index(name), right]) for name in _READ}
+        read["last_seen_days"] = read.pop("tie_hours_since_entry") / 24.0
+        read["tie_entries"] = float(np.nan_to_num(read["tie_entries"]))
+        followed = read.pop("tie_followed") > 0.5
+        self.requests.append({"request_id": request, "user_id": user, "right": room, "follows": followed, **read})
+        self.ties.log(at, user)
+        private = private_hosts(world, user)
+        fans = epoch.join(private)
+        if len(fans.positions):
+            for position, asked in zip(fans.positions.tolist(), fans.asked.tolist(), strict=True):
+                self.fans.append((request, user, int(private[asked]), int(rooms[position])))
+            answer = lookup(world, Request(user, at, self.k, explain=False))
+            self.shown += [(request, i, int(shown)) for i, shown in enumerate(answer.rooms, start=1)]
+
+    def report(
+        self, trained: Trained, events: Events, rooms: pl.DataFrame, facts: pl.DataFrame, seed: int
+    ) -> dict[str, Any]:
+        if not self.requests:
+            raise InputRefused("no request to judge", got="no entry into a live room after the cut")
+        requests = pl.DataFrame(self.requests).join(
+            user_table(events, trained.vocabularies).select(pl.col("user").alias("user_id"), "city_tier"),
+            on="user_id",
+            how="left",
+        )
+        truth = requests.select("request_id", pl.col("right").alias("room_id"))
+        lengths = [len(part) for part in self.rooms]
+        asked = pl.DataFrame(
+            {"request_id": np.repeat(np.arange(len(lengths)), lengths), "room_id": np.concatenate(self.rooms)}
+        )
+        strata = by_city_tier(
+            by_host_size(
+                by_tie_age(
+                    by_follow(
+                        by_known_host(requests, column="tie_entries"),
+                    ),
+                    column="last_seen_days",
+                ),
+                column="host_visitors",
+                bounds=(20, 500),
+            )
+        )
+        tables, per_method = [], {}
+        for method, parts in self.scores.items():
+            ranked = ranked_by_score(asked.with_columns(score=pl.Series(np.concatenate(parts))), seed=seed)
+            measured = request_metrics(ranked, truth)
+            names = metric_names(measured)
+            per_method[method] = strata.join(measured, on="request_id")
+            table = metric_table(per_method[method], STRATA, names, seed=seed)
+            tables.append(_wide(table).with_columns(method=pl.lit(method)))
+        gain = paired_difference(per_method["laotie"], per_method["memory"], ["ndcg_at_10"], seed=seed)
+        return {
+            "requests": len(requests),
+            "users": requests["user_id"].n_unique(),
+            "rooms": float(np.mean(lengths)),
+            "metrics": pl.concat(tables).to_dicts(),
+            "gain_over_memory": gain.to_dicts()[0],
+            "strength": self._strength(rooms, facts),
+            "fan_reach": self._reach(seed),
+        }
+
+    def _strength(self, rooms: pl.DataFrame, facts: pl.DataFrame) -> dict[str, float]:
+        head = self.world.models.strength.get("returns")
+        if head is None:
+            return {}
+        finished = rooms.filter(pl.col("ended_at") <= int(facts["at"].max()))  # type: ignore[arg-type]
+        entries = facts.filter(pl.col("kind") == int(FactKind.ENTRY)).select(pl.col("user").cast(pl.Int64), "room")
+        answered = next_broadcast(self.ties.frame(), finished, entries).filter(pl.col("tied"))
+        if not len(answered) or answered["came"].n_unique() < 2:
+            return {}
+        p = head.probability(self.ties.rows()[answered["row"]].T.astype(np.float64))
+        came = answered["came"].to_numpy()
+        return {
+            "ties": float(len(answered)),
+            "base_rate": float(came.mean()),
+            "log_loss_skill": log_loss_skill(p, came),
+            "ece": calibration_error(p, came),
+        }
+
+    def _reach(self, seed: int) -> dict[str, float]:
+        if not self.fans:
+            return {}
+        fans = pl.DataFrame(self.fans, schema=["request_id", "user_id", "host_id", "room_id"], orient="row")
+        shown = pl.DataFrame(self.shown, schema=["request_id", "rank", "room_id"], orient="row")
+        reach = mean_fan_reach(fans, shown, self.k, seed=seed).row(0, named=True)
+        return {"reach": reach["mean"], "low": reach["low"], "high": reach["high"], "k": float(self.k)}
+
+
+_READ = ("tie_entries", "tie_followed", "tie_hours_since_entry", "host_visitors")
+
+
+def _wide(table: pl.DataFrame) -> pl.DataFrame:
+    """One row per stratum and value: every metric with its interval as columns."""
+    keys = ["stratum", "value", "share"]
+    wide = table.select(*keys, "requests").unique(maintain_order=True)
+    for metric in table["metric"].unique(maintain_order=True).to_list():
+        part = table.filter(pl.col("metric") == metric).select(
+            "stratum",
+            "value",
+            pl.col("mean").alias(metric),
+            pl.col("low").alias(f"{metric}_low"),
+            pl.col("high").alias(f"{metric}_high"),
+        )
+        wide = wide.join(part, on=["stratum", "value"], how="left", maintain_order="left")
+    return wide
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.0f}"
