@@ -16,7 +16,8 @@ from recsys.errors import InputRefused
 from recsys.ids import Vocabulary
 from recsys.models.collaborative.interactions import Interactions
 from recsys.models.collaborative.protocol import FittedCollaborative
-from recsys.models.collaborative.select import SelectionConfig, Trial, select_model
+from recsys.models.collaborative.search import Trial
+from recsys.models.collaborative.select import SelectionConfig, select_model
 from recsys.models.collaborative.validation import Quality, row_blocks, top_unseen
 from recsys.progress import Progress, silent
 

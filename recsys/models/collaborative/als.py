@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from implicit.cpu import als as _implicit_als
 from pydantic import BaseModel, ConfigDict, Field
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
 
 from recsys.models.collaborative.fold_in import fold_in, gram
 from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions, RowArray
@@ -26,11 +27,11 @@ class AlsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    factors: int = Field(256, ge=1)
-    iterations: int = Field(12, ge=1)
+    factors: int = Field(128, ge=4, le=1024)
+    iterations: int = Field(8, ge=1)
     confidence: float = Field(20.0, ge=1)
     """Weight of a tie of confidence 1, where a pair without a tie weighs 1."""
-    regularization: float = Field(0.002, gt=0)
+    regularization: float = Field(0.01, gt=0)
     frequency_exponent: float = Field(1.0, ge=0, le=2)
     """ν: λ of a row grows with (its confidence + number of columns) ** ν; 0 is the same λ for all."""
     cg_steps: int = Field(3, ge=1)
@@ -55,9 +56,12 @@ class Als:
         users, hosts = (
             (rng.standard_normal((n, config.factors)) * scale).astype(np.float32) for n in interactions.matrix.shape
         )
-        for _ in range(config.iterations):
-            _solve(by_user, users, hosts, config)
-            _solve(by_host, hosts, users, config)
+        with threadpool_limits(
+            1, "blas"
+        ):  # many small systems: the library's own threads would only wait for each other
+            for _ in range(config.iterations):
+                _solve(by_user, users, hosts, config)
+                _solve(by_host, hosts, users, config)
         return AlsFactors(config, users, hosts, gram(hosts))
 
 
@@ -76,9 +80,10 @@ class AlsFactors:
         weighted = _confidences(histories, self.config.confidence)
         penalties = _regularization(weighted, self.config)
         result = np.empty((weighted.shape[0], self.config.factors), np.float32)
-        for row, (start, stop) in enumerate(zip(weighted.indptr[:-1], weighted.indptr[1:], strict=True)):
-            seen, confidences = weighted.indices[start:stop], weighted.data[start:stop]
-            result[row] = fold_in(self.host_factors, self.host_gram, seen, confidences, float(penalties[row]))
+        with threadpool_limits(1, "blas"):
+            for row, (start, stop) in enumerate(zip(weighted.indptr[:-1], weighted.indptr[1:], strict=True)):
+                seen, confidences = weighted.indices[start:stop], weighted.data[start:stop]
+                result[row] = fold_in(self.host_factors, self.host_gram, seen, confidences, float(penalties[row]))
         return result
 
     def scores(self, histories: Csr) -> FloatArray:

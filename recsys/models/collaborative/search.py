@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+from pydantic import BaseModel
 
-from recsys.models.collaborative.ease import Ease, EaseConfig
-from recsys.models.collaborative.graph_filter import GraphFilter, GraphFilterConfig
+from recsys.models.collaborative.ease import Ease
+from recsys.models.collaborative.graph_filter import GraphFilter
 from recsys.models.collaborative.host_weights import HostWeights
 from recsys.models.collaborative.interactions import Interactions, power
 from recsys.models.collaborative.protocol import CollaborativeModel, FittedCollaborative
@@ -22,6 +23,13 @@ Moves: TypeAlias = list[dict[str, float]]
 _TARGET_STEPS = (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2)
 _MIN_GAIN = 2e-5
 _SMALLEST_SIZE = 0.5
+
+
+class Tunable(CollaborativeModel, Protocol):
+    """A model that is a dataclass around a typed config."""
+
+    @property
+    def config(self) -> BaseModel: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,7 @@ class Trial:
 class Found:
     """The best of a search: its settings, fitted on the search's ties, and how good it was."""
 
-    model: CollaborativeModel
+    model: Tunable
     fitted: FittedCollaborative
     quality: Quality
 
@@ -53,7 +61,7 @@ class Bench:
     progress: Progress
 
 
-def search(bench: Bench, start: CollaborativeModel, moves: Callable[[float], Moves], max_fits: int, step: str) -> Found:
+def search(bench: Bench, start: Tunable, moves: Callable[[float], Moves], max_fits: int, step: str) -> Found:
     """The best model found from `start`, trying every move at size 1, then at ½, keeping what helps.
 
     Args:
@@ -111,7 +119,7 @@ def als_moves(size: float) -> Moves:
     ]
 
 
-def _tried(bench: Bench, model: CollaborativeModel) -> Found:
+def _tried(bench: Bench, model: Tunable) -> Found:
     """Fit and check; for linear models the best target exponent nearby is read off, as it only rescales scores."""
     fitted = model.fit(bench.train, bench.seed)
     if isinstance(model, Ease | GraphFilter) and isinstance(fitted, HostWeights):
@@ -130,7 +138,7 @@ def _tried(bench: Bench, model: CollaborativeModel) -> Found:
     return found
 
 
-def _moved(model: CollaborativeModel, move: dict[str, float]) -> CollaborativeModel | None:
+def _moved(model: Tunable, move: dict[str, float]) -> Tunable | None:
     """`model` with some settings moved; None if that leaves their bounds."""
     settings = model.config.model_dump()
     for name, step in move.items():
@@ -138,15 +146,13 @@ def _moved(model: CollaborativeModel, move: dict[str, float]) -> CollaborativeMo
         value = settings[key] * step if name.startswith("*") else settings[key] + step
         settings[key] = round(value) if isinstance(settings[key], int) else float(f"{value:.4g}")
     try:
-        return type(model)(type(model.config).model_validate(settings))
+        config = type(model.config).model_validate(settings)
     except ValueError:
         return None
+    instance: Any = model
+    moved: Tunable = replace(instance, config=config)
+    return moved
 
 
-def _key(model: CollaborativeModel) -> str:
+def _key(model: Tunable) -> str:
     return model.config.model_dump_json(exclude={"target_exponent"})
-
-
-__all__ = [
-    "Bench", "EaseConfig", "Found", "GraphFilterConfig", "Trial", "als_moves", "ease_moves", "graph_filter_moves", "search",
-]  # fmt: skip

@@ -15,7 +15,7 @@ from recsys.models.collaborative.interactions import Csr, FloatArray, Interactio
 from recsys.models.collaborative.select import SelectionConfig, select_model
 from recsys.models.collaborative.validation import Check, internal_check, list_gains, top_unseen
 
-QUICK = SelectionConfig(k=3, graph_filter_trials=4, ease_trials=4, use_als=False)
+QUICK = SelectionConfig(k=3, graph_filter_fits=4, ease_fits=4, als_fits=0)
 
 
 @dataclass
@@ -114,6 +114,22 @@ def test_selection_leaves_out_what_does_not_fit(blocks) -> None:
     small = QUICK.model_copy(update={"dense_gib": 1e-9})
     trials = select_model(interactions, small, seed=7).trials
     assert {trial.model for trial in trials} == {"graph_filter"}
+
+
+def test_a_wide_catalogue_is_tuned_on_its_head(blocks) -> None:
+    interactions, _ = blocks
+    narrow = QUICK.model_copy(update={"ease_tera_ops": 4 * 20.5**3 / 1e12})
+    selection = select_model(interactions, narrow, seed=7)
+    ease = [trial.settings for trial in selection.trials if trial.model == "ease"]
+    assert len(ease) == 5
+    assert ease[-1]["regularization"] in [settings["regularization"] for settings in ease[:-1]]
+
+
+def test_als_takes_part(blocks) -> None:
+    interactions, _ = blocks
+    trials = select_model(interactions, QUICK.model_copy(update={"als_fits": 2}), seed=7).trials
+    assert [trial.model for trial in trials[-3:]] == ["als", "als", "blend"]
+    assert trials[-3].settings["factors"] != trials[-2].settings["factors"]
 
 
 def test_nothing_to_keep_back() -> None:
