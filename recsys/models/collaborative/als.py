@@ -27,11 +27,11 @@ class AlsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    factors: int = Field(128, ge=4, le=1024)
+    factors: int = Field(128, ge=4)
     iterations: int = Field(8, ge=1)
     confidence: float = Field(20.0, ge=1)
     """Weight of a tie of confidence 1, where a pair without a tie weighs 1."""
-    regularization: float = Field(0.01, gt=0)
+    regularization: float = Field(0.02, gt=0)
     frequency_exponent: float = Field(1.0, ge=0, le=2)
     """ν: λ of a row grows with (its confidence + number of columns) ** ν; 0 is the same λ for all."""
     cg_steps: int = Field(3, ge=1)

@@ -91,7 +91,7 @@ def _dual(graph: Csr, regularization: float) -> Iterator[tuple[int, FloatArray]]
     scale = np.asarray(1 / diagonal, np.float32)
     for start in range(0, graph.shape[1], _BLOCK_ROWS):
         through_users = by_host[start : start + _BLOCK_ROWS] @ inverse
-        block: FloatArray = np.ascontiguousarray((by_host @ through_users.T).T) * scale
+        block: FloatArray = np.ascontiguousarray((by_host @ np.ascontiguousarray(through_users.T)).T) * scale
         own = np.arange(len(block))
         block[own, start + own] = 0
         yield start, block
@@ -116,4 +116,4 @@ def _regularised_inverse(rows: Csr, regularization: float) -> FloatArray:
         gram[start:stop, stop:] = gram[stop:, start:stop].T
         corner = np.tril(gram[start:stop, start:stop])
         gram[start:stop, start:stop] = corner + np.tril(corner, -1).T
-    return gram
+    return gram.T  # the same matrix, now with contiguous rows

@@ -61,13 +61,21 @@ class Bench:
     progress: Progress
 
 
-def search(bench: Bench, start: Tunable, moves: Callable[[float], Moves], max_fits: int, step: str) -> Found:
+def search(
+    bench: Bench,
+    start: Tunable,
+    moves: Callable[[float], Moves],
+    max_fits: int,
+    step: str,
+    allowed: Callable[[Tunable], bool] = lambda _: True,
+) -> Found:
     """The best model found from `start`, trying every move at size 1, then at ½, keeping what helps.
 
     Args:
         moves: the moves of a given size.
         max_fits: bound of the number of models fitted, at least 1.
         step: the name progress is reported under.
+        allowed: what may be fitted; `start` always is.
     """
     best = _tried(bench, start)
     seen = {_key(start)}
@@ -76,7 +84,7 @@ def search(bench: Bench, start: Tunable, moves: Callable[[float], Moves], max_fi
         improved = False
         for move in moves(size):
             candidate = _moved(best.model, move)
-            if candidate is None or _key(candidate) in seen or fits >= max_fits:
+            if candidate is None or _key(candidate) in seen or fits >= max_fits or not allowed(candidate):
                 continue
             seen.add(_key(candidate))
             bench.progress(step, fits / max_fits)
@@ -110,12 +118,12 @@ def graph_filter_moves(size: float) -> Moves:
 def als_moves(size: float) -> Moves:
     """Moves of `AlsConfig`."""
     return [
-        {"*factors": 0.5**size},
         {"*factors": 2.0**size},
-        {"*confidence": 0.5**size},
+        {"*regularization": 2.0**size},
         {"*confidence": 2.0**size},
         {"*regularization": 0.5**size},
-        {"*regularization": 2.0**size},
+        {"*confidence": 0.5**size},
+        {"*factors": 0.5**size},
     ]
 
 

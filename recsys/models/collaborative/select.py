@@ -38,8 +38,8 @@ class SelectionConfig(BaseModel):
     k: int = Field(20, ge=1)
     """Places that count."""
     held_out_share: float = Field(0.2, gt=0, lt=1)
-    check_users: int = Field(4000, ge=1)
-    """At most so many users are asked."""
+    check_cells: int = Field(160_000_000, ge=1)
+    """At most so many users × hosts are scored in one check; beyond it, random users are asked."""
     tuning_pairs: int = Field(2_000_000, ge=1)
     """With more ties than this, settings are searched on a random part of the users."""
     graph_filter_fits: int = Field(10, ge=1)
@@ -48,8 +48,9 @@ class SelectionConfig(BaseModel):
     """EASE is tuned on the most followed hosts only, so many that the cubes of its fits add up to this, in 10¹²."""
     dense_gib: float = Field(4.0, gt=0)
     """EASE is left out if the one matrix it inverts would be larger; fitting needs about as much again in parts."""
-    als_fits: int = Field(8, ge=0)
+    als_fits: int = Field(10, ge=0)
     """0 leaves ALS, and with it `implicit`, out."""
+    als_max_factors: int = Field(256, ge=1)
     threads: int = Field(1, ge=1)
     """For ALS; linear algebra uses what its library was given."""
 
@@ -72,7 +73,11 @@ def select_model(
     """
     sample = _sampled(interactions, config.tuning_pairs, seed)
     train, check = internal_check(
-        sample, share=config.held_out_share, max_users=config.check_users, k=config.k, seed=seed
+        sample,
+        share=config.held_out_share,
+        max_users=max(1, config.check_cells // sample.n_hosts),
+        k=config.k,
+        seed=seed,
     )
     if not check.histories.shape[0]:
         return Selection(GraphFilter(), None, ())
@@ -102,7 +107,11 @@ def _als(bench: Bench, config: SelectionConfig) -> Found:
     from recsys.models.collaborative.als import Als, AlsConfig  # pulls in implicit, which not everybody has or needs
 
     start = Als(AlsConfig(threads=config.threads))
-    return search(bench, start, als_moves, config.als_fits, "choosing ALS")
+
+    def allowed(model: Tunable) -> bool:
+        return isinstance(model, Als) and model.config.factors <= config.als_max_factors
+
+    return search(bench, start, als_moves, config.als_fits, "choosing ALS", allowed)
 
 
 def _blended(found: Sequence[Found], check: Check, trials: list[Trial]) -> tuple[CollaborativeModel, Quality]:
