@@ -6,7 +6,7 @@ import polars as pl
 
 from recsys.bundle import StageResult
 from recsys.config import EngineConfig
-from recsys.events import Events, Vocabularies, tie_facts
+from recsys.events import Events, Vocabularies, tie_facts, user_parts
 from recsys.events.facts import FactKind
 from recsys.models.affinity import confidence_matrix
 from recsys.models.collaborative.als import Als, AlsConfig
@@ -53,7 +53,7 @@ def fit_transitions(
     """Transitions between hosts from all entries before `as_of_us`."""
     if "watches" not in events.tables:
         return None, StageResult(name="transition", status="skipped", why="no table watches")
-    n_buckets = config.ties.user_buckets if len(vocabularies.users) > 20_000 else 1
+    n_buckets = user_parts(events, config.ties.user_buckets if len(vocabularies.users) > 20_000 else 1)
     frames: list[pl.DataFrame] = []
     for bucket in range(n_buckets):
         facts = tie_facts(events, vocabularies, before_us=as_of_us, bucket=(bucket, n_buckets))

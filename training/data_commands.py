@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli import JsonOption, show
+from recsys.cli import EventsArgument, JsonOption, progress_of, show
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command("import")(import_data)
+    app.command("ingest")(ingest)
+    app.command("compact")(compact)
 
 
 def import_data(
@@ -25,3 +27,31 @@ def import_data(
     from recsys.events.adapters import import_events
 
     show(import_events(form, src, out), as_json=as_json)
+
+
+def ingest(
+    ctx: typer.Context,
+    events: EventsArgument,
+    lake: Annotated[Path, typer.Option("--lake", file_okay=False, help="Folder of the lake; made if it is not there.")],
+    buckets: Annotated[
+        int | None, typer.Option("--buckets", min=1, help="Buckets of users of a new lake, a power of two.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Event tables into the bucketed lake; may be repeated and interrupted, no row comes twice."""
+    from recsys.events.lake.ingest import ingest as run
+
+    with progress_of(ctx) as progress:
+        report = run(events, lake, buckets=buckets, progress=progress)
+    show(report, as_json=as_json)
+
+
+def compact(
+    lake: Annotated[Path, typer.Argument(metavar="LAKE", exists=True, file_okay=False)],
+    most_files: Annotated[int, typer.Option("--most-files", min=1, help="Files a partition may keep.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Write partitions of a lake that have many files as one file each."""
+    from recsys.events.lake.compaction import compact as run
+
+    show(run(lake, most_files=most_files), as_json=as_json)

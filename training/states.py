@@ -9,14 +9,14 @@ import numpy.typing as npt
 import polars as pl
 
 from recsys.config import EngineConfig
-from recsys.events import Events, Vocabularies, room_table, tie_facts
+from recsys.events import Events, Vocabularies, room_table, tie_facts, user_parts
 from recsys.events.facts import FACT_SCHEMA, FactKind
 from recsys.pipeline.world import Priors
 from recsys.progress import Progress, silent
 from recsys.ties.algebra import BlockState, merge_all
 from recsys.ties.batch import state_of
 from recsys.ties.blocks import blocks
-from recsys.ties.standing import STANDINGS, count_standings
+from recsys.ties.standing import STANDINGS, count_standings, first_entries
 
 
 @dataclass
@@ -45,16 +45,17 @@ def snapshot(
     rooms = live_rooms(room_table(events, vocabularies), as_of_us) if "rooms" in events.tables else no_rooms()
     live = rooms["room"].implode()
     parts: dict[str, list[BlockState]] = {block.name: [] for block in declared.all}
-    n_buckets = config.ties.user_buckets if len(vocabularies.users) > 20_000 else 1
+    n_buckets = user_parts(events, config.ties.user_buckets if len(vocabularies.users) > 20_000 else 1)
     for bucket in range(n_buckets):
         facts = tie_facts(events, vocabularies, before_us=as_of_us, bucket=(bucket, n_buckets))
         for block in declared.all:
-            if block.name != "schedule":
+            if block.name not in ("schedule", "arrivals"):
                 fed = facts.filter(pl.col("room").is_in(live)) if block.level == "room" else facts
                 parts[block.name].append(state_of(block, fed))
         progress("ties", (bucket + 1) / n_buckets)
     parts["schedule"].append(state_of(declared.schedule, room_starts(events, vocabularies, as_of_us)))
     states = {name: merge_all(getattr(declared, name), found) for name, found in parts.items()}
+    states["arrivals"] = state_of(declared.arrivals, first_entries(states["visits"]))
     standings = count_standings(states, len(vocabularies.hosts))
     leaves = announced_leaves(events, vocabularies, as_of_us)
     return Snapshot(as_of_us, states, standings, rooms, leaves, priors_of(standings, states))

@@ -1,6 +1,6 @@
 """Events: tables → quarantine → facts. See `facts` for the currency, `schemas` for the input."""
 
-from recsys.events.fact_stream import fact_stream, last_fact_us, suggested_buckets, tie_facts
+from recsys.events.fact_stream import fact_stream, last_fact_us, suggested_buckets, tie_facts, user_parts
 from recsys.events.facts import FACT_SCHEMA, FactKind
 from recsys.events.known import Known, known_before
 from recsys.events.quality import validate
@@ -39,6 +39,7 @@ __all__ = [
     "room_table",
     "suggested_buckets",
     "tie_facts",
+    "user_parts",
     "user_table",
     "validate",
 ]

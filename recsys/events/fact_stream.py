@@ -13,6 +13,7 @@ import polars as pl
 
 from recsys.errors import LaotieError
 from recsys.events.facts import FACT_SCHEMA, FactKind
+from recsys.events.lake.partition import bucket_of
 from recsys.events.quarantine import TIME_OF, Events
 from recsys.events.reading import reading
 from recsys.events.schemas import columns_of
@@ -115,7 +116,8 @@ def tie_facts(
     """Facts with a user and at < before_us, unsorted.
 
     Args:
-        bucket: (b, B): only users with row % B == b; None: all users.
+        bucket: (b, B): only a B-th of the users; None: all. Of a lake these are the users of its own buckets, and
+            only their files are read (B is at most the lake's); else users with row % B == b.
 
     Raises:
         LaotieError, InputRefused: as `fact_stream`.
@@ -138,6 +140,11 @@ def last_fact_us(events: Events) -> int | None:
     return max(latest, default=None)
 
 
+def user_parts(events: Events, wanted: int) -> int:
+    """How many parts of users `tie_facts` may be asked for: `wanted`, or as many as the lake keeps apart if fewer."""
+    return wanted if events.buckets is None else min(wanted, events.buckets)
+
+
 def suggested_buckets(events: Events, *, rows_per_bucket: int = 4_000_000) -> int:
     """A power of two that keeps the rows of one bucket of users near `rows_per_bucket`.
 
@@ -156,18 +163,28 @@ def _facts(
 ) -> pl.DataFrame:
     """Facts of one table."""
     times = columns_of(table, "time")
+    by_row = table in _USER_TABLES and events.buckets is None and bucket is not None
 
     def narrow(rows: pl.LazyFrame) -> pl.LazyFrame:
         # an early cut: rows of one key share their entry, and a key whose facts all lie outside is not needed
         if window[1] is not None and table != "rooms":
             rows = rows.filter(pl.col(times[0]) < window[1])
-        return _with_users(vocabularies, rows, bucket) if table in _USER_TABLES else rows
+        return _of_bucket(vocabularies, rows, bucket) if by_row and bucket is not None else rows
 
-    rows = narrow(events.refunds.lazy()) if table == "refunds" else events.narrowed(table, narrow)
+    if table != "refunds":
+        rows = events.narrowed(table, narrow, bucket)
+    else:
+        refunds = events.refunds.lazy()
+        if bucket is not None and events.buckets is not None:
+            refunds = refunds.filter(bucket_of("user_id", events.refunds.schema["user_id"], bucket[1]) == bucket[0])
+        rows = narrow(refunds)
     rows = rows.filter(pl.any_horizontal([_inside(pl.col(time), window) for time in times]))
     rows = _with_rows(vocabularies, table, rows)
     with reading(f"table {table}"):
         read = rows.collect(engine="streaming")
+    if table in _USER_TABLES and not by_row:
+        found = pl.Series("user", vocabularies.users.rows(read["user_id"]))
+        read = read.with_columns(user=found.replace(-1, None))
     for name in ("user", "host", "order"):
         if name in read.columns and read[name].null_count():
             raise LaotieError(f"an id of a {name} has no row", where=f"table {table}",
@@ -182,11 +199,9 @@ def _inside(at: pl.Expr, window: Window) -> pl.Expr:
     return inside if window[1] is None else inside & (at < window[1])
 
 
-def _with_users(vocabularies: Vocabularies, rows: pl.LazyFrame, bucket: tuple[int, int] | None) -> pl.LazyFrame:
-    """`rows` of the bucket's users, with the column `user` (null: no row)."""
+def _of_bucket(vocabularies: Vocabularies, rows: pl.LazyFrame, bucket: tuple[int, int]) -> pl.LazyFrame:
+    """`rows` of the users with row % B == b, with the column `user`."""
     users = vocabularies.users.table("user_id", "user", rows.collect_schema()["user_id"])
-    if bucket is None:
-        return rows.join(users.lazy(), on="user_id", how="left")
     mine = users.filter(pl.col("user") % bucket[1] == bucket[0])
     return rows.join(mine.lazy(), on="user_id", how="inner")
 

@@ -19,12 +19,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import polars as pl
 
 from recsys.errors import ConfigError
 from recsys.events.keys import has_shared_keys, one_per_key
 from recsys.events.known import LINE_COLUMNS, Known, check_kinds
+from recsys.events.lake.partition import bucket_of, has_buckets
 from recsys.events.reading import EventTables, reading, wanted_type
 from recsys.events.refunds import effective_refunds
 from recsys.events.report import QualityReport, TableQuality
@@ -65,14 +67,34 @@ class Events:
     _typed: dict[str, pl.LazyFrame] = field(repr=False)  # rows that keep their own rules
     _judge: dict[str, Narrow] = field(repr=False)  # sets aside what disagrees with the clock or the room
     _shared: frozenset[str] = field(repr=False)  # tables in which several rows share a key
+    _source: EventTables = field(repr=False)
+    _in_memory: frozenset[str] = field(repr=False)  # tables of `_typed` that were collected
 
-    def narrowed(self, table: str, narrow: Narrow) -> pl.LazyFrame:
+    @property
+    def buckets(self) -> int | None:
+        """How many buckets of users the rows are kept in; None: they come from no lake."""
+        return None if self._source.lake is None else self._source.lake.buckets
+
+    def narrowed(self, table: str, narrow: Narrow, bucket: tuple[int, int] | None = None) -> pl.LazyFrame:
         """Good rows of one table after `narrow`. Cheaper than filtering `tables`: few rows meet rooms and keys.
 
         So of the rows of one key `narrow` may drop all (by user), or the later ones, which lose anyway.
+
+        Args:
+            bucket: (b, B): of a lake, only the users of bucket b of B; B is at most `buckets`.
         """
-        rows = self._judge[table](narrow(self._typed[table]))
+        typed = self._typed[table]
+        if bucket is not None and self.buckets is not None and has_buckets(table):
+            typed = self.of_bucket(table, bucket)
+        rows = self._judge[table](narrow(typed))
         return one_per_key(table, rows).drop("good_rows") if table in self._shared else rows
+
+    def of_bucket(self, table: str, bucket: tuple[int, int]) -> pl.LazyFrame:
+        """Rows of a lake's bucket of users that keep their own rules."""
+        if table not in self._in_memory:
+            return _typed_rows(table, self._source.of_bucket(table, bucket))[0]
+        users = self._typed[table].collect_schema()["user_id"]
+        return self._typed[table].filter(bucket_of("user_id", users, bucket[1]) == bucket[0])
 
 
 def clean(tables: EventTables, *, now: datetime | None = None, known: Known | None = None) -> Events:
@@ -97,6 +119,7 @@ def clean(tables: EventTables, *, now: datetime | None = None, known: Known | No
     typed: dict[str, pl.LazyFrame] = {}
     judges: dict[str, Narrow] = {}
     shared: set[str] = set()
+    in_memory: set[str] = set()
     rooms: pl.DataFrame | None = None
     judging = known.rooms if known is not None and known.rooms.height else None
     for table in TABLES:  # rooms come first: the others are judged by them
@@ -120,6 +143,7 @@ def clean(tables: EventTables, *, now: datetime | None = None, known: Known | No
                 kept = one_per_key(table, kept).drop("good_rows").collect().lazy()
                 typed[table], judges[table] = kept, _agreed
                 shared.discard(table)
+                in_memory.add(table)
             if table == "rooms":
                 rooms = kept.collect()
                 judging = rooms if judging is None else _with_known(rooms, judging)
@@ -131,19 +155,25 @@ def clean(tables: EventTables, *, now: datetime | None = None, known: Known | No
         refunds = _refunds(good, qualities, kinds, known)
     report = QualityReport(qualities, dict(tables.unused_columns), list(tables.unknown_files))
     rooms = pl.DataFrame(schema=_empty_rooms(kinds)) if rooms is None else rooms
-    return Events(report, good, rooms, refunds, kinds, typed, judges, frozenset(shared))
+    held = frozenset(in_memory)
+    return Events(report, good, rooms, refunds, kinds, typed, judges, frozenset(shared), tables, held)
 
 
 def _by_row_rules(table: str, scan: pl.LazyFrame) -> tuple[pl.LazyFrame, int, dict[str, int]]:
     """Rows that keep the rules of their schema (times as µs), how many there were, and broken rows by first reason."""
-    kept, failed = TABLES[table].filter(scan)
+    kept, failed = _typed_rows(table, scan)
     counts: dict[str, int] = {}
     for rules, n in failed.cooccurrence_counts().items():
         first = min((reason(table, rule) for rule in rules), key=REASON_ORDER.index)
         counts[first] = counts.get(first, 0) + n
     total = int(scan.select(pl.len()).collect(engine="streaming").item())
-    times = columns_of(table, "time", "plan")
-    return kept.lazy().with_columns(pl.col(times).to_physical()), total, counts
+    return kept, total, counts
+
+
+def _typed_rows(table: str, scan: pl.LazyFrame) -> tuple[pl.LazyFrame, Any]:
+    """Rows that keep the rules of their schema, times as µs, and those that do not."""
+    kept, failed = TABLES[table].filter(scan)
+    return kept.lazy().with_columns(pl.col(columns_of(table, "time", "plan")).to_physical()), failed
 
 
 def _by_clock_and_room(

@@ -11,7 +11,7 @@ that are null throughout. Refused: floats as ids or money (they have lost digits
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,8 @@ from pathlib import Path
 import polars as pl
 
 from recsys.errors import InputRefused
+from recsys.events.lake.manifest import LakeManifest, is_lake
+from recsys.events.lake.view import Bucket, LakeView
 from recsys.events.schemas import TABLES, is_id, required, role
 from recsys.ids import IdKind, id_kind
 
@@ -39,6 +41,7 @@ class EventTables:
         id_kinds: role (`user`, `host`, `room`, `order`) → kind of its ids; a role without any typed column is missing.
         unused_columns: table name → columns that no schema knows; they are not read.
         unknown_files: files and folders that belong to no table, relative to `folder`.
+        lake: what is seen of a lake, if the tables are read from one.
     """
 
     folder: Path
@@ -46,6 +49,13 @@ class EventTables:
     id_kinds: dict[str, IdKind] = field(default_factory=dict)
     unused_columns: dict[str, list[str]] = field(default_factory=dict)
     unknown_files: list[str] = field(default_factory=list)
+    lake: LakeView | None = None
+
+    def of_bucket(self, table: str, bucket: Bucket) -> pl.LazyFrame:
+        """The scan of one table, of some users only where the lake keeps them apart."""
+        if self.lake is None:
+            return self.scans[table]
+        return self.lake.scan(table, _schema_of(table, self.id_kinds), bucket)
 
 
 @contextmanager
@@ -67,7 +77,7 @@ def reading(where: object) -> Iterator[None]:
 def open_events(folder: Path, *, any_table: bool = False) -> EventTables:
     """Find and type the event tables of `folder`: `<table>.parquet`, or `<table>/**/*.parquet` (hive partitions too).
 
-    Names that start with `_` or `.` are passed over.
+    A lake (`recsys.events.lake`) is read by its own list of files. Names that start with `_` or `.` are passed over.
 
     Args:
         any_table: also accept a folder without watches, follows and purchases (more events for a bundle that exists).
@@ -80,13 +90,13 @@ def open_events(folder: Path, *, any_table: bool = False) -> EventTables:
         raise InputRefused(
             "no such folder of event tables", where=folder, hint="give a folder that holds <table>.parquet"
         )
-    files, unknown = _files_of_tables(folder)
     wanted = tuple(TABLES) if any_table else CORE_TABLES
-    if not any(table in files for table in wanted):
-        raise InputRefused(
-            "no usable event table", where=folder, got=sorted(files) or sorted(unknown) or "an empty folder",
-            expected=f"at least one of {', '.join(wanted)}", hint="name files <table>.parquet or <table>/…/*.parquet",
-        )  # fmt: skip
+    if is_lake(folder):
+        view = LakeView(folder, LakeManifest.read(folder))
+        _check_wanted(folder, view.tables(), wanted)
+        return from_lake(view)
+    files, unknown = files_of_tables(folder)
+    _check_wanted(folder, files or unknown, wanted)
     schemas = {table: {path: _schema(path) for path in paths} for table, paths in files.items()}
     kinds = _id_kinds(schemas)
     scans = {table: _scan(table, of_files, kinds) for table, of_files in schemas.items()}
@@ -111,7 +121,26 @@ def from_frames(frames: Mapping[str, pl.DataFrame]) -> EventTables:
     return EventTables(Path(), scans, kinds)
 
 
-def _files_of_tables(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
+def from_lake(view: LakeView) -> EventTables:
+    """The same from what is seen of a lake."""
+    kinds = dict(view.manifest.id_kinds)
+    scans = {table: view.scan(table, _schema_of(table, kinds)) for table in TABLES if table in view.tables()}
+    return EventTables(view.folder, scans, kinds, lake=view)
+
+
+def _schema_of(table: str, kinds: dict[str, IdKind]) -> dict[str, pl.DataType]:
+    return {name: wanted_type(table, name, kinds) for name in TABLES[table].columns()}
+
+
+def _check_wanted(folder: Path, found: Iterable[str], wanted: tuple[str, ...]) -> None:
+    if not any(table in found for table in wanted):
+        raise InputRefused(
+            "no usable event table", where=folder, got=sorted(found) or "an empty folder",
+            expected=f"at least one of {', '.join(wanted)}", hint="name files <table>.parquet or <table>/…/*.parquet",
+        )  # fmt: skip
+
+
+def files_of_tables(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
     """Sorted files of each table, and what belongs to none."""
     files: dict[str, list[Path]] = {}
     unknown: list[str] = []

@@ -1,0 +1,236 @@
+"""Event tables into the lake: hive partitions `<table>/date=YYYY-MM-DD/bucket=B/<n>.parquet`.
+
+- **No row twice.** A row is told by all its columns; equal rows of one export are told apart by their number. The lake
+  holds the larger of what it held and what the export holds of each, so an export may be ingested again, or overlap
+  another, and nothing doubles. A table that was ingested whole before, byte by byte, is not even read.
+- **Late rows** go into the partition of their own day.
+- Every row is kept as it came (typed, judged by nobody): rules look at other rows, and those may come later.
+
+Memory: rows of one group of days at a time (`GROUP_ROWS`), and what the lake holds already of those very partitions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recsys.bundle.durable import exclusive, sha256_of
+from recsys.errors import ConfigError, InputRefused
+from recsys.events.known import check_kinds
+from recsys.events.lake.manifest import ALL_DATES, SEQ, LakeFile, LakeManifest, is_lake
+from recsys.events.lake.partition import TIME_OF_TABLE, bucket_of, date_of, has_buckets
+from recsys.events.lake.view import LakeView
+from recsys.events.reading import EventTables, files_of_tables, open_events, reading, wanted_type
+from recsys.events.schemas import TABLES, columns_of
+from recsys.progress import Progress, silent
+
+GROUP_ROWS = 4_000_000
+"""Rows written at once, if days and buckets allow."""
+BUCKET_ROWS_A_DAY = 20_000
+"""A new lake gets as many buckets as keep about so many rows of a day in one file."""
+MOST_BUCKETS = 64
+
+
+@dataclass
+class IngestReport:
+    """What an ingestion did: per table, rows `read`, `new` and `known` (in the lake already); `skipped` tables were
+    ingested before, byte by byte. `offset`: the lake's number of ingestions now."""
+
+    lake: str
+    offset: int
+    buckets: int
+    tables: dict[str, dict[str, int]] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    files: int = 0
+
+    def document(self) -> dict[str, Any]:
+        """The report as plain data."""
+        return asdict(self)
+
+
+def ingest(source: Path, lake: Path, *, buckets: int | None = None, progress: Progress = silent) -> IngestReport:
+    """Bring the event tables of a folder into a lake, which is made if it is not there.
+
+    Args:
+        source: folder of event tables.
+        lake: folder of the lake.
+        buckets: of users, a power of two, for a new lake; None: by the size of this export.
+
+    Raises:
+        InputRefused: a table cannot be read, ids are of another kind than in the lake, or `lake` holds other things.
+        ConfigError: `buckets` is no power of two, or another number than the lake has.
+    """
+    if buckets is not None and (buckets < 1 or buckets & (buckets - 1)):
+        raise ConfigError("not a power of two", where="--buckets", got=buckets)
+    if is_lake(source):
+        raise InputRefused("a lake is not ingested into a lake", where=source, expected="a folder of event tables")
+    tables = open_events(source, any_table=True)
+    lake.mkdir(parents=True, exist_ok=True)
+    if not is_lake(lake) and any(not entry.name.startswith((".", "_")) for entry in lake.iterdir()):
+        raise InputRefused("the folder is no lake and not empty", where=lake, expected="a lake, or a new folder")
+    with exclusive(lake):
+        old = LakeManifest.read(lake) if is_lake(lake) else LakeManifest.new(buckets or _fitting_buckets(tables))
+        if buckets not in (None, old.buckets):
+            raise ConfigError("the lake has another number of buckets", where="--buckets", got=buckets,
+                              expected=old.buckets)  # fmt: skip
+        check_kinds(dict(old.id_kinds), tables.id_kinds)
+        sweep(lake, old)
+        kinds = {**old.id_kinds, **tables.id_kinds}
+        digests = {table: _digest(table, paths) for table, paths in files_of_tables(source)[0].items()}
+        report = IngestReport(str(lake), old.seq, old.buckets)
+        report.skipped = sorted(table for table, digest in digests.items() if digest in old.sources)
+        fresh = [table for table in tables.scans if table not in report.skipped]
+        writer = _Writer(lake, old, {**tables.id_kinds, **kinds})
+        for i, table in enumerate(fresh):
+            with reading(f"{source}, table {table}"):
+                report.tables[table] = writer.table(table, tables.scans[table])
+            progress("ingest", (i + 1) / len(fresh))
+        if not fresh:
+            return report
+        os.sync()  # thousands of files: one flush of all is faster than one of each
+        report.offset, report.files = writer.seq if writer.files else old.seq, len(writer.files)
+        new = old.model_copy(
+            update={
+                "seq": report.offset, "generation": writer.generation, "id_kinds": kinds,
+                "sources": (*old.sources, *(digests[table] for table in fresh)),
+                "files": (*old.files, *writer.files), "retired": (),
+            }
+        )  # fmt: skip
+        new.write(lake)
+    return report
+
+
+def sweep(lake: Path, manifest: LakeManifest) -> None:
+    """Remove files that nobody lists: those of interrupted ingestions, and those retired before the last swap."""
+    listed = {file.path for file in manifest.files} | set(manifest.retired)
+    for table in TABLES:
+        for path in (lake / table).rglob("*.parquet*"):
+            if str(path.relative_to(lake)) not in listed:
+                path.unlink()
+
+
+def write_part(path: Path, rows: pl.DataFrame) -> None:
+    """Write one file; columns that say nothing are left out."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    empty = [name for name in rows.columns if name != SEQ and rows[name].null_count() == rows.height]
+    rows.drop(empty).write_parquet(path, compression="zstd", compression_level=1)
+
+
+def listed_file(lake: Path, path: Path, table: str, date: str, bucket: int, rows: pl.DataFrame) -> LakeFile:
+    """The entry of a file in the list."""
+    spans = [rows[name].to_physical() for name in columns_of(table, "time") if rows[name].null_count() < rows.height]
+    return LakeFile(
+        path=str(path.relative_to(lake)), table=table, date=date, bucket=bucket, rows=rows.height,
+        first_seq=int(rows[SEQ].min()), last_seq=int(rows[SEQ].max()),  # type: ignore[arg-type]
+        first_us=min((int(span.min()) for span in spans), default=None),  # type: ignore[arg-type]
+        last_us=max((int(span.max()) for span in spans), default=None),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+class _Writer:
+    """Writes the new rows of an export beside what the lake holds."""
+
+    def __init__(self, lake: Path, manifest: LakeManifest, kinds: dict[str, Any]) -> None:
+        self.lake, self.manifest, self.kinds = lake, manifest, kinds
+        self.seq, self.generation = manifest.seq + 1, manifest.generation + 1
+        self.files: list[LakeFile] = []
+
+    def table(self, table: str, scan: pl.LazyFrame) -> dict[str, int]:
+        """Write one table; rows read, new and known."""
+        schema = {name: wanted_type(table, name, self.kinds) for name in TABLES[table].columns()}
+        typed = scan.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
+        bucket = bucket_of("user_id", schema["user_id"], self.manifest.buckets) if has_buckets(table) else pl.lit(0)
+        placed = typed.with_columns(__date=date_of(table), __bucket=bucket.cast(pl.Int32))
+        counts = {"read": 0, "new": 0, "known": 0}
+        for part in _groups(table, placed, self.manifest.buckets if has_buckets(table) else 1):
+            rows = placed.filter(part).collect(engine="streaming")
+            fresh = self._unknown(table, rows, schema)
+            counts["read"] += rows.height
+            counts["new"] += fresh.height
+            counts["known"] += rows.height - fresh.height
+            self._write(table, fresh)
+        return counts
+
+    def _unknown(self, table: str, rows: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+        """Rows the lake does not hold yet."""
+        touched = {(table, date, bucket) for date, bucket in rows.select("__date", "__bucket").unique().iter_rows()}
+        view = LakeView(self.lake, self.manifest, partitions=touched, narrowed={table})
+        if not view.files(table):
+            return rows
+        held = _numbered(view.scan(table, schema).collect(engine="streaming"), schema)
+        names = [*(name for name in schema if name != "cohost_ids"), "__guests", "__nth"]
+        fresh = _numbered(rows, schema).join(held.select(names), on=names, how="anti", nulls_equal=True)
+        return fresh.drop("__guests", "__nth")
+
+    def _write(self, table: str, rows: pl.DataFrame) -> None:
+        order = [name for name in ("user_id", TIME_OF_TABLE.get(table)) if name in rows.columns and name is not None]
+        numbered = rows.with_columns(pl.lit(self.seq, pl.Int32).alias(SEQ))
+        numbered = numbered.sort("__date", "__bucket", *order) if order else numbered
+        parts = numbered.partition_by("__date", "__bucket", maintain_order=True, as_dict=True, include_key=False)
+        for (date, bucket), part in parts.items():
+            path = self.lake / table / f"date={date}" / f"bucket={bucket:02d}" / f"{self.generation:06d}.parquet"
+            write_part(path, part)
+            self.files.append(listed_file(self.lake, path, table, str(date), int(bucket), part))
+
+
+def _groups(table: str, placed: pl.LazyFrame, buckets: int) -> Iterator[pl.Expr]:
+    """Filters that cut the rows into groups of days (and, of a day that is too large, of buckets)."""
+    days = dict(placed.group_by("__date").agg(pl.len()).collect(engine="streaming").sort("__date").iter_rows())
+    group: list[str] = []
+    held = 0
+    for day, n in days.items():
+        if group and held + n > GROUP_ROWS:
+            yield _of_days(table, group)
+            group, held = [], 0
+        if n > GROUP_ROWS and buckets > 1:
+            parts = min(buckets, 1 << (-(-n // GROUP_ROWS) - 1).bit_length())
+            for part in range(parts):
+                yield _of_days(table, [day]) & (pl.col("__bucket") % parts == part)
+            continue
+        group.append(day)
+        held += n
+    if group:
+        yield _of_days(table, group)
+
+
+def _of_days(table: str, days: list[str]) -> pl.Expr:
+    mine = pl.col("__date").is_in(days)
+    if table not in TIME_OF_TABLE or ALL_DATES in days:
+        return mine
+    time = pl.col(TIME_OF_TABLE[table])  # the span first: whole row groups are passed over by it
+    first, last = (
+        pl.lit(day).str.to_datetime("%Y-%m-%d", time_unit="us", time_zone="UTC") for day in (days[0], days[-1])
+    )
+    return (time >= first) & (time < last + pl.duration(days=1)) & mine
+
+
+def _numbered(rows: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    """`rows` with the number of each among its equals."""
+    guests = pl.col("cohost_ids").cast(pl.List(pl.String)).list.join(",") if "cohost_ids" in schema else pl.lit("")
+    same = [*(name for name in schema if name != "cohost_ids"), "__guests"]
+    return rows.with_columns(__guests=guests).with_columns(__nth=pl.int_range(pl.len()).over(same))
+
+
+def _fitting_buckets(tables: EventTables) -> int:
+    """Buckets for a new lake."""
+    rows, days = 0, 1
+    for table, scan in tables.scans.items():
+        if has_buckets(table):
+            found = scan.select(pl.len(), date_of(table).n_unique().alias("days")).collect(engine="streaming").row(0)
+            rows, days = rows + int(found[0]), max(days, int(found[1]))
+    wanted = rows // days // BUCKET_ROWS_A_DAY
+    return min(MOST_BUCKETS, 1 << max(0, (wanted - 1).bit_length())) if wanted > 1 else 1
+
+
+def _digest(table: str, paths: list[Path]) -> str:
+    """Digest of a table's files, whatever their names."""
+    whole = hashlib.sha256(table.encode())
+    for content in sorted(sha256_of(path) for path in paths):
+        whole.update(content.encode())
+    return whole.hexdigest()
