@@ -25,13 +25,13 @@ class EaseConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    regularization: float = Field(300.0, gt=0)
+    regularization: float = Field(500.0, gt=0)
     """Ridge λ in units of the mean squared entry of the scaled graph, so that it means the same at any exponents."""
-    user_exponent: float = Field(0.25, ge=0, le=1)
+    user_exponent: float = Field(0.35, ge=0, le=1)
     """Users are scaled by degree ** -this: the error of a user with many hosts weighs less."""
     host_exponent: float = Field(0.3, ge=0, le=1)
     """Hosts are scaled by degree ** -this: popular hosts are regularised more."""
-    target_exponent: float = Field(0.2, ge=-1, le=1)
+    target_exponent: float = Field(0.1, ge=-1, le=1)
     """Scores are scaled back by degree ** this; equal to `host_exponent` undoes the scaling exactly."""
     neighbours: int = Field(1500, ge=1)
     """Entries kept for each host of a history when weights are not kept dense."""

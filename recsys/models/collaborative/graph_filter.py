@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recsys.models.collaborative.host_weights import HostWeights, stack_pruned
 from recsys.models.collaborative.interactions import Csr, Interactions, power, scaled
 
-_BLOCK_ROWS = 2048
+_BLOCK_CELLS = 48_000_000  # of a block of weights, if all of them were filled
 
 
 class GraphFilterConfig(BaseModel):
@@ -52,9 +52,10 @@ class GraphFilter:
 
 def _paths(back: Csr, reached: Csr) -> Iterator[Csr]:
     """`back · reached` without its diagonal, in blocks of rows."""
-    for start in range(0, back.shape[0], _BLOCK_ROWS):
-        block = sp.csr_matrix(back[start : start + _BLOCK_ROWS] @ reached)
-        rows = start + sp.csr_matrix(block).tocoo().row
+    step = max(1, _BLOCK_CELLS // max(reached.shape[1], 1))
+    for start in range(0, back.shape[0], step):
+        block = sp.csr_matrix(back[start : start + step] @ reached)
+        rows = start + block.tocoo().row
         off_diagonal = rows != block.indices
         block.data *= off_diagonal
         block.eliminate_zeros()
