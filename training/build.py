@@ -165,12 +165,13 @@ def _learn(
         stages = [StageResult(name=name, status="skipped", why=why) for name in ("ranker", "strength")]
         return untrained, {}, stages, None
     rooms = room_table(events, vocabularies)
-    first = rooms.filter(pl.col("started_at") < as_of)["started_at"].min()
-    if first is None:
+    started = rooms.filter(pl.col("started_at") < as_of)["started_at"].to_numpy()
+    if not len(started):
         why = "no broadcast before the as-of"
         stages = [StageResult(name=name, status="skipped", why=why) for name in ("ranker", "strength")]
         return untrained, {}, stages, None
-    span = as_of - int(first)  # type: ignore[call-overload]
+    first = int(started.min())
+    span = as_of - first
     learn_from = as_of - int(min(span * config.build.learn_share, config.build.learn_days * US_PER_DAY))
     later = as_of - int((as_of - learn_from) * config.build.later_share)
     shot = snapshot(events, vocabularies, config, learn_from, progress)
@@ -187,7 +188,7 @@ def _learn(
         ranker=ranker if ranker is not None else PriorRanker(FEATURES),
         strength={head.name: head} if head is not None else {},
     )
-    return models, ranker_metrics | strength_metrics, [ranker_stage, strength_stage], int(first)  # type: ignore[call-overload]
+    return models, ranker_metrics | strength_metrics, [ranker_stage, strength_stage], first
 
 
 def _at_start_of_learning(

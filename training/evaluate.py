@@ -76,9 +76,9 @@ class Evaluation:
         ]
         for row in self.body["metrics"]:
             lines.append(
-                f"| {row['method']} | {row['stratum']} | {row['value']} | {row['requests']} | {row['ndcg_at_10']:.4f} | "
-                f"{row['ndcg_at_10_low']:.4f}–{row['ndcg_at_10_high']:.4f} | {row['hit_at_1']:.4f} | {row['hit_at_10']:.4f} | "
-                f"{row['mrr']:.4f} |"
+                f"| {row['method']} | {row['stratum']} | {row['value']} | {row['requests']} | "
+                f"{row['ndcg_at_10']:.4f} | {row['ndcg_at_10_low']:.4f}–{row['ndcg_at_10_high']:.4f} | "
+                f"{row['hit_at_1']:.4f} | {row['hit_at_10']:.4f} | {row['mrr']:.4f} |"
             )
         for name, part in (("strength", self.body["strength"]), ("fan reach", self.body["fan_reach"])):
             lines += ["", f"{name}: " + ", ".join(f"{key} {_short(value)}" for key, value in part.items())]

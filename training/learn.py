@@ -87,8 +87,8 @@ def learn_strength(
     enough = len(early) >= LEAST_TIES and len(later) >= LEAST_TIES
     if not enough or min(int(early["came"].sum()), int(later["came"].sum())) < LEAST_RETURNS:
         why = (
-            f"{len(early)} ties with a next broadcast to train on ({int(early['came'].sum())} returns) and {len(later)} "
-            f"to calibrate ({int(later['came'].sum())}); needed {LEAST_TIES} and {LEAST_RETURNS} each"
+            f"{len(early)} ties with a next broadcast to train on ({int(early['came'].sum())} returns) and "
+            f"{len(later)} to calibrate ({int(later['came'].sum())}); needed {LEAST_TIES} and {LEAST_RETURNS} each"
         )
         return None, {}, StageResult(name="strength", status="skipped", why=why)
     boost = ProbabilityConfig(threads=config.threads)

@@ -10,17 +10,42 @@ must be of one kind. A null rule result passes, so every rule on an optional col
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import dataframely as dy
 import polars as pl
 
-EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
-LATEST = datetime(2200, 1, 1, tzinfo=UTC)
-MOST_MINOR = 10**12
-"""Largest amount of one row in minor units; sums of nine million such rows still fit into int64."""
-MOST_COUNT = 10**9
+from recsys.events.columns import (
+    EARLIEST,
+    LATEST,
+    MOST_COUNT,
+    MOST_MINOR,
+    EventTable,
+    id_column,
+    in_range,
+    int_column,
+    is_id,
+    optional,
+    role,
+    text_column,
+    time_column,
+)
+
+__all__ = [
+    "EARLIEST",
+    "LATEST",
+    "MOST_COUNT",
+    "MOST_MINOR",
+    "REASON_ORDER",
+    "TABLES",
+    "EventTable",
+    "columns_of",
+    "is_id",
+    "optional",
+    "reason",
+    "required",
+    "role",
+]
 
 FOLLOW_ACTIONS = ("follow", "unfollow")
 REFUND_KINDS = ("return", "refund_only", "counterfeit", "dispute")
@@ -28,53 +53,16 @@ FEEDBACK_KINDS = ("not_interested", "block", "report", "unblock")
 NOTICE_KINDS = ("leave",)
 
 
-def _id(role: str, *, optional: bool = False) -> dy.Any:
-    metadata: dict[str, Any] = {"role": role, "optional": optional}
-    return dy.Any(metadata=metadata)
-
-
-def _time(*, optional: bool = False, plan: bool = False) -> dy.Datetime:
-    """A UTC instant, µs. `plan`: announced beforehand, so it may lie in the future and is not a fact of its own."""
-    return dy.Datetime(
-        nullable=optional, time_unit="us", time_zone="UTC", min=EARLIEST, max=LATEST,
-        metadata={"role": "plan" if plan else "time", "optional": optional},
-    )  # fmt: skip
-
-
-def _int(*, optional: bool = False) -> dy.Int64:
-    return dy.Int64(nullable=optional, metadata={"role": "number", "optional": optional})
-
-
-def _text(*, optional: bool = False) -> dy.String:
-    return dy.String(nullable=optional, metadata={"role": "text", "optional": optional})
-
-
-def _in_range(column: str, most: int) -> pl.Expr:
-    return pl.col(column) <= most
-
-
-class EventTable(dy.Schema):
-    """Base of all event tables. `KEY`: the columns that name a row; empty: rows have no key."""
-
-    KEY: tuple[str, ...] = ()
-
-    @dy.rule()
-    def null_key(cls: Any) -> pl.Expr:
-        """Required ids are there."""
-        ids = [name for name, column in cls.columns().items() if is_id(column) and not optional(column)]
-        return pl.all_horizontal([pl.col(name).is_not_null() for name in ids] or [pl.lit(True)])
-
-
 class Rooms(EventTable):
     """Broadcasts. A later row completes `ended_at`."""
 
     KEY = ("room_id",)
-    room_id = _id("room")
-    host_id = _id("host")
-    started_at = _time()
-    ended_at = _time(optional=True)
-    category = _text(optional=True)
-    title = _text(optional=True)
+    room_id = id_column("room")
+    host_id = id_column("host")
+    started_at = time_column()
+    ended_at = time_column(optional=True)
+    category = text_column(optional=True)
+    title = text_column(optional=True)
     cohost_ids = dy.List(dy.Any(), nullable=True, metadata={"role": "host", "optional": True})
 
     @dy.rule()
@@ -84,10 +72,10 @@ class Rooms(EventTable):
 
 class Follows(EventTable):
     KEY = ("user_id", "host_id", "at", "action")
-    user_id = _id("user")
-    host_id = _id("host")
-    at = _time()
-    action = _text()
+    user_id = id_column("user")
+    host_id = id_column("host")
+    at = time_column()
+    action = text_column()
 
     @dy.rule()
     def unknown_action(cls: Any) -> pl.Expr:
@@ -98,12 +86,12 @@ class Watches(EventTable):
     """Entries into rooms. A later row completes `left_at`."""
 
     KEY = ("user_id", "room_id", "entered_at")
-    user_id = _id("user")
-    host_id = _id("host")
-    room_id = _id("room")
-    entered_at = _time()
-    left_at = _time(optional=True)
-    source = _text(optional=True)
+    user_id = id_column("user")
+    host_id = id_column("host")
+    room_id = id_column("room")
+    entered_at = time_column()
+    left_at = time_column(optional=True)
+    source = text_column(optional=True)
 
     @dy.rule()
     def left_before_entered(cls: Any) -> pl.Expr:
@@ -113,13 +101,13 @@ class Watches(EventTable):
 class Engagements(EventTable):
     """Likes, comments, gifts, shares. The list of kinds is open: an unlisted one is another engagement, no error."""
 
-    user_id = _id("user")
-    host_id = _id("host")
-    room_id = _id("room")
-    at = _time()
-    kind = _text()
-    count = _int(optional=True)
-    value_minor = _int(optional=True)
+    user_id = id_column("user")
+    host_id = id_column("host")
+    room_id = id_column("room")
+    at = time_column()
+    kind = text_column()
+    count = int_column(optional=True)
+    value_minor = int_column(optional=True)
 
     @dy.rule()
     def negative_count(cls: Any) -> pl.Expr:
@@ -127,7 +115,7 @@ class Engagements(EventTable):
 
     @dy.rule()
     def count_too_large(cls: Any) -> pl.Expr:
-        return _in_range("count", MOST_COUNT)
+        return in_range("count", MOST_COUNT)
 
     @dy.rule()
     def negative_amount(cls: Any) -> pl.Expr:
@@ -135,22 +123,22 @@ class Engagements(EventTable):
 
     @dy.rule()
     def amount_too_large(cls: Any) -> pl.Expr:
-        return _in_range("value_minor", MOST_MINOR)
+        return in_range("value_minor", MOST_MINOR)
 
 
 class Purchases(EventTable):
     """Order lines."""
 
     KEY = ("order_id", "host_id", "line")
-    order_id = _id("order")
-    line = _id("line", optional=True)
-    user_id = _id("user")
-    host_id = _id("host")
-    room_id = _id("room", optional=True)
-    at = _time()
-    amount_minor = _int()
-    quantity = _int(optional=True)
-    category = _text(optional=True)
+    order_id = id_column("order")
+    line = id_column("line", optional=True)
+    user_id = id_column("user")
+    host_id = id_column("host")
+    room_id = id_column("room", optional=True)
+    at = time_column()
+    amount_minor = int_column()
+    quantity = int_column(optional=True)
+    category = text_column(optional=True)
 
     @dy.rule()
     def negative_amount(cls: Any) -> pl.Expr:
@@ -158,7 +146,7 @@ class Purchases(EventTable):
 
     @dy.rule()
     def amount_too_large(cls: Any) -> pl.Expr:
-        return _in_range("amount_minor", MOST_MINOR)
+        return in_range("amount_minor", MOST_MINOR)
 
     @dy.rule()
     def negative_quantity(cls: Any) -> pl.Expr:
@@ -166,18 +154,18 @@ class Purchases(EventTable):
 
     @dy.rule()
     def quantity_too_large(cls: Any) -> pl.Expr:
-        return _in_range("quantity", MOST_COUNT)
+        return in_range("quantity", MOST_COUNT)
 
 
 class Refunds(EventTable):
     """Money given back. No `kind`: a return."""
 
     KEY = ("order_id", "at")
-    order_id = _id("order")
-    host_id = _id("host", optional=True)
-    at = _time()
-    amount_minor = _int(optional=True)
-    kind = _text(optional=True)
+    order_id = id_column("order")
+    host_id = id_column("host", optional=True)
+    at = time_column()
+    amount_minor = int_column(optional=True)
+    kind = text_column(optional=True)
 
     @dy.rule()
     def unknown_kind(cls: Any) -> pl.Expr:
@@ -189,15 +177,15 @@ class Refunds(EventTable):
 
     @dy.rule()
     def amount_too_large(cls: Any) -> pl.Expr:
-        return _in_range("amount_minor", MOST_MINOR)
+        return in_range("amount_minor", MOST_MINOR)
 
 
 class Feedback(EventTable):
     KEY = ("user_id", "host_id", "at", "kind")
-    user_id = _id("user")
-    host_id = _id("host")
-    at = _time()
-    kind = _text()
+    user_id = id_column("user")
+    host_id = id_column("host")
+    at = time_column()
+    kind = text_column()
 
     @dy.rule()
     def unknown_kind(cls: Any) -> pl.Expr:
@@ -208,12 +196,12 @@ class Impressions(EventTable):
     """Rooms shown to a user. Whether one was entered is derived from watches."""
 
     KEY = ("user_id", "room_id", "at")
-    user_id = _id("user")
-    room_id = _id("room")
-    host_id = _id("host")
-    at = _time()
-    position = _int()
-    slot = _text(optional=True)
+    user_id = id_column("user")
+    room_id = id_column("room")
+    host_id = id_column("host")
+    at = time_column()
+    position = int_column()
+    slot = text_column(optional=True)
     propensity = dy.Float64(nullable=True, metadata={"role": "real", "optional": True})
 
     @dy.rule()
@@ -222,7 +210,7 @@ class Impressions(EventTable):
 
     @dy.rule()
     def position_too_large(cls: Any) -> pl.Expr:
-        return _in_range("position", MOST_COUNT)
+        return in_range("position", MOST_COUNT)
 
     @dy.rule()
     def propensity_out_of_range(cls: Any) -> pl.Expr:
@@ -233,14 +221,14 @@ class Notices(EventTable):
     """Announcements of hosts. `leave`: announced at `at` that there is no broadcast from … to."""
 
     KEY = ("host_id", "at", "from", "to", "kind")
-    host_id = _id("host")
-    at = _time()
+    host_id = id_column("host")
+    at = time_column()
     from_ = dy.Datetime(
         nullable=False, time_unit="us", time_zone="UTC", min=EARLIEST, max=LATEST, alias="from",
         metadata={"role": "plan", "optional": False},
     )  # fmt: skip
-    to = _time(plan=True)
-    kind = _text()
+    to = time_column(plan=True)
+    kind = text_column()
 
     @dy.rule()
     def unknown_kind(cls: Any) -> pl.Expr:
@@ -253,17 +241,17 @@ class Notices(EventTable):
 
 class Hosts(EventTable):
     KEY = ("host_id",)
-    host_id = _id("host")
-    category = _text(optional=True)
-    city_tier = _text(optional=True)
-    registered_at = _time(optional=True)
+    host_id = id_column("host")
+    category = text_column(optional=True)
+    city_tier = text_column(optional=True)
+    registered_at = time_column(optional=True)
 
 
 class Users(EventTable):
     KEY = ("user_id",)
-    user_id = _id("user")
-    city_tier = _text(optional=True)
-    registered_at = _time(optional=True)
+    user_id = id_column("user")
+    city_tier = text_column(optional=True)
+    registered_at = time_column(optional=True)
 
 
 TABLES: dict[str, type[EventTable]] = {
@@ -287,21 +275,6 @@ REASON_ORDER = (
     "propensity_out_of_range", "later_than_now", "host_differs_from_room", "entered_after_end", "duplicate_key",
 )  # fmt: skip
 """Every reason of quarantine. A row that breaks several rules is counted once, under the first of these."""
-
-
-def role(column: dy.Column) -> str:
-    """What a column holds: user, host, room, order, line, time, plan, number, real or text."""
-    return str((column.metadata or {})["role"])
-
-
-def optional(column: dy.Column) -> bool:
-    """Whether the column may be absent or null."""
-    return bool((column.metadata or {})["optional"])
-
-
-def is_id(column: dy.Column) -> bool:
-    """Whether the column holds external ids (or a list of them)."""
-    return role(column) in ("user", "host", "room", "order", "line")
 
 
 def columns_of(table: str, *roles: str) -> list[str]:

@@ -26,7 +26,8 @@ from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
 from recsys.models.strength import StrengthHead
 from recsys.models.suite import Models
-from recsys.models.transition import TransitionConfig, TransitionModel
+from recsys.models.transition import TransitionModel
+from recsys.models.transition_counts import TransitionConfig
 from recsys.pipeline.features import FEATURES
 from recsys.pipeline.world import Priors, RoomTable, World
 from recsys.ties.algebra import Block, BlockState, Rows, identity, latest_columns

@@ -21,7 +21,7 @@ from recsys.progress import Progress, silent
 
 @dataclass(frozen=True)
 class PastRequest:
-    """A request by rows: its external id, the user row (−1 unknown), the instant (µs), the room rows to rank or None."""
+    """A request by rows: external id, user row (−1 unknown), instant (µs), the room rows to rank or None."""
 
     request_id: object
     user: int

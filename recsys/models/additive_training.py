@@ -214,4 +214,5 @@ def _softmax(score: Floats, groups: npt.NDArray[np.int64]) -> Floats:
     """Softmax within each run of `groups` rows."""
     starts = np.cumsum(groups) - groups
     exponent = np.exp(np.clip(score - np.repeat(np.maximum.reduceat(score, starts), groups), -50.0, 0.0))
-    return exponent / np.repeat(np.add.reduceat(exponent, starts), groups)
+    shares: Floats = exponent / np.repeat(np.add.reduceat(exponent, starts), groups)
+    return shares

@@ -2,8 +2,8 @@
 
     c = log(1 + entries) + w_follow·[follows now] + w_order·log(1 + order lines) + w_comment·log(1 + comments)
 
-Counts enter as logarithms because the tenth visit says less than the second (Hu, Koren, Volinsky, ICDM 2008, §3, use the
-same damping). The same function serves the training matrix (all ties at once) and a request (one user's ties).
+Counts enter as logarithms because the tenth visit says less than the second (Hu, Koren, Volinsky, ICDM 2008, §3, use
+the same damping). The same function serves the training matrix (all ties at once) and a request (one user's ties).
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def confidence_matrix(
     states: Mapping[str, BlockState], config: AffinityConfig, n_users: int, n_hosts: int
 ) -> sp.csr_matrix:
     """Confidences of all ties, (n_users, n_hosts) float32, without stored zeros."""
-    total = sp.csr_matrix((n_users, n_hosts), dtype=np.float32)
+    total = sp.coo_matrix((n_users, n_hosts), dtype=np.float32).tocsr()
     for name in AFFINITY_BLOCKS:
         state = states.get(name)
         if state is not None and len(state):
             values = confidence(state.block, state.rows, config).astype(np.float32)
-            where = (state.keys >> 32, state.keys & 0xFFFFFFFF)
-            total = total + sp.csr_matrix((values, where), shape=(n_users, n_hosts), dtype=np.float32)
+            part = sp.coo_matrix((values, (state.keys >> 32, state.keys & 0xFFFFFFFF)), shape=(n_users, n_hosts))
+            total = total + part.tocsr()
     total.eliminate_zeros()
     total.sort_indices()
     return total

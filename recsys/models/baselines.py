@@ -12,7 +12,7 @@ import numpy as np
 from recsys.ties.algebra import Floats
 
 MEMORY_POPULARITY = 0.05
-"""Weight of popularity in the memory formula: enough to order hosts the viewer never saw, too little to overrule one."""
+"""Weight of popularity in the memory formula: it orders hosts the viewer never saw and overrules none he knows."""
 
 
 def popularity(names: Sequence[str], values: Floats) -> Floats:
@@ -27,14 +27,15 @@ def memory(names: Sequence[str], values: Floats) -> Floats:
     """
     count = np.nan_to_num(values[names.index("tie_share_of_user")])
     recency = np.nan_to_num(values[names.index("tie_share_3d")])
-    return 0.5 * count + 0.5 * recency + MEMORY_POPULARITY * popularity(names, values)
+    total: Floats = 0.5 * count + 0.5 * recency + MEMORY_POPULARITY * popularity(names, values)
+    return total
 
 
 class PriorRanker:
     """A ranker of stated weights, for bundles whose data cannot train one. Same face as `AdditiveModel`.
 
-    Each term is weight · log(1 + scale · feature), NaN counting as nothing; the sum is read as log-odds. The weights say
-    an order of importance, not a fit: follows and purchases first, visits next, what similar viewers like, popularity.
+    Each term is weight · log(1 + scale · feature), NaN counting as nothing; the sum is read as log-odds. The weights
+    say an order of importance, not a fit: follows and purchases, then visits, what similar viewers like, popularity.
     """
 
     bias = -4.0
@@ -64,7 +65,8 @@ class PriorRanker:
         weights = np.array([weight for _, weight, _ in self._TERMS])
         scales = np.array([scale for _, _, scale in self._TERMS])
         raw = np.nan_to_num(values[self._rows])
-        return weights[:, None] * np.log1p(scales[:, None] * np.maximum(raw, 0.0))
+        terms: Floats = weights[:, None] * np.log1p(scales[:, None] * np.maximum(raw, 0.0))
+        return terms
 
     def score(self, values: Floats) -> Floats:
         """Scores (n,)."""

@@ -18,7 +18,8 @@ from recsys.models.suite import PERSONAL_FEATURES, Viewer
 from recsys.pipeline.moment import MOMENT_FEATURES, moment_features
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
-from recsys.ties.features import TIE_FEATURES, TiesOfUser, gather, tie_features
+from recsys.ties.features import TIE_FEATURES, tie_features
+from recsys.ties.gathering import TiesOfUser, gather
 
 ROOM_TIE_FEATURES = ("tie_in_room", "tie_known")
 REQUEST_FEATURES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,10 @@ from recsys.pipeline.world import World
 from recsys.ties.standing import blocked
 
 
+Filter = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
+"""Room rows → which of them pass."""
+
+
 class Filtered(NamedTuple):
     """`kept` candidates and, per filter, the room rows it `removed`."""
 
@@ -22,42 +27,43 @@ class Filtered(NamedTuple):
 
 
 def filtered(world: World, epoch: Epoch, request: Request, found: Candidates) -> Filtered:
-    """Apply all filters in order. Rooms named by the request are not asked whether they are live; blocks always hold."""
+    """Apply all filters in order. Rooms named by a request are not asked whether they are live; blocks always hold."""
     removed: list[tuple[Outcome, npt.NDArray[np.int64]]] = []
     kept = found
-    for outcome, passes in (
-        (Outcome.FILTERED_NOT_LIVE, _live),
-        (Outcome.FILTERED_BLOCKED, _not_blocked),
-        (Outcome.FILTERED_EXCLUDED, _not_excluded),
-        (Outcome.FILTERED_CATEGORY, _of_category),
-    ):
-        passing = passes(world, epoch, request, kept.rooms)
+    filters: tuple[tuple[Outcome, Filter], ...] = (
+        (Outcome.FILTERED_NOT_LIVE, lambda rooms: _live(epoch, request, rooms)),
+        (Outcome.FILTERED_BLOCKED, lambda rooms: _not_blocked(world, request, rooms)),
+        (Outcome.FILTERED_EXCLUDED, lambda rooms: _not_excluded(request, rooms)),
+        (Outcome.FILTERED_CATEGORY, lambda rooms: _of_category(world, request, rooms)),
+    )
+    for outcome, passes in filters:
+        passing = passes(kept.rooms)
         if not passing.all():
             removed.append((outcome, kept.rooms[~passing]))
             kept = Candidates(kept.rooms[passing], kept.source[passing])
     return Filtered(kept, removed)
 
 
-def _live(world: World, epoch: Epoch, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _live(epoch: Epoch, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     if request.rooms is not None:
         return np.ones(len(rooms), dtype=np.bool_)
     live: npt.NDArray[np.bool_] = epoch.position_of_room(rooms) >= 0
     return live
 
 
-def _not_blocked(world: World, epoch: Epoch, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _not_blocked(world: World, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     relation = world.ties.of("relation", request.user)
     refused = relation.hosts[blocked(world.blocks.relation, relation.rows)]
     return ~np.isin(world.rooms.host[rooms], refused)
 
 
-def _not_excluded(world: World, epoch: Epoch, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _not_excluded(request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     if request.exclude is None:
         return np.ones(len(rooms), dtype=np.bool_)
     return ~np.isin(rooms, request.exclude)
 
 
-def _of_category(world: World, epoch: Epoch, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _of_category(world: World, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     if request.category is None:
         return np.ones(len(rooms), dtype=np.bool_)
     return np.array([world.rooms.category.get(int(room)) == request.category for room in rooms], dtype=np.bool_)

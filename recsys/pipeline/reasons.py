@@ -1,4 +1,4 @@
-"""Reasons in words a person recognises, from the state of the tie: «followed 214 days; bought 5 times, last 6 days ago»."""
+"""Reasons in words a person recognises, from the state of the tie: «followed 214 days; bought 5 times …»."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from recsys.events.facts import NEVER, US_PER_DAY
 from recsys.pipeline.request import SOURCES, Source
 from recsys.pipeline.world import World
 from recsys.ties.blocks import ORDERS_KEPT
-from recsys.ties.features import gather
+from recsys.ties.gathering import TiesOfUser, gather
 from recsys.ties.standing import followed
 
 _WITHOUT_TIE = {
@@ -39,7 +39,7 @@ def reasons(
     ties = gather(world.ties, user, hosts, len(world.standings))
     said: list[list[str]] = [[] for _ in range(len(rooms))]
     if len(ties.asked):
-        _say_ties(world, ties.asked.tolist(), ties.rows, ties.has, said, at)
+        _say_ties(world, ties, said, at)
     own = world.rooms.host[rooms]
     for i in np.flatnonzero(own != hosts).tolist():
         said[i].insert(0, "a host you know is a guest")
@@ -51,7 +51,8 @@ def reasons(
     return said
 
 
-def _say_ties(world: World, asked: list[int], rows: dict, has: dict, said: list[list[str]], at: int) -> None:
+def _say_ties(world: World, ties: TiesOfUser, said: list[list[str]], at: int) -> None:
+    asked, rows, has = ties.asked.tolist(), ties.rows, ties.has
     relation, commerce = rows["relation"], rows["commerce"]
     blocks = world.blocks
     if has["relation"].any():

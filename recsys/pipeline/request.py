@@ -63,10 +63,10 @@ class Request:
 class Answer:
     """Ranked rooms and the whole story of the candidates. n answers of c candidates, F features.
 
-    `sources` (n,) are positions in `SOURCES`. `score` is the log-odds sum, highest first; `strength` the calibrated probability in [0, 1] that the viewer comes
-    back to the host's next broadcast. `contributions` (n, F) add up, with `bias`, to `score` (reserved places may stand
-    out of order: `reserved`). `candidates` (c,) and `outcomes` (c,) positions in `OUTCOMES` tell what
-    became of every candidate.
+    `sources` (n,) are positions in `SOURCES`. `score` is the log-odds sum, highest first; `strength` the calibrated
+    probability in [0, 1] that the viewer comes back to the host's next broadcast. `contributions` (n, F) add up, with
+    `bias`, to `score` (reserved places may stand out of order: `reserved`). `candidates` (c,) and `outcomes` (c,)
+    positions in `OUTCOMES` tell what became of every candidate.
     """
 
     rooms: npt.NDArray[np.int64]

@@ -1,7 +1,7 @@
 """The scorer: features → log-odds and strength for every candidate.
 
-A joint broadcast is scored through its own host and, discounted by λ, through each co-host the viewer has a tie with; the
-better way counts. The discount is a term of the explanation like any other.
+A joint broadcast is scored through its own host and, discounted by λ, through each co-host the viewer has a tie with;
+the better way counts. The discount is a term of the explanation like any other.
 
 Shape letters: n candidates, r rows (a candidate through one host), T terms.
 """

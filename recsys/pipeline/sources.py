@@ -80,7 +80,8 @@ def _joined(epoch: Epoch, hosts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.
 def _nearest(epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.int64]:
     if viewer.vector is None or not size or not len(epoch):
         return np.empty(0, dtype=np.int64)
-    return epoch.search(viewer.vector[None, :], size)[0][0]
+    rooms: npt.NDArray[np.int64] = epoch.search(viewer.vector[None, :], size)[0][0]
+    return rooms
 
 
 def _by_transition(epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.int64]:
@@ -106,7 +107,8 @@ def _newcomers(world: World, epoch: Epoch, size: int, request: Request) -> npt.N
     new = np.flatnonzero(visitors < NEWCOMER_ENTRIES)
     seed = np.random.SeedSequence([request.user & 0xFFFFFFFF, request.at // 3_600_000_000])
     rng = np.random.Generator(np.random.PCG64(seed))
-    return epoch.rooms[rng.permutation(new)[:size]]
+    rooms: npt.NDArray[np.int64] = epoch.rooms[rng.permutation(new)[:size]]
+    return rooms
 
 
 def _largest(values: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.intp]:

@@ -5,8 +5,9 @@ and the update per event (`recsys.ties.update`). A tie is spread over five block
 costs one narrow row: `visits` (entries and stays), `depth` (comments, likes, gifts), `commerce` (orders, refunds),
 `relation` (follow and feedback), `exposure` (impressions).
 
-`arrivals` counts the first entries of users at a host. Which entry is the first follows from the tie, so the batch feeds
-this block from the ties (`recsys.ties.standing.first_entries`), and online the difference an entry makes to its tie does.
+`arrivals` counts the first entries of users at a host. Which entry is the first follows from the tie, so the batch
+feeds this block from the ties (`recsys.ties.standing.first_entries`), and online the difference an entry makes to its
+tie does.
 """
 
 from __future__ import annotations

@@ -8,16 +8,13 @@ Shape letters: m pairs, F features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 
 from recsys.events.facts import NEVER, US_PER_DAY
-from recsys.ties.algebra import Block, Floats, Ints, Rows, decay_to, identity, popcount
+from recsys.ties.algebra import Block, Floats, Ints, decay_to, popcount
 from recsys.ties.blocks import TIE_HOUR_SLOTS, Blocks
+from recsys.ties.gathering import TiesOfUser
 from recsys.ties.standing import blocked, followed
-from recsys.ties.store import TieStore
 
 US_PER_HOUR = US_PER_DAY // 24
 US_PER_MINUTE = US_PER_HOUR // 60
@@ -78,58 +75,6 @@ RELATION_FEATURES = (
 EXPOSURE_FEATURES = ("tie_impressions_1d", "tie_impressions_7d", "tie_ignored_7d")
 TIE_FEATURES = VISIT_FEATURES + DEPTH_FEATURES + COMMERCE_FEATURES + RELATION_FEATURES + EXPOSURE_FEATURES
 """Names of the features, in the order of the rows of `tie_features`."""
-
-
-@dataclass(frozen=True)
-class TiesOfUser:
-    """One user's ties with some hosts. m of the asked hosts have a tie in any block.
-
-    `asked` (m,) positions in the hosts asked for; `rows` per block the m states (identity where the block has none);
-    `has` per block (m,) whether the block has one; `all_visits` the user's visits with all hosts, for shares and ranks.
-    """
-
-    asked: npt.NDArray[np.intp]
-    rows: dict[str, Rows]
-    has: dict[str, npt.NDArray[np.bool_]]
-    all_visits: Rows
-
-
-def gather(store: TieStore, user: int, hosts: npt.NDArray[np.integer], n_hosts: int) -> TiesOfUser:
-    """The ties of a user with each of `hosts` (c,), looked up in one pass per block.
-
-    Args:
-        store: the tie blocks.
-        user: user row; −1 has no ties.
-        hosts: host rows, may repeat.
-        n_hosts: all host rows are below this.
-    """
-    position = np.full(n_hosts, -1, dtype=np.int32)
-    found: dict[str, npt.NDArray[np.int32]] = {}
-    any_tie = np.zeros(len(hosts), dtype=np.bool_)
-    held = {name: store.of(name, user) for name in store.blocks}
-    for name, ties in held.items():
-        if len(ties):
-            position[ties.hosts] = np.arange(len(ties), dtype=np.int32)
-            found[name] = position[hosts]
-            position[ties.hosts] = -1
-            any_tie |= found[name] >= 0
-    asked = np.flatnonzero(any_tie)
-    rows: dict[str, Rows] = {}
-    has: dict[str, npt.NDArray[np.bool_]] = {}
-    for name, ties in held.items():
-        if name not in found or not len(asked):
-            rows[name], has[name] = identity(store.blocks[name], len(asked)), np.zeros(len(asked), dtype=np.bool_)
-            continue
-        at = found[name][asked]
-        has[name] = at >= 0
-        rows[name] = ties.rows.take(np.maximum(at, 0))
-        if not has[name].all():
-            nothing = identity(store.blocks[name], 1)
-            absent = ~has[name]
-            rows[name].ints[absent] = nothing.ints
-            rows[name].decayed[absent] = 0.0
-            rows[name].latest[absent] = NEVER
-    return TiesOfUser(asked, rows, has, held["visits"].rows)
 
 
 def tie_features(

@@ -61,7 +61,7 @@ def one_by_one(block_name: str, facts: pl.DataFrame) -> BlockState:
     rows = identity(block, 200)
     for at, kind, user, host, room, count, value, _ in facts.iter_rows():
         key = {"tie": user << 32 | host, "host": host, "user": user, "room": room}[block.level]
-        if not updater.reads(kind) or key < 0 or user < 0 and block.level in ("tie", "user"):
+        if not updater.reads(kind) or key < 0 or (user < 0 and block.level in ("tie", "user")):
             continue
         updater.apply(rows, position.setdefault(key, len(position)), kind, at, count, value)
     keys = np.array(sorted(position), dtype=np.int64)
