@@ -42,13 +42,16 @@ def confidence_matrix(
     states: Mapping[str, BlockState], config: AffinityConfig, n_users: int, n_hosts: int
 ) -> sp.csr_matrix:
     """Confidences of all ties, (n_users, n_hosts) float32, without stored zeros."""
-    total = sp.coo_matrix((n_users, n_hosts), dtype=np.float32).tocsr()
+    keys = [np.empty(0, dtype=np.int64)]
+    values = [np.empty(0, dtype=np.float32)]
     for name in AFFINITY_BLOCKS:
         state = states.get(name)
         if state is not None and len(state):
-            values = confidence(state.block, state.rows, config).astype(np.float32)
-            part = sp.coo_matrix((values, (state.keys >> 32, state.keys & 0xFFFFFFFF)), shape=(n_users, n_hosts))
-            total = total + part.tocsr()
+            keys.append(state.keys)
+            values.append(confidence(state.block, state.rows, config).astype(np.float32))
+    where = np.concatenate(keys)
+    pairs = sp.coo_matrix((np.concatenate(values), (where >> 32, where & 0xFFFFFFFF)), shape=(n_users, n_hosts))
+    total: sp.csr_matrix = pairs.tocsr()
     total.eliminate_zeros()
     total.sort_indices()
     return total
