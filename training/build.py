@@ -86,6 +86,7 @@ def build(
     """
     events = clean(open_events(events_path), now=datetime.fromtimestamp(now_us / 1e6, UTC))
     trained = train(events, config, as_of_us, progress)
+    trained.metrics |= index_metrics(trained.parts, config.build.seed)
     gates = evaluate_gates(trained.metrics, config.gates)
     name = next_name(bundles, trained.as_of_us)
     rooms = Vocabulary()
@@ -155,6 +156,22 @@ def train(events: Events, config: EngineConfig, as_of_us: int | None, progress: 
     return Trained(parts, vocabularies, as_of, first, metrics, [*cf_stages, transition_stage, *stages], counts)
 
 
+def index_metrics(parts: WorldParts, seed: int) -> dict[str, float]:
+    """Recall of the live-room index against brute force over the vectors of the rooms live now, k = 100.
+
+    Empty without factors or live rooms: the gate is skipped then.
+    """
+    if parts.models.factors is None or not len(parts.rooms):
+        return {}
+    epoch = assemble(parts).world.index.publish()
+    queries = np.random.default_rng(seed).normal(size=(64, epoch.dimension)).astype(np.float32)
+    found, _ = epoch.search(queries, 100)
+    exact = epoch.vectors().astype(np.float64) @ queries.T.astype(np.float64)
+    best = epoch.rooms[np.argsort(-exact, axis=0, kind="stable")[: found.shape[1]]].T
+    hits = [len(np.intersect1d(a, b)) for a, b in zip(found, best, strict=True)]
+    return {"index_recall_at_100": float(np.sum(hits)) / best.size}
+
+
 def _learn(
     events: Events, vocabularies: Vocabularies, config: EngineConfig, as_of: int, progress: Progress
 ) -> tuple[Models, dict[str, float], list[StageResult], int | None]:
@@ -182,7 +199,7 @@ def _learn(
     ranker, ranker_metrics, ranker_stage = learn_ranker(log, later, config)
     finished = rooms.filter((pl.col("started_at") < as_of) & (pl.col("ended_at") < as_of))
     entries = facts.filter(pl.col("kind") == int(FactKind.ENTRY)).select(pl.col("user").cast(pl.Int64), pl.col("room"))
-    head, strength_metrics, strength_stage = learn_strength(log, finished, entries, later, config.build)
+    head, strength_metrics, strength_stage = learn_strength(log, finished, entries, later, config)
     models = Models(
         affinity=config.affinity,
         ranker=ranker if ranker is not None else PriorRanker(FEATURES),

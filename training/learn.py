@@ -7,10 +7,10 @@ import numpy.typing as npt
 import polars as pl
 
 from recsys.bundle import StageResult
-from recsys.config import BuildConfig, EngineConfig
+from recsys.config import EngineConfig
 from recsys.events.facts import US_PER_DAY
 from recsys.models.additive import AdditiveModel
-from recsys.models.additive_training import Choices, ProbabilityConfig, RankerConfig, fit_probability, fit_ranker
+from recsys.models.additive_training import Choices, fit_probability, fit_ranker
 from recsys.models.baselines import memory, popularity
 from recsys.models.calibration import IsotonicMap, calibration_error, log_loss_skill, sigmoid
 from recsys.models.strength import StrengthHead
@@ -21,8 +21,6 @@ from training.log import TrainingLog
 LEAST_REQUESTS = 200
 LEAST_TIES = 500
 LEAST_RETURNS = 50
-RECENCY = 0.85
-"""A request one day older counts this much less to the ranker."""
 _THINNED_BY = {"known": "tie_known", "popular": "host_entries_30m"}
 
 
@@ -40,11 +38,11 @@ def learn_ranker(
         why = f"{int(early.sum())} requests to train on and {int((~early).sum())} later ones; needed {LEAST_REQUESTS}"
         return None, {}, StageResult(name="ranker", status="skipped", why=why)
     in_early = np.repeat(early, log.groups)
-    boost, seed = RankerConfig(threads=config.build.threads), config.build.seed
+    seed, threads = config.build.seed, config.build.threads
     asked = log.requests["at"].to_numpy()
-    weights = RECENCY ** ((asked.max() - asked) / US_PER_DAY)
+    weights = config.ranker.recency ** ((asked.max() - asked) / US_PER_DAY)
     part = Choices(log.rows[in_early], log.groups[early], log.labels[in_early], weights[early])
-    trial = fit_ranker(FEATURES, part, boost, seed, **_THINNED_BY)
+    trial = fit_ranker(FEATURES, part, config.ranker, seed, threads, **_THINNED_BY)
     later, groups, labels = log.rows[~in_early].T, log.groups[~early], log.labels[~in_early]
     scores = {
         "ranker": trial.score(later),
@@ -52,9 +50,12 @@ def learn_ranker(
         "popularity": popularity(FEATURES, later.astype(np.float64)),
     }
     metrics = {f"{name}_ndcg_at_10": ndcg_at_10(score, groups, labels) for name, score in scores.items()}
-    metrics["ranker_gain_over_memory"] = metrics["ranker_ndcg_at_10"] - metrics["memory_ndcg_at_10"]
+    gain = metrics["ranker_gain_over_memory"] = metrics["ranker_ndcg_at_10"] - metrics["memory_ndcg_at_10"]
+    if gain <= 0.0:
+        why = f"NDCG@10 on later requests is {-gain:.4f} below the memory formula's; what cannot beat it does not ship"
+        return None, metrics, StageResult(name="ranker", status="failed", why=why)
     whole = Choices(log.rows, log.groups, log.labels, weights)
-    model = fit_ranker(FEATURES, whole, boost, seed, **_THINNED_BY)
+    model = fit_ranker(FEATURES, whole, config.ranker, seed, threads, **_THINNED_BY)
     return model, metrics, StageResult(name="ranker", status="passed")
 
 
@@ -71,7 +72,7 @@ def ndcg_at_10(scores: npt.NDArray[np.floating], groups: npt.NDArray[np.int64], 
 
 
 def learn_strength(
-    log: TrainingLog, broadcasts: pl.DataFrame, entries: pl.DataFrame, later_us: int, config: BuildConfig
+    log: TrainingLog, broadcasts: pl.DataFrame, entries: pl.DataFrame, later_us: int, config: EngineConfig
 ) -> tuple[StrengthHead | None, dict[str, float], StageResult]:
     """The head `returns`: P(the user enters the host's next broadcast), asked at a moment the user is here.
 
@@ -91,8 +92,14 @@ def learn_strength(
             f"{len(later)} to calibrate ({int(later['came'].sum())}); needed {LEAST_TIES} and {LEAST_RETURNS} each"
         )
         return None, {}, StageResult(name="strength", status="skipped", why=why)
-    boost = ProbabilityConfig(threads=config.threads)
-    model = fit_probability(TIE_FEATURES, log.tie_rows[early["row"]], early["came"].to_numpy(), boost, config.seed)
+    model = fit_probability(
+        TIE_FEATURES,
+        log.tie_rows[early["row"]],
+        early["came"].to_numpy(),
+        config.strength,
+        config.build.seed,
+        config.build.threads,
+    )
     half = int(later["at"].median())  # type: ignore[arg-type]
     fit_on, judge_on = later.filter(pl.col("at") < half), later.filter(pl.col("at") >= half)
     raw = {name: sigmoid(model.score(log.tie_rows[f["row"]].T)) for name, f in (("fit", fit_on), ("judge", judge_on))}

@@ -85,6 +85,37 @@ class BuildConfig(Section):
     """Newest bundles kept after a publish; two are needed for a rollback."""
 
 
+class RankerConfig(Section):
+    """How the ranker is boosted; found on validation days of one public data set (docs/decisions)."""
+
+    teacher_rounds: int = Field(default=250, ge=0)
+    """Trees of the wide teacher (31 leaves); the second one (8 leaves) has 1.4 times as many. 0: no teachers."""
+    rounds: int = Field(default=900, ge=1)
+    """Trees of depth two."""
+    learning_rate: float = Field(default=0.15, gt=0, le=1)
+    """Of the trees of depth two."""
+    pairs: int = Field(default=120, ge=0)
+    """Joint terms of two features at most: the ones a first quarter of the trees gained most by."""
+    truth_share: float = Field(default=0.4, ge=0, le=1)
+    """Weight of the truth against the teachers' opinion in the target."""
+    kept_popular: int = Field(default=6, ge=0)
+    """Most popular candidates of a request that always stay."""
+    sampled_share: float = Field(default=0.3, gt=0, le=1)
+    """Share of the other candidates that stays."""
+    bins: int = Field(default=127, ge=3, le=255)
+    """Thresholds per feature at most."""
+    recency: float = Field(default=0.85, gt=0, le=1)
+    """A request one day older counts this much less."""
+
+
+class ProbabilityConfig(Section):
+    """How a model of one probability is boosted."""
+
+    rounds: int = Field(default=300, ge=1)
+    learning_rate: float = Field(default=0.1, gt=0, le=1)
+    bins: int = Field(default=63, ge=3, le=255)
+
+
 class GateRule(Section):
     """A threshold on one metric of a finished bundle; at least one bound is given, bounds are inclusive."""
 
@@ -143,6 +174,8 @@ class EngineConfig(Section):
     ties: TiesConfig = TiesConfig()
     affinity: AffinityConfig = AffinityConfig()
     build: BuildConfig = BuildConfig()
+    ranker: RankerConfig = RankerConfig()
+    strength: ProbabilityConfig = ProbabilityConfig()
     gates: tuple[GateRule, ...] = DEFAULT_GATES
     pipeline: PipelineConfig = PipelineConfig()
 

@@ -19,45 +19,12 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
-from recsys.config import Section
+from recsys.config import ProbabilityConfig, RankerConfig
 from recsys.models.additive import AdditiveModel, from_boosted_trees
 
 Floats = npt.NDArray[np.float64]
 Objective = Callable[[Floats, lgb.Dataset], tuple[Floats, Floats]]
-
-
-class RankerConfig(Section):
-    """How the ranker is boosted; found on validation days of one public data set (docs/decisions)."""
-
-    teacher_rounds: int = Field(default=250, ge=0)
-    """Trees of the wide teacher (31 leaves); the second one (8 leaves) has 1.4 times as many. 0: no teachers."""
-    rounds: int = Field(default=900, ge=1)
-    """Trees of depth two."""
-    learning_rate: float = Field(default=0.15, gt=0, le=1)
-    """Of the trees of depth two."""
-    pairs: int = Field(default=120, ge=0)
-    """Joint terms of two features at most: the ones a first quarter of the trees gained most by."""
-    truth_share: float = Field(default=0.4, ge=0, le=1)
-    """Weight of the truth against the teachers' opinion in the target."""
-    kept_popular: int = Field(default=6, ge=0)
-    """Most popular candidates of a request that always stay."""
-    sampled_share: float = Field(default=0.3, gt=0, le=1)
-    """Share of the other candidates that stays."""
-    bins: int = Field(default=127, ge=3, le=255)
-    """Thresholds per feature at most."""
-    threads: int = Field(default=2, ge=1)
-    """Threads of the booster."""
-
-
-class ProbabilityConfig(Section):
-    """How a model of one probability is boosted."""
-
-    rounds: int = Field(default=300, ge=1)
-    learning_rate: float = Field(default=0.1, gt=0, le=1)
-    bins: int = Field(default=63, ge=3, le=255)
-    threads: int = Field(default=2, ge=1)
 
 
 @dataclass(frozen=True)
@@ -78,7 +45,14 @@ class Choices:
 
 
 def fit_ranker(
-    features: Sequence[str], choices: Choices, config: RankerConfig, seed: int, *, known: str, popular: str
+    features: Sequence[str],
+    choices: Choices,
+    config: RankerConfig,
+    seed: int,
+    threads: int,
+    *,
+    known: str,
+    popular: str,
 ) -> AdditiveModel:
     """The ranker, in additive form; its score is the log-odds of a choice up to a constant per request.
 
@@ -87,6 +61,7 @@ def fit_ranker(
         choices: what was chosen.
         config: settings.
         seed: of thinning, bagging and feature sampling.
+        threads: of the booster.
         known: feature that is positive for hosts the viewer knows: never thinned.
         popular: feature by which candidates count as popular.
     """
@@ -96,7 +71,7 @@ def fit_ranker(
         thin.labels,
         params={
             "max_bin": config.bins,
-            "num_threads": config.threads,
+            "num_threads": threads,
             "verbosity": -1,
             "min_data_in_leaf": 40,
             "feature_pre_filter": False,
@@ -110,12 +85,12 @@ def fit_ranker(
         shapes = ((31, -1, 0.06, config.teacher_rounds), (8, 3, 0.12, round(1.4 * config.teacher_rounds)))
         said = np.zeros(len(truth))
         for i, (leaves, depth, rate, rounds) in enumerate(shapes):
-            teacher = _boost(data, objective, rounds, leaves, depth, rate, 0.4, config.threads, seed + i)
-            said += np.asarray(teacher.predict(thin.rows, num_threads=config.threads)) / len(shapes)
+            teacher = _boost(data, objective, rounds, leaves, depth, rate, 0.4, threads, seed + i)
+            said += np.asarray(teacher.predict(thin.rows, num_threads=threads)) / len(shapes)
         opinion = _softmax(said + correction, thin.groups)
         target = config.truth_share * truth + (1.0 - config.truth_share) * opinion
     objective = _softmax_loss(thin, target, correction)
-    shape = (4, 2, config.learning_rate, 0.5, config.threads, seed + 9)
+    shape = (4, 2, config.learning_rate, 0.5, threads, seed + 9)
     scout = _boost(data, objective, config.rounds // 4, *shape)
     pairs = [[j] for j in range(len(features))] + _best_pairs(scout.dump_model(), config.pairs)
     booster = _boost(data, objective, config.rounds, *shape, pairs)
@@ -141,10 +116,11 @@ def fit_probability(
     labels: npt.NDArray[np.int8],
     config: ProbabilityConfig,
     seed: int,
+    threads: int,
 ) -> AdditiveModel:
     """A model of the log-odds of `labels` (N,) in additive form, from rows (N, F)."""
     data = lgb.Dataset(rows, labels, params={"max_bin": config.bins, "verbosity": -1, "min_data_in_leaf": 40})
-    booster = _boost(data, "binary", config.rounds, 4, 2, config.learning_rate, 0.5, config.threads, seed)
+    booster = _boost(data, "binary", config.rounds, 4, 2, config.learning_rate, 0.5, threads, seed)
     return from_boosted_trees(features, booster.dump_model())
 
 
