@@ -139,5 +139,9 @@ def _user_number(world: World, user: int, column: str) -> float:
 
 def _paused(world: World, host: int, last: int, at: int) -> int:
     """How much of (last, at) the host had announced to be away, µs."""
-    leaves = world.leaves.get(host, ())
-    return sum(max(0, min(until, at) - max(since, last)) for since, until in leaves)
+    total, counted = 0, last
+    for since, until in sorted(world.leaves.get(host, ())):  # announced twice, or overlapping: each instant counts once
+        begin, end = max(since, counted), min(until, at)
+        if end > begin:
+            total, counted = total + end - begin, end
+    return total

@@ -10,10 +10,8 @@ import numpy.typing as npt
 
 from recsys.index.epoch import Epoch
 from recsys.pipeline.request import Outcome, Request
-from recsys.pipeline.sources import Candidates
+from recsys.pipeline.sources import Candidates, blocked_hosts
 from recsys.pipeline.world import World
-from recsys.ties.standing import blocked
-
 
 Filter = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
 """Room rows → which of them pass."""
@@ -52,9 +50,7 @@ def _live(epoch: Epoch, request: Request, rooms: npt.NDArray[np.int64]) -> npt.N
 
 
 def _not_blocked(world: World, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    relation = world.ties.of("relation", request.user)
-    refused = relation.hosts[blocked(world.blocks.relation, relation.rows)]
-    return ~np.isin(world.rooms.host[rooms], refused)
+    return ~np.isin(world.rooms.host[rooms], blocked_hosts(world, request.user))
 
 
 def _not_excluded(request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -28,6 +28,10 @@ def lookup(world: World, request: Request) -> Answer:
     viewer = world.models.viewer(world.ties, world.blocks, request.user, len(world.standings), request.at)
     found = candidates(world, epoch, request, viewer)
     kept, removed = filtered(world, epoch, request, found)
+    if len(kept) < request.k and request.rooms is None and len(found) < len(epoch):
+        # The sources are bounded and do not know the filters: with too few left, every room live now is considered.
+        found = candidates(world, epoch, request, viewer, everything=True)
+        kept, removed = filtered(world, epoch, request, found)
     scores = scored(world, request.user, viewer, kept.rooms, request.at)
     order, reserved = select(world, request, kept, world.rooms.host[kept.rooms].astype(np.int64), scores.score)
     rooms, through = kept.rooms[order], scores.hosts[order]

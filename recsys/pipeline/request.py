@@ -15,6 +15,7 @@ class Source(StrEnum):
     REQUESTED = "requested"
     PRIVATE = "private_domain"
     COHOST = "private_domain_cohost"
+    VISITED = "visited_before"
     NEAREST = "nearest"
     TRANSITION = "transition"
     POPULAR = "popular"

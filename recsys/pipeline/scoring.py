@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from recsys.models.suite import Viewer
 from recsys.pipeline.features import N_TIE, feature_table
+from recsys.pipeline.sources import blocked_hosts
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
 
@@ -78,6 +79,7 @@ def _ways(world: World, user: int, rooms: npt.NDArray[np.int64]) -> tuple[npt.ND
     if not guests or not world.config.pipeline.cohost_discount:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     tied = {int(host) for name in ("visits", "relation", "commerce") for host in world.ties.of(name, user).hosts}
+    tied -= set(blocked_hosts(world, user).tolist())
     pairs = [
         (i, host) for i, room in enumerate(rooms.tolist()) if room in guests for host in guests[room] if host in tied
     ]

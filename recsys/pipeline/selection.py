@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.pipeline.request import SOURCES, Request, Source
-from recsys.pipeline.sources import NEWCOMER_ENTRIES, Candidates
+from recsys.pipeline.sources import NEWCOMER_VISITORS, Candidates
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
 from recsys.ties.standing import STANDINGS
@@ -35,7 +35,7 @@ def select(world: World, request: Request, kept: Candidates, hosts: npt.NDArray[
     places = int(request.k * world.config.pipeline.explore_share)
     if request.rooms is not None or not places or len(order) <= len(top):
         return Selected(top, reserved)
-    newcomer = world.standings[hosts, STANDINGS.index("visitors")] < NEWCOMER_ENTRIES
+    newcomer = world.standings[hosts, STANDINGS.index("visitors")] < NEWCOMER_VISITORS
     wanted = places - int(newcomer[top].sum())
     waiting = order[len(top) :][newcomer[order[len(top) :]]][: max(wanted, 0)]
     displaceable = np.flatnonzero(~np.isin(kept.source[top], _PRIVATE) & ~newcomer[top])

@@ -1,7 +1,8 @@
 """Sources: where candidates come from.
 
 The private domain (followed hosts and hosts bought from, also as co-hosts of somebody's room) comes by a join with the
-rooms live now and is complete by construction. The public domain comes by search and is bounded: rooms nearest to the
+rooms live now and is complete by construction; so do the hosts the viewer has entered before. The rest of the public
+domain comes by search and is bounded: rooms nearest to the
 viewer's vector, rooms of hosts that viewers went to next, rooms with many entries, rooms of newcomers.
 
 A source that has nothing to say (a viewer without history has no vector) brings no candidates; that is not an error.
@@ -21,8 +22,8 @@ from recsys.pipeline.world import World
 from recsys.ties.algebra import decay_to
 from recsys.ties.standing import STANDINGS, blocked, followed
 
-NEWCOMER_ENTRIES = 20
-"""A host with fewer entries than this in all his history is a newcomer."""
+NEWCOMER_VISITORS = 20
+"""A host whom fewer users than this have ever entered is a newcomer."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +41,37 @@ def private_hosts(world: World, user: int) -> npt.NDArray[np.int64]:
     """The hosts a user follows now or has bought from, blocked ones left out. (h,) ascending."""
     relation, commerce = world.ties.of("relation", user), world.ties.of("commerce", user)
     follows = relation.hosts[followed(world.blocks.relation, relation.rows)]
-    refused = relation.hosts[blocked(world.blocks.relation, relation.rows)]
-    return np.setdiff1d(np.union1d(follows, commerce.hosts), refused).astype(np.int64)
+    return np.setdiff1d(np.union1d(follows, commerce.hosts), blocked_hosts(world, user)).astype(np.int64)
 
 
-def known_hosts(world: World, user: int) -> npt.NDArray[np.int64]:
-    """All hosts the user has ever entered; they are candidates like the private domain. (h,)"""
+def blocked_hosts(world: World, user: int) -> npt.NDArray[np.int64]:
+    """The hosts a user has blocked and not unblocked since. (h,)"""
+    relation = world.ties.of("relation", user)
+    return relation.hosts[blocked(world.blocks.relation, relation.rows)].astype(np.int64)
+
+
+def visited_hosts(world: World, user: int) -> npt.NDArray[np.int64]:
+    """All hosts the user has ever entered. (h,)"""
     return world.ties.of("visits", user).hosts.astype(np.int64)
 
 
-def candidates(world: World, epoch: Epoch, request: Request, viewer: Viewer) -> Candidates:
-    """Candidates of all sources, without repeats; the first source in the order of `SOURCES` keeps a room."""
+def candidates(world: World, epoch: Epoch, request: Request, viewer: Viewer, *, everything: bool = False) -> Candidates:
+    """Candidates of all sources, without repeats; the first source in the order of `SOURCES` keeps a room.
+
+    With `everything`, every room live now is a candidate: what the sources leave out is brought by `POPULAR`.
+    """
     if request.rooms is not None:
         rooms = np.unique(request.rooms)
         return Candidates(rooms, np.zeros(len(rooms), dtype=np.int8))
-    own, guest = _joined(epoch, np.union1d(private_hosts(world, request.user), known_hosts(world, request.user)))
-    by_source = [(Source.PRIVATE, own), (Source.COHOST, guest)]
+    own, guest = _joined(epoch, private_hosts(world, request.user))
+    visited = visited_hosts(world, request.user)
+    again, _ = _joined(epoch, visited)  # blocked hosts too: the filter then says why they are not shown
+    _, again_guest = _joined(epoch, np.setdiff1d(visited, blocked_hosts(world, request.user)))
+    by_source = [(Source.PRIVATE, own), (Source.COHOST, guest), (Source.VISITED, np.append(again, again_guest))]
     sizes = world.config.pipeline.sources
     by_source.append((Source.NEAREST, _nearest(epoch, viewer, sizes.nearest)))
     by_source.append((Source.TRANSITION, _by_transition(epoch, viewer, sizes.transition)))
-    by_source.append((Source.POPULAR, _popular(world, epoch, sizes.popular, request.at)))
+    by_source.append((Source.POPULAR, _popular(world, epoch, len(epoch) if everything else sizes.popular, request.at)))
     by_source.append((Source.NEWCOMER, _newcomers(world, epoch, sizes.newcomers, request)))
     rooms = np.concatenate([rows for _, rows in by_source])
     source = np.concatenate([np.full(len(rows), SOURCES.index(name), dtype=np.int8) for name, rows in by_source])
@@ -104,7 +116,7 @@ def _newcomers(world: World, epoch: Epoch, size: int, request: Request) -> npt.N
     if not size or not len(epoch):
         return np.empty(0, dtype=np.int64)
     visitors = world.standings[epoch.hosts, STANDINGS.index("visitors")]
-    new = np.flatnonzero(visitors < NEWCOMER_ENTRIES)
+    new = np.flatnonzero(visitors < NEWCOMER_VISITORS)
     seed = np.random.SeedSequence([request.user & 0xFFFFFFFF, request.at // 3_600_000_000])
     rng = np.random.Generator(np.random.PCG64(seed))
     rooms: npt.NDArray[np.int64] = epoch.rooms[rng.permutation(new)[:size]]

@@ -1,0 +1,88 @@
+"""What all tests share: one thread for everybody, so that the suite is fast beside others and runs the same everywhere.
+
+Also the small market (`market`), generated once, and the bundle built of it (`built`), for tests that need a world in
+motion or the commands end to end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+for _name in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")  # read when polars and numpy are first imported, after this
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+NOW_US = int(NOW.timestamp() * 1e6)
+CHEAP = (
+    "build.threads=1",
+    "build.ranker_requests=2500",
+    "build.strength_rows=6000",
+    "build.factors=8",
+    "gates=[]",
+)
+"""Settings of builds in tests; no gate, for a small market decides nothing about calibration."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A published bundle and the events it was built from."""
+
+    events: Path
+    bundles: Path
+    as_of_us: int
+    document: dict[str, Any]
+
+    @property
+    def bundle(self) -> Path:
+        """The bundle itself."""
+        return self.bundles / str(self.document["bundle"])
+
+
+@contextmanager
+def quick_learning() -> Iterator[None]:
+    """Builds inside learn from few trees: the stages are real, the models small."""
+    import training.learn
+    from recsys.models.additive_training import ProbabilityConfig, RankerConfig
+
+    with pytest.MonkeyPatch.context() as patch:
+        few = {"rounds": 60, "teacher_rounds": 10, "pairs": 15, "bins": 31}
+        patch.setattr(training.learn, "RankerConfig", partial(RankerConfig, **few))
+        patch.setattr(training.learn, "ProbabilityConfig", partial(ProbabilityConfig, rounds=40, bins=31))
+        yield
+
+
+@pytest.fixture(scope="session")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Event tables of the demo world (400 users, 60 hosts, 21 days)."""
+    from recsys.events.simulator import demo_world
+
+    out = tmp_path_factory.mktemp("market") / "events"
+    demo_world(out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def built(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """A bundle of the demo world as of two days before its end: later events remain to be replayed."""
+    from recsys.config import EngineConfig, load_config, parse_overrides
+    from recsys.events import clean, last_fact_us, open_events
+    from recsys.events.facts import US_PER_DAY
+    from training.build import build
+
+    last = last_fact_us(clean(open_events(market), now=NOW))
+    assert last is not None
+    as_of = last - 2 * US_PER_DAY
+    config: EngineConfig = load_config(None, parse_overrides(CHEAP))
+    bundles = tmp_path_factory.mktemp("built") / "bundles"
+    with quick_learning():
+        document = build(market, bundles, config=config, as_of_us=as_of, now_us=NOW_US)
+    return Built(market, bundles, as_of, document)
