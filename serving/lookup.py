@@ -25,7 +25,9 @@ class LookupResult:
 
     def text(self) -> str:
         """A table for a terminal."""
-        lines = [f"user {self.body['user_id']}{'' if self.body['known_user'] else ' (unknown: nobody we have ties of)'}"]
+        lines = [
+            f"user {self.body['user_id']}{'' if self.body['known_user'] else ' (unknown: nobody we have ties of)'}"
+        ]
         for room in self.body["rooms"]:
             lines.append(
                 f"{room['rank']:>3}. room {room['room_id']}  host {room['host_id']}  strength {room['strength']:.2f}  "

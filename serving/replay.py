@@ -10,7 +10,7 @@ import polars as pl
 
 from recsys.bundle import Bundle
 from recsys.errors import InputRefused
-from recsys.events import Events, Vocabularies, clean, extend_vocabularies, fact_stream, open_events, room_table
+from recsys.events import Vocabularies, clean, extend_vocabularies, fact_stream, open_events, room_table
 from recsys.live.artefact import load
 from recsys.live.replay import PastRequest, answer_frame, answers
 from recsys.progress import Progress, silent
@@ -88,7 +88,10 @@ def read_requests(path: Path, as_of: int) -> pl.DataFrame:
     kind = frame.schema["at"]
     if not isinstance(kind, pl.Datetime) or kind.time_zone is None:
         raise InputRefused(
-            "request times are no UTC instants", where=f"{path}, column at", got=kind, expected="Datetime with a time zone"
+            "request times are no UTC instants",
+            where=f"{path}, column at",
+            got=kind,
+            expected="Datetime with a time zone",
         )
     nulls = [name for name in _REQUIRED if frame[name].null_count()]
     if nulls:
@@ -99,16 +102,14 @@ def read_requests(path: Path, as_of: int) -> pl.DataFrame:
         raise InputRefused(
             "requests lie before the bundle's as-of",
             where=path,
-            got=f"{len(early)} requests, the first at {early['at_us'].min()} µs",
+            got=f"{len(early)} requests, the first at {early['at_us'].min()!s} µs",
             expected=f"{as_of} µs or later",
             hint="a bundle cannot forget; build one with an earlier --as-of",
         )
     return frame.sort("at_us", maintain_order=True)
 
 
-def _past_requests(
-    asked: pl.DataFrame, vocabularies: Vocabularies, room_hosts: np.ndarray
-) -> list[PastRequest]:
+def _past_requests(asked: pl.DataFrame, vocabularies: Vocabularies, room_hosts: np.ndarray) -> list[PastRequest]:
     users = vocabularies.users.rows(asked["user_id"])
     ats = asked["at_us"].to_list()
     ids = asked["request_id"].to_list()
@@ -116,7 +117,9 @@ def _past_requests(
     if "live_room_ids" in asked.columns:
         flat = asked["live_room_ids"].explode(empty_as_null=False, keep_nulls=False)
         rows = vocabularies.rooms.rows(flat)
-        strangers = np.flatnonzero((rows < 0) | (rows >= len(room_hosts)) | (room_hosts[np.minimum(rows, len(room_hosts) - 1)] < 0))
+        strangers = np.flatnonzero(
+            (rows < 0) | (rows >= len(room_hosts)) | (room_hosts[np.minimum(rows, len(room_hosts) - 1)] < 0)
+        )
         if len(strangers):
             raise InputRefused(
                 "requests name rooms nobody has told of",

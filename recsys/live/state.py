@@ -32,6 +32,8 @@ class LiveState:
             rooms: columns room, host, cohosts (list), started_at (µs), category, as `recsys.events.room_table` gives.
         """
         named = rooms.select("room", "host", "cohosts", "started_at", "category")
+        hosts = [int(named["host"].max() or 0), *named["cohosts"].explode(empty_as_null=False).to_list()]  # type: ignore[arg-type]
+        self.world.grow_hosts(max(host for host in hosts if host is not None) + 1)
         for room, host, cohosts, started_at, category in named.iter_rows():
             self.world.rooms.put(room, host, tuple(cohosts or ()), started_at, category)
 
@@ -66,6 +68,17 @@ class LiveState:
         """Rooms that are over without a fact of their own (a lease that ran out)."""
         for room in rooms:
             self.world.index.end(room)
+
+    def forget_user(self, user: int) -> None:
+        """Nothing of this user (row) is read any more: no ties, no counts, and he stands in no host's standings."""
+        world = self.world
+        for name, block in world.ties.blocks.items():
+            ties = world.ties.of(name, user)
+            if len(ties) and name in BLOCK_OF_FACT.values():
+                where = (ties.hosts[:, None].astype(np.intp), np.array(columns_of(name)))
+                np.subtract.at(world.standings, where, standings(block, ties.rows))
+        world.ties.forget(user)
+        world.users.forget(user)
 
     def _start(self, room: int, host: int, at: int) -> None:
         world = self.world

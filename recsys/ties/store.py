@@ -108,6 +108,11 @@ class TieStore:
                 position = fresh.row_of(self.blocks[name], host)
                 updater.apply(fresh.rows, position, kind, at, count, value)
 
+    def forget(self, user: int) -> None:
+        """The user has no ties any more; his slice of the base is never read again."""
+        for name, block in self.blocks.items():
+            self._fresh[name][user] = _Fresh(block, self._empty[name])
+
     @property
     def fresh_users(self) -> int:
         """How many users have ties that differ from the base, over all blocks."""
@@ -149,6 +154,11 @@ class RowStore:
             grown = identity(self.block, max(n, len(self.rows) * 3 // 2))
             _copy(self.rows, grown, len(self.rows))
             self.rows = grown
+
+    def forget(self, row: int) -> None:
+        """The state of one row is the identity again."""
+        if row < len(self.rows):
+            _copy(identity(self.block, 1), self.rows.take(slice(row, row + 1)), 1)
 
     def apply(self, row: int, kind: int, at: int, count: int, value: int) -> None:
         """Let the state of one row know one fact."""

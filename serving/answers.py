@@ -1,0 +1,133 @@
+"""Answers as documents: what leaves the service, in external ids and plain types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from recsys.instants import format_instant
+from recsys.pipeline.request import OUTCOMES, SOURCES, Outcome
+from serving.engine import Asked, Engine, Served
+
+_SOURCE_NAMES = [str(source) for source in SOURCES]
+
+
+def document(served: Served, *, breakdown: bool = False) -> dict[str, Any]:
+    """One answer. With `breakdown` every room lists the terms that add up to its score, largest first."""
+    answer, asked = served.answer, served.asked
+    reasons = answer.reasons or [[]] * len(answer)
+    rooms: list[dict[str, Any]] = [
+        {
+            "position": i,
+            "room_id": room_id,
+            "host_id": host_id,
+            "score": score,
+            "strength": strength,
+            "source": _SOURCE_NAMES[source],
+            "slot": "reserved" if reserved else "organic",
+            "reasons": why,
+        }
+        for i, (room_id, host_id, score, strength, source, reserved, why) in enumerate(
+            zip(
+                served.room_ids,
+                served.host_ids,
+                answer.score.tolist(),
+                answer.strength.tolist(),
+                answer.sources.tolist(),
+                answer.reserved.tolist(),
+                reasons,
+                strict=True,
+            ),
+            start=1,
+        )
+    ]
+    if breakdown:
+        for i, room in enumerate(rooms):
+            room["breakdown"] = _terms(served, i)
+    return {
+        "user_id": asked.user_id,
+        "known_user": served.user >= 0,
+        "bundle": served.loaded.name,
+        "epoch": served.epoch,
+        "offset": served.loaded.applied,
+        "at": format_instant(served.at_us),
+        "requested": asked.k,
+        "returned": len(rooms),
+        "short_why": answer.short_why,
+        "degraded": list(answer.degraded),
+        "weights": answer.weights,
+        "rooms": rooms,
+    }
+
+
+def _terms(served: Served, i: int) -> dict[str, float]:
+    answer = served.answer
+    terms = {name: float(v) for name, v in zip(answer.feature_names, answer.contributions[i], strict=True) if v}
+    return {"bias": answer.bias, **dict(sorted(terms.items(), key=lambda term: -abs(term[1])))}
+
+
+def explanation(engine: Engine, user_id: int | str, room_id: int | str, k: int) -> dict[str, Any]:
+    """Why a user would be shown a room now, or why not: its place, its terms, or what removed it."""
+    with engine.reading():  # one state for all that is said
+        whole = engine.lookup(Asked(user_id, k))
+        alone = engine.lookup(Asked(user_id, 1, rooms=[room_id]))
+    found: dict[str, Any] = {
+        "user_id": user_id,
+        "room_id": room_id,
+        "known_user": whole.user >= 0,
+        "bundle": whole.loaded.name,
+        "at": format_instant(whole.at_us),
+        "shown": room_id in whole.room_ids,
+        "position": None,
+        "why": "",
+        "room": None,
+    }
+    if room_id in whole.room_ids:
+        i = whole.room_ids.index(room_id)
+        found |= {"position": i + 1, "why": "; ".join(whole.answer.reasons[i]), "room": _room(whole, i)}
+        return found
+    row = whole.loaded.vocabularies.rooms.row(room_id)
+    found["why"] = _why_not(whole, row)
+    if alone.room_ids:
+        found["room"] = _room(alone, 0)
+    return found
+
+
+def _room(served: Served, i: int) -> dict[str, Any]:
+    return document(served, breakdown=True)["rooms"][i]  # type: ignore[no-any-return]
+
+
+def _why_not(served: Served, row: int) -> str:
+    intake = served.loaded.intake
+    if row < 0:
+        return "no such room: no event spoke of it"
+    if row in intake.ended:
+        return f"ended at {format_instant(intake.ended[row])}"
+    if row in intake.lapsed:
+        return "its lease ran out: no sign of life in time"
+    if row not in served.loaded.live.world.index:
+        return "not live"
+    where = np.flatnonzero(served.answer.candidates == row)
+    if len(where):
+        return str(OUTCOMES[served.answer.outcomes[where[0]]])
+    return f"live, but no source brought it among {len(served.answer.candidates)} candidates ({Outcome.NOT_SELECTED})"
+
+
+def live_rooms(engine: Engine, limit: int, after: int = 0) -> dict[str, Any]:
+    """The rooms live now, in the order of their start; a page of at most `limit` from position `after`."""
+    with engine.reading() as loaded:
+        epoch = loaded.live.world.index.publish()
+        rows, hosts = epoch.rooms[after : after + limit].tolist(), epoch.hosts[after : after + limit].tolist()
+        table, ids = loaded.live.world.rooms, loaded.vocabularies
+        rooms = [
+            {
+                "room_id": ids.rooms.id(room),
+                "host_id": ids.hosts.id(host),
+                "started_at": format_instant(int(table.started_at[room])),
+                "category": table.category.get(room),
+                "cohost_ids": [ids.hosts.id(guest) for guest in table.cohosts.get(room, ())],
+            }
+            for room, host in zip(rows, hosts, strict=True)
+        ]
+        return {"bundle": loaded.name, "epoch": epoch.number, "live": len(epoch), "after": after, "rooms": rooms}

@@ -1,0 +1,121 @@
+"""Settings of the service; YAML shows what one tunes (`configs/serving.yaml`), every default is here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from recsys.config.sections import Section
+from recsys.errors import ConfigError
+
+Role = Literal["lookup", "events", "admin"]
+
+
+class ApiKey(Section):
+    """One caller. The key itself is nowhere stored: `printf %s KEY | sha256sum`."""
+
+    name: str = Field(min_length=1)
+    """Who it is, in logs and metrics."""
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """SHA-256 of the key, hex."""
+    roles: tuple[Role, ...] = ("lookup",)
+    """What the caller may do; `admin` may everything."""
+    requests_per_s: float = Field(default=0.0, ge=0)
+    """Requests a second on average; 0: no limit."""
+    burst: int = Field(default=100, ge=1)
+    """Requests at once beyond the average."""
+
+
+class ServingConfig(Section):
+    """How a bundle is served."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; anything but loopback needs API keys."""
+    port: int = Field(default=8080, ge=0, le=65_535)
+    """0: any free port, printed at the start."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes that share the mapped bundle and the log."""
+    k: int = Field(default=20, ge=1)
+    """Rooms in an answer when the caller does not say."""
+    most_k: int = Field(default=500, ge=1)
+    """Most rooms one may ask for."""
+    most_users: int = Field(default=64, ge=1)
+    """Most users in one lookup."""
+    most_events: int = Field(default=2_000, ge=1)
+    """Most events in one batch."""
+    most_body_bytes: int = Field(default=4_000_000, ge=1_000)
+    """Larger bodies are refused."""
+    deadline_ms: float = Field(default=100.0, gt=0)
+    """A lookup is answered within this or refused; what is left of it when its turn comes decides how rich it is."""
+    waiting_lookups: int = Field(default=64, ge=1)
+    """More lookups than this waiting for their turn: the next is refused at once (503)."""
+    waiting_events: int = Field(default=20_000, ge=1)
+    """More events than this waiting for the log: the next batch is refused at once (503)."""
+    lease_s: float = Field(default=3_600.0, ge=0)
+    """A room without a sign of life for so long vanishes; 0: rooms stay until they end."""
+    clock_tolerance_s: float = Field(default=3_600.0, ge=0)
+    """Events later than the clock by more than this are set aside."""
+    dedup_horizon: int = Field(default=500_000, ge=1)
+    """Event ids and row keys remembered at least: a repeat further back is not recognised."""
+    log_impressions: bool = True
+    """Answers over HTTP go to the log as impressions."""
+    watch_current_s: float = Field(default=2.0, ge=0)
+    """How often a folder of bundles is asked for a new `CURRENT`; 0: never."""
+    verify: Literal["sizes", "hashes"] = "sizes"
+    """What is checked when a bundle is loaded; hashes are checked once at publish."""
+    keys: tuple[ApiKey, ...] = ()
+    """Callers; none: everybody on loopback may do everything."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [key.name for key in self.keys]
+        if len(set(names)) < len(names):
+            raise ValueError("names of keys must differ")
+        return self
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the address is reachable from this machine only."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+
+def load_serving_config(path: Path | None, overrides: dict[str, object] | None = None) -> ServingConfig:
+    """Settings from a YAML file (None: all defaults), some of them overridden.
+
+    Raises:
+        ConfigError: unreadable, unknown or wrong settings; or an open address without keys.
+    """
+    settings: object = {}
+    if path is not None:
+        try:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError("config cannot be read", where=path, got=error) from error
+    if not isinstance(settings, dict):
+        raise ConfigError("config is no mapping", where=path, got=type(settings).__name__)
+    merged = settings | {name: value for name, value in (overrides or {}).items() if value is not None}
+    try:
+        config = ServingConfig.model_validate_json(_json(merged))
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        raise ConfigError("config is wrong", where=path, got=faults) from error
+    if not config.is_loopback and not config.keys:
+        raise ConfigError(
+            "an address that others reach needs API keys",
+            where="host",
+            got=config.host,
+            hint="add keys to the serving config, or listen on 127.0.0.1",
+        )
+    return config
+
+
+def _json(settings: dict[str, object]) -> bytes:
+    import orjson
+
+    try:
+        return orjson.dumps(settings)
+    except TypeError as error:
+        raise ConfigError("config holds a value of no plain type", got=error) from error

@@ -1,0 +1,296 @@
+"""The service without a network: one bundle, the log, and what arrives; lookups, explanations, events, swaps.
+
+    with Engine.open(bundle, log_path) as engine:
+        engine.apply([("e1", "rooms", {"room_id": 9, "host_id": 4, "started_at": "2026-05-01T20:00:00Z"})])
+        answer = engine.lookup(42, k=20)
+
+Acknowledged means: in the log, flushed, and applied; the next lookup of any worker on the same log sees it. Engines in
+several processes may share one log: each reads what the others appended before it answers.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import orjson
+
+from recsys.bundle import resolve
+from recsys.errors import InputRefused
+from recsys.pipeline.lookup import lookup as answer_request
+from recsys.pipeline.request import Answer, Request
+from recsys.pipeline.world import World
+from serving.config import ServingConfig
+from serving.event_log import Entry, EventLog, Record
+from serving.intake import DUPLICATE, Verdict
+from serving.ladder import STEPS, every_room, restricted, stepped_down
+from serving.loaded import ERASE, Loaded, hand_over_leases, load_bundle
+from serving.seen import Lately
+
+Event = tuple[str, str, Any]
+"""(event_id, table, row): the row as a mapping, or as JSON text or bytes."""
+_SLICE = 32  # events applied before a waiting lookup gets its turn
+
+
+def clock_us() -> int:
+    """The wall clock, µs since the epoch."""
+    return time.time_ns() // 1_000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One lookup in external ids; `sources` None: all. `step` is the rung of the degradation ladder."""
+
+    user_id: int | str | None
+    k: int
+    exclude: Sequence[int | str] = ()
+    category: str | None = None
+    sources: frozenset[str] | None = None
+    rooms: Sequence[int | str] | None = None
+    explain: bool = True
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Served:
+    """An answer with what it was made from; rows of `answer` belong to `loaded`."""
+
+    asked: Asked
+    answer: Answer
+    loaded: Loaded
+    at_us: int
+    user: int
+    epoch: int
+    room_ids: list[int | str]
+    host_ids: list[int | str]
+    unknown_excluded: int = 0
+
+
+class Engine:
+    """See the module. All methods may be called from any thread.
+
+    Args:
+        loaded: the bundle to serve, up to date with `log`.
+        log: where events go; None: events are applied and forgotten with the process (tests, benchmarks).
+        reader: a second connection to the same log, so that lookups never wait for a flush.
+        bundles: the folder of bundles that `swap` without a path asks for its `CURRENT`.
+        clock: the wall clock, µs.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        config: ServingConfig,
+        *,
+        log: EventLog | None = None,
+        reader: EventLog | None = None,
+        bundles: Path | None = None,
+        clock: Callable[[], int] = clock_us,
+    ) -> None:
+        self.config, self.clock, self.bundles = config, clock, bundles
+        self.loaded = loaded
+        self._log, self._reader = log, reader
+        self._state = threading.RLock()
+        self._writing = threading.Lock()
+        self._swapping = threading.Lock()
+        self._waiting = 0
+        self._verdicts: Lately[int, Verdict] = Lately(20_000)
+
+    @classmethod
+    def open(
+        cls, bundle: Path, log: Path | None, config: ServingConfig | None = None, clock: Callable[[], int] = clock_us
+    ) -> Self:
+        """Load a bundle (or the `CURRENT` of a folder of bundles) and bring it up to the end of the log.
+
+        Raises:
+            BundleRefused, GateFailed: the bundle cannot be served. ConfigError: the log cannot be used.
+        """
+        config = config or ServingConfig()
+        opened = EventLog(log) if log is not None else None
+        loaded = load_bundle(resolve(bundle), config, opened, clock())
+        path = resolve(bundle)
+        return cls(
+            loaded,
+            config,
+            log=opened,
+            reader=EventLog(log) if log is not None else None,
+            bundles=bundle if path != bundle else None,
+            clock=clock,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the log; nothing is lost by not calling it."""
+        with self._writing, self._state:
+            for log in (self._log, self._reader):
+                if log is not None:
+                    log.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Loaded]:
+        """The state, up to date with everything acknowledged so far, nobody else at it.
+
+        Raises:
+            LogFailed: the log cannot be read, so nobody knows what was acknowledged.
+        """
+        self._waiting += 1
+        try:
+            self._state.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            if self._reader is not None and self._reader.last > self.loaded.applied:
+                self._fold(self._reader.read(self.loaded.applied))
+            self.loaded.intake.end_expired(self.clock())
+            yield self.loaded
+        finally:
+            self._state.release()
+
+    def lookup(self, asked: Asked) -> Served:
+        """Ranked live rooms of one viewer; unknown viewers get the public domain (the documented cold path)."""
+        with self.reading() as loaded:
+            at = self.clock()
+            ids = loaded.vocabularies
+            user = -1 if asked.user_id is None else ids.users.row(asked.user_id)
+            exclude = [ids.rooms.row(room) for room in asked.exclude]
+            named = None
+            if asked.rooms is not None:
+                rows = [ids.rooms.row(room) for room in asked.rooms]
+                named = np.array([row for row in rows if row in loaded.live.world.index], dtype=np.int64)
+            request = Request(
+                user=user,
+                at=at,
+                k=asked.k,
+                rooms=named,
+                exclude=np.array([row for row in exclude if row >= 0], dtype=np.int64) if exclude else None,
+                category=asked.category,
+                explain=asked.explain and asked.step < len(STEPS) - 1,
+            )
+            answer = self._answer(loaded.live.world, request, asked)
+            epoch = loaded.live.world.index.epoch.number
+            return Served(
+                asked,
+                answer,
+                loaded,
+                at,
+                user,
+                epoch,
+                [ids.rooms.id(room) for room in answer.rooms.tolist()],
+                [ids.hosts.id(host) for host in answer.hosts.tolist()],
+            )
+
+    def _answer(self, world: World, request: Request, asked: Asked) -> Answer:
+        view = stepped_down(world, asked.step)
+        if asked.sources is not None:
+            view = restricted(view, asked.sources)
+        answer = answer_request(view, request)
+        live = len(world.index)
+        whole = request.rooms is None and asked.sources is None
+        if whole and len(answer) < request.k and len(answer.candidates) < live:  # the sources were too narrow
+            answer = answer_request(every_room(view, live), request)
+        if asked.step:
+            answer = replace(answer, degraded=(*answer.degraded, STEPS[asked.step]))
+        return answer
+
+    def apply(self, events: Sequence[Event]) -> list[Verdict]:
+        """Log, flush and apply a batch; one verdict per event, in order.
+
+        Raises:
+            LogFailed: nothing of the batch is acknowledged, logged or applied.
+        """
+        entries = [(event_id, table, _text(row)) for event_id, table, row in events]
+        with self._writing:
+            now = self.clock()
+            if self._log is not None:
+                records = self._log.append(entries, now, lambda: self.loaded.applied, self._catch_up)
+            else:
+                records = self._without_log(entries, now)
+            for start in range(0, len(records), _SLICE):
+                with self._state:
+                    self._fold(iter(records[start : start + _SLICE]))
+                if self._waiting:
+                    time.sleep(0.0002)
+            made = {record.event_id: self._verdicts.get(record.seq) for record in records}
+        repeat: Verdict = (DUPLICATE, "event_id")
+        return [made.pop(event_id, None) or repeat for event_id, _, _ in entries]
+
+    def _catch_up(self, records: list[Record]) -> Callable[[str], bool]:
+        with self._state:
+            self._fold(iter(records))
+            return self.loaded.intake.seen
+
+    def _without_log(self, entries: list[Entry], now: int) -> list[Record]:
+        first = self.loaded.applied + 1
+        fresh = {one[0]: one for one in reversed(entries) if not self.loaded.intake.seen(one[0])}
+        ordered = [one for one in entries if fresh.get(one[0]) is one]
+        return [Record(seq, *one, now) for seq, one in enumerate(ordered, first)]
+
+    def _fold(self, records: Iterator[Record]) -> None:
+        for record in records:
+            if record.seq > self.loaded.applied:
+                verdict = self.loaded.take(record)
+                self._verdicts.put(record.seq, verdict)
+                key = (record.table, verdict[0] if verdict[1] is None else f"{verdict[0]}: {verdict[1]}")
+                self.loaded.counts[key] = self.loaded.counts.get(key, 0) + 1
+
+    def swap(self, path: Path | None = None) -> str:
+        """Serve another bundle (None: the folder's `CURRENT`) without a pause; its name.
+
+        Raises:
+            BundleRefused, GateFailed: it cannot be served; the one before still is.
+        """
+        with self._swapping:
+            if path is None:
+                if self.bundles is None:
+                    raise InputRefused(
+                        "no folder of bundles to take the current one from", where=self.loaded.bundle.path
+                    )
+                path = resolve(self.bundles)
+            log = EventLog(self._log.path) if self._log is not None else None
+            try:
+                fresh = load_bundle(path, self.config, log, self.clock())
+            finally:
+                if log is not None:
+                    log.close()
+            with self._writing, self._state:
+                if self._log is not None:
+                    for record in self._log.read(fresh.applied):
+                        fresh.take(record)
+                fresh.counts = self.loaded.counts
+                fresh.last_received_us = max(fresh.last_received_us, self.loaded.last_received_us)
+                hand_over_leases(self.loaded, fresh)
+                self.loaded = fresh
+            return fresh.name
+
+    def erase(self, user_id: int | str) -> dict[str, Any]:
+        """Forget a user: at once in the state, for good in the log. A receipt.
+
+        Raises:
+            LogFailed: not acknowledged; ask again.
+        """
+        now = self.clock()
+        self.apply([(f"erase-{now}-{user_id}", ERASE, {"user_id": user_id})])
+        rows = 0
+        if self._log is not None:
+            with self._writing:
+                rows = self._log.forget_user(user_id)
+        return {"user_id": user_id, "erased_at_us": now, "log_rows": rows, "offset": self.loaded.applied}
+
+
+def _text(row: Any) -> str:
+    if isinstance(row, str):
+        return row
+    if isinstance(row, bytes | bytearray | memoryview):
+        return str(row, "utf-8")
+    return orjson.dumps(row).decode()

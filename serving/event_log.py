@@ -1,0 +1,170 @@
+"""The durable log: an append-only SQLite table, row number = offset. Acknowledged means: committed and flushed.
+
+SQLite in WAL mode with `synchronous=FULL` flushes the log file at every commit, so a power cut undoes nothing that was
+acknowledged. Many events share one commit (group commit). Several processes may append: SQLite lets in one at a time,
+and `append` hands over what others wrote since, inside the same transaction, so that duplicates are recognised.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from recsys.errors import ConfigError, LaotieError
+
+FORMAT: Final = 1
+_PAGE: Final = 2_000
+
+
+class Record(NamedTuple):
+    """One line of the log: `seq` its offset (1 …), `row` JSON text, `received_us` µs since the epoch."""
+
+    seq: int
+    event_id: str
+    table: str
+    row: str
+    received_us: int
+
+
+Entry = tuple[str, str, str]
+"""(event_id, table, row as JSON text), not yet in the log."""
+
+
+class LogFailed(LaotieError):
+    """The log could not be written or read; nothing of the batch was acknowledged or applied."""
+
+
+class EventLog:
+    """An append-only log in one SQLite file.
+
+    Threading: one connection, used by one thread at a time (any thread).
+
+    Args:
+        path: the file; made if missing. `-wal` and `-shm` files appear beside it.
+
+    Raises:
+        ConfigError: it cannot be opened, is not a log, or of a later format.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA secure_delete=ON")
+            found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+            if found > FORMAT:
+                raise ConfigError("event log is of a later format", where=path, got=found, expected=FORMAT)
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL, "
+                "tab TEXT NOT NULL, row TEXT NOT NULL, received_us INTEGER NOT NULL)"
+            )
+            self._db.execute(f"PRAGMA user_version={FORMAT}")
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigError("event log cannot be opened", where=path, got=error) from error
+
+    def pragma(self, name: str) -> object:
+        """The value of a pragma of this connection, e.g. `synchronous` (2 is FULL)."""
+        return self._db.execute(f"PRAGMA {name}").fetchone()[0]
+
+    @property
+    def last(self) -> int:
+        """Offset of the last committed record, by whatever process; 0 in an empty log. Costs microseconds."""
+        try:
+            found = self._db.execute("SELECT seq FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+        except sqlite3.Error as error:
+            raise LogFailed("event log cannot be read", where=self.path, got=error) from error
+        return int(found[0]) if found else 0
+
+    def read(self, after: int, upto: int | None = None) -> Iterator[Record]:
+        """Records with offset > after (and ≤ upto), ascending, read in pages: appending meanwhile is allowed."""
+        while True:
+            try:
+                page = self._db.execute(
+                    "SELECT seq, event_id, tab, row, received_us FROM events WHERE seq > ? AND seq <= ? "
+                    "ORDER BY seq LIMIT ?",
+                    (after, 2**62 if upto is None else upto, _PAGE),
+                ).fetchall()
+            except sqlite3.Error as error:
+                raise LogFailed("event log cannot be read", where=self.path, got=error) from error
+            yield from map(Record._make, page)
+            if len(page) < _PAGE:
+                return
+            after = page[-1][0]
+
+    def append(
+        self,
+        entries: Sequence[Entry],
+        received_us: int,
+        known: Callable[[], int],
+        catch_up: Callable[[list[Record]], Callable[[str], bool]],
+    ) -> list[Record]:
+        """Write a batch in one transaction and flush it; the records written.
+
+        Args:
+            entries: in the order of arrival.
+            received_us: µs.
+            known: gives the offset of the last record the caller has applied.
+            catch_up: takes the records others wrote since, gives the test for event ids seen before; those, and
+                repeats within the batch, are not written.
+
+        Raises:
+            LogFailed: nothing was written (disk full, lock not had in time); what was caught up stays caught up.
+        """
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                behind = known()
+                seen = catch_up(list(self.read(behind)) if self.last > behind else [])
+                seq = self.last
+                rows: list[Record] = []
+                batch: set[str] = set()
+                for event_id, table, row in entries:
+                    if event_id not in batch and not seen(event_id):
+                        batch.add(event_id)
+                        seq += 1
+                        rows.append(Record(seq, event_id, table, row, received_us))
+                self._db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows)
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise LogFailed(
+                "event log cannot be written", where=self.path, got=error, hint="nothing was acknowledged"
+            ) from error
+        return rows
+
+    def of_table(self, table: str, upto: int) -> list[Record]:
+        """All records of one table with offset ≤ upto, ascending; it scans the log."""
+        found = self._db.execute(
+            "SELECT seq, event_id, tab, row, received_us FROM events WHERE tab = ? AND seq <= ? ORDER BY seq",
+            (table, upto),
+        )
+        return [Record._make(one) for one in found]
+
+    def forget_user(self, user_id: int | str) -> int:
+        """Overwrite the rows of one user, keeping offsets and event ids; how many rows."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            changed = self._db.execute(
+                "UPDATE events SET tab = '_erased', row = '{}' "
+                "WHERE json_extract(row, '$.user_id') = ? AND tab != '_erase'",
+                (user_id,),
+            ).rowcount
+            self._db.execute("COMMIT")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise LogFailed("a user could not be erased from the log", where=self.path, got=error) from error
+        return int(changed)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()

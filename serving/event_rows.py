@@ -1,0 +1,262 @@
+"""One arriving row against the rules of its table: the rules of `recsys.events.schemas`, one row at a time.
+
+The batch rules are declared as Polars expressions and cost milliseconds however small the batch is; an event must be
+judged in microseconds. So the same declarations (columns, types, roles, keys) are compiled into one plain function per
+table here, and a test holds both to the same verdict with the same reason on the same rows.
+
+A row comes as JSON gives it: ids as integers or strings, instants as ISO 8601 text with an offset (or whole µs since
+the epoch), a time without an offset names no instant and is set aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from recsys.events.schemas import (
+    EARLIEST,
+    FEEDBACK_KINDS,
+    FOLLOW_ACTIONS,
+    LATEST,
+    MOST_COUNT,
+    MOST_MINOR,
+    NOTICE_KINDS,
+    REASON_ORDER,
+    REFUND_KINDS,
+    TABLES,
+    is_id,
+    optional,
+    role,
+)
+from recsys.ids import IdKind
+from recsys.instants import from_datetime
+
+Row = Mapping[str, Any]
+Values = dict[str, Any]
+
+NOT_A_ROW: Final = "not_a_row"
+UNKNOWN_TABLE: Final = "unknown_table"
+UNUSABLE_TYPE: Final = "unusable_type"
+IDS_OF_TWO_KINDS: Final = "ids_of_two_kinds"
+ONLINE_REASONS: Final = (NOT_A_ROW, UNKNOWN_TABLE, UNUSABLE_TYPE, IDS_OF_TWO_KINDS)
+"""Reasons that only single events can have: in a file they are faults of a whole column, and the table is refused."""
+
+_RANK: Final = {name: position for position, name in enumerate(REASON_ORDER)}
+_EARLIEST_US: Final = from_datetime(EARLIEST)
+_LATEST_US: Final = from_datetime(LATEST)
+_MOST_INT64: Final = 2**63 - 1
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Refused(Exception):
+    """A row breaks a rule; `reason` is the one under which it is counted."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def instant_us(value: object) -> int:
+    """µs since the epoch from ISO 8601 text with an offset, an aware datetime, or whole µs.
+
+    Raises:
+        Refused: anything else.
+    """
+    if type(value) is str:
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise Refused(UNUSABLE_TYPE) from None
+    elif type(value) is int:
+        return value
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        span = value - _EPOCH
+        return (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
+    raise Refused(UNUSABLE_TYPE)
+
+
+class RowRules:
+    """The rules of all tables for ids of given kinds.
+
+    Args:
+        kinds: role (`user`, `host`, `room`, `order`) → kind of its ids; a missing role takes the kind of the first id
+            it sees. Changed in place.
+
+    Threading: one writer.
+    """
+
+    def __init__(self, kinds: dict[str, IdKind]) -> None:
+        self.kinds = kinds
+        self._tables = {name: _columns(name) for name in TABLES}
+
+    def check(self, table: str, row: object) -> Values:
+        """The row in the types of its schema, times as µs, absent columns as None; unknown columns are dropped.
+
+        Raises:
+            Refused: with the reason the batch rules would count the row under.
+        """
+        columns = self._tables.get(table)
+        if columns is None:
+            raise Refused(UNKNOWN_TABLE)
+        if not isinstance(row, Mapping):
+            raise Refused(NOT_A_ROW)
+        values: Values = {}
+        worst = len(REASON_ORDER)
+        for name, of, null_reason in columns:
+            value = row.get(name)
+            if value is not None:
+                value = self._typed(of, name, value)
+                if of == "time" and not _EARLIEST_US <= value <= _LATEST_US:
+                    worst = min(worst, _RANK["time_out_of_range"])
+            if value is None and null_reason is not None:
+                worst = min(worst, _RANK[null_reason])
+            values[name] = value
+        if worst < len(REASON_ORDER):
+            raise Refused(REASON_ORDER[worst])
+        rule = _RULES.get(table)
+        if rule is not None:
+            broken = rule(values)
+            if broken is not None:
+                raise Refused(broken)
+        return values
+
+    def _typed(self, of: str, name: str, value: Any) -> Any:
+        if of == "time":
+            return instant_us(value)
+        if of == "number":
+            if type(value) is not int:
+                raise Refused(UNUSABLE_TYPE)
+            return min(value, _MOST_INT64)
+        if of == "text":
+            if type(value) is int and name == "city_tier":
+                return str(value)
+            if type(value) is not str:
+                raise Refused(UNUSABLE_TYPE)
+            return value
+        if of == "real":
+            if type(value) not in (int, float):
+                raise Refused(UNUSABLE_TYPE)
+            return float(value)
+        if of == "guests":
+            if not isinstance(value, list):
+                raise Refused(UNUSABLE_TYPE)
+            return [self._id("host", one) for one in value if one is not None]
+        return self._id(of, value)
+
+    def _id(self, of: str, value: Any) -> int | str | None:
+        kind: IdKind
+        if type(value) is int:
+            kind = "int"
+        elif type(value) is str:
+            kind = "str"
+        else:
+            raise Refused(UNUSABLE_TYPE)
+        if self.kinds.get(of, kind) != kind:
+            raise Refused(IDS_OF_TWO_KINDS)
+        if kind == "int" and not -(2**63) <= value <= _MOST_INT64:
+            return None  # does not fit: the batch reads it as null too
+        return value  # type: ignore[no-any-return]
+
+    def adopt(self, table: str, values: Values) -> None:
+        """Fix the kind of roles seen for the first time, from a row that is used."""
+        for name, of, _ in self._tables[table]:
+            value = values[name]
+            if of in ("user", "host", "room", "order") and value is not None and of not in self.kinds:
+                self.kinds[of] = "int" if isinstance(value, int) else "str"
+
+
+def _columns(table: str) -> list[tuple[str, str, str | None]]:
+    """(name, role, reason when it is null or None if it may be) of every column."""
+    found = []
+    for name, column in TABLES[table].columns().items():
+        of = role(column)
+        of = "time" if of == "plan" else "guests" if name == "cohost_ids" else of
+        null = None
+        if not optional(column):
+            null = "null_key" if is_id(column) or name in TABLES[table].KEY else "null_value"
+        found.append((name, of, null))
+    return found
+
+
+def _first(*broken: str | None) -> str | None:
+    """The broken rule that is counted: rules are asked in the order of `REASON_ORDER`."""
+    return next((name for name in broken if name), None)
+
+
+def _rooms(v: Values) -> str | None:
+    return "ended_before_started" if v["ended_at"] is not None and v["ended_at"] < v["started_at"] else None
+
+
+def _follows(v: Values) -> str | None:
+    return None if v["action"] in FOLLOW_ACTIONS else "unknown_action"
+
+
+def _watches(v: Values) -> str | None:
+    return "left_before_entered" if v["left_at"] is not None and v["left_at"] < v["entered_at"] else None
+
+
+def _negative(v: Values, column: str, reason: str) -> str | None:
+    return reason if v[column] is not None and v[column] < 0 else None
+
+
+def _large(v: Values, column: str, most: int, reason: str) -> str | None:
+    return reason if v[column] is not None and v[column] > most else None
+
+
+def _engagements(v: Values) -> str | None:
+    return _first(
+        _negative(v, "value_minor", "negative_amount"),
+        _negative(v, "count", "negative_count"),
+        _large(v, "value_minor", MOST_MINOR, "amount_too_large"),
+        _large(v, "count", MOST_COUNT, "count_too_large"),
+    )
+
+
+def _purchases(v: Values) -> str | None:
+    return _first(
+        _negative(v, "amount_minor", "negative_amount"),
+        _negative(v, "quantity", "negative_quantity"),
+        _large(v, "amount_minor", MOST_MINOR, "amount_too_large"),
+        _large(v, "quantity", MOST_COUNT, "quantity_too_large"),
+    )
+
+
+def _refunds(v: Values) -> str | None:
+    return _first(
+        "unknown_kind" if v["kind"] is not None and v["kind"] not in REFUND_KINDS else None,
+        _negative(v, "amount_minor", "negative_amount"),
+        _large(v, "amount_minor", MOST_MINOR, "amount_too_large"),
+    )
+
+
+def _feedback(v: Values) -> str | None:
+    return None if v["kind"] in FEEDBACK_KINDS else "unknown_kind"
+
+
+def _impressions(v: Values) -> str | None:
+    share = v["propensity"]
+    return _first(
+        _negative(v, "position", "negative_position"),
+        _large(v, "position", MOST_COUNT, "position_too_large"),
+        "propensity_out_of_range" if share is not None and not 0 < share <= 1 else None,
+    )
+
+
+def _notices(v: Values) -> str | None:
+    if v["kind"] not in NOTICE_KINDS:
+        return "unknown_kind"
+    return "to_before_from" if v["to"] < v["from"] else None
+
+
+_RULES: Final[dict[str, Callable[[Values], str | None]]] = {
+    "rooms": _rooms,
+    "follows": _follows,
+    "watches": _watches,
+    "engagements": _engagements,
+    "purchases": _purchases,
+    "refunds": _refunds,
+    "feedback": _feedback,
+    "impressions": _impressions,
+    "notices": _notices,
+}

@@ -1,0 +1,298 @@
+"""From arriving events to a moved state: judged, freed of repeats, applied; the same fold on arrival and on recovery.
+
+`Intake.feed` is a pure function of the state and the log: fed the same records in the same order it ends in the same
+state, so every worker and every restart agrees. A record brings its time of receipt, so no clock is read here.
+
+Repeats are known in two ways: by event id, and by the key of the row (`recsys.events.keys`: the open row of a broadcast
+or a watch and its completion are one). Both memories are bounded (`dedup_horizon`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from recsys.events.facts import FOREVER, NEVER, FactKind
+from recsys.events.quarantine import GUEST_TABLES
+from recsys.events.schemas import FEEDBACK_KINDS, TABLES, columns_of
+from recsys.events.vocabularies import Vocabularies
+from recsys.live.leases import Leases
+from recsys.live.state import LiveState
+from serving.event_rows import Refused, RowRules, Values
+from serving.refund_shares import Orders
+from serving.seen import Lately
+
+ACCEPTED: Final = "accepted"
+DUPLICATE: Final = "duplicate"
+QUARANTINED: Final = "quarantined"
+Verdict = tuple[str, str | None]
+"""Status and, unless accepted, the reason."""
+
+_OPEN, _COMPLETE = 1, 2
+_ENGAGEMENT: Final = {
+    "like": FactKind.LIKE,
+    "comment": FactKind.COMMENT,
+    "gift": FactKind.GIFT,
+    "share": FactKind.SHARE,
+}
+_FEEDBACK: Final = {kind: FactKind[kind.upper()] for kind in FEEDBACK_KINDS}
+_TIMES: Final = {table: columns_of(table, "time") for table in TABLES}
+
+
+class Intake:
+    """Lets a `LiveState` know events, one at a time.
+
+    Args:
+        live: the state to move.
+        vocabularies: of the bundle it came from; unknown ids are appended.
+        dedup_horizon: event ids and row keys remembered at least.
+        clock_tolerance_us: rows later than their receipt by more than this are set aside, µs.
+        lease_us: how long a room stays without a sign of life, µs; 0: for ever.
+
+    Threading: one writer; readers are serialised with it by the caller.
+    """
+
+    def __init__(
+        self,
+        live: LiveState,
+        vocabularies: Vocabularies,
+        *,
+        dedup_horizon: int = 500_000,
+        clock_tolerance_us: int = 3_600_000_000,
+        lease_us: int = 0,
+    ) -> None:
+        self.live, self.vocabularies = live, vocabularies
+        self.leases = Leases(lease_us)
+        self.as_of_us = NEVER
+        """Facts before this instant may be in the bundle; set by whoever loads it."""
+        self.ended: dict[int, int] = {}
+        """Room row → instant of its end, µs, of rooms known to have ended."""
+        self.lapsed: set[int] = set()
+        """Room rows whose lease ran out and was not renewed since."""
+        self._tolerance_us = clock_tolerance_us
+        kinds = {n: v.kind for n in ("user", "host", "room", "order") if (v := getattr(vocabularies, n + "s")).kind}
+        self._rules = RowRules(kinds)
+        self._ids: Lately[str, bool] = Lately(dedup_horizon)
+        self._keys: Lately[tuple[Any, ...], int] = Lately(dedup_horizon)
+        self._orders = Orders(dedup_horizon)
+        self._rooms_seen: dict[int, int] = {}
+        self._facts_from = self._received_us = NEVER
+        self._takers: dict[str, Callable[[Values], Verdict]] = {name: getattr(self, f"_take_{name}") for name in _TIMES}
+
+    def seen(self, event_id: str) -> bool:
+        """Whether an event of this id was fed within the horizon."""
+        return event_id in self._ids
+
+    def feed(self, event_id: str, table: str, row: object, received_us: int, facts_from: int = NEVER) -> Verdict:
+        """Judge one event and apply its facts.
+
+        Args:
+            event_id: names the event; a second one of the same id is a duplicate, whatever it says.
+            table, row: a row of the contract's tables.
+            received_us: when the log received it, µs.
+            facts_from: facts earlier than this are in the bundle already and only remembered, not applied; `FOREVER`
+                applies none. An end is always applied: it cannot be told twice.
+        """
+        if event_id in self._ids:
+            return DUPLICATE, "event_id"
+        self._ids.put(event_id, True)
+        self._facts_from, self._received_us = facts_from, received_us
+        try:
+            values = self._rules.check(table, row)
+            latest = received_us + self._tolerance_us
+            if any(values[name] is not None and values[name] > latest for name in _TIMES[table]):
+                raise Refused("later_than_now")
+            verdict = self._takers[table](values)
+        except Refused as refused:
+            return QUARANTINED, refused.reason
+        if verdict[0] == ACCEPTED:
+            self._rules.adopt(table, values)
+        return verdict
+
+    def keep_alive(self, now_us: int) -> None:
+        """Give every room live now a fresh lease, as on loading a bundle."""
+        for room in self.live.world.index.publish().rooms.tolist():
+            self.leases.renew(room, now_us)
+
+    def end_expired(self, now_us: int) -> list[int]:
+        """End the rooms whose lease ran out; their rows."""
+        over = self.leases.expired(now_us)
+        if over:
+            self.live.end_rooms(over)
+            self.lapsed.update(over)
+        return over
+
+    def _apply(self, at: int, kind: int, user: int, host: int, room: int, count: int, value: int, aux: int) -> None:
+        if at >= self._facts_from or (kind == FactKind.ROOM_END and self._facts_from != FOREVER):
+            self.live.apply(at, kind, user, host, room, count, value, aux)
+
+    def _once(self, key: tuple[Any, ...]) -> None:
+        if key in self._keys:
+            raise Refused("duplicate_key")
+        self._keys.put(key, 1)
+
+    def _room_of(self, table: str, values: Values, at: int) -> tuple[int, int]:
+        """(room row, its start), (−1, 0) when nobody knows it by then; checks that row and room agree.
+
+        Raises:
+            Refused: the host differs from the room's, or the room had ended.
+        """
+        room_id = values["room_id"]
+        if room_id is None:
+            return -1, 0
+        room = self.vocabularies.rooms.row(room_id)
+        rooms = self.live.world.rooms
+        if room < 0 or room >= len(rooms.host) or rooms.host[room] < 0:
+            return -1, 0
+        start = int(rooms.started_at[room])
+        if start > at:
+            return -1, 0
+        host = self.vocabularies.hosts.row(values["host_id"])
+        if host != rooms.host[room] and (table not in GUEST_TABLES or host not in rooms.cohosts.get(room, ())):
+            raise Refused("host_differs_from_room")
+        end = self.ended.get(room)
+        if table == "watches" and end is not None and end < at:
+            raise Refused("entered_after_end")
+        if end is None and table != "impressions":  # being shown is no sign of life
+            self._renew(room, min(at, self._received_us))
+        return room, start
+
+    def _renew(self, room: int, at: int) -> None:
+        """A sign of life: a longer lease, and back on air if the lease had run out."""
+        if not self.leases.lease_us or self._facts_from == FOREVER:
+            return
+        self.leases.renew(room, at)
+        if room in self.lapsed:
+            self.lapsed.discard(room)
+            world = self.live.world
+            world.index.start(room, int(world.rooms.host[room]), world.rooms.cohosts.get(room, ()))
+
+    def _who(self, values: Values) -> tuple[int, int]:
+        return self.vocabularies.users.add(values["user_id"]), self.vocabularies.hosts.add(values["host_id"])
+
+    def _take_rooms(self, v: Values) -> Verdict:
+        world, ids = self.live.world, self.vocabularies
+        room, started, ended = ids.rooms.row(v["room_id"]), v["started_at"], v["ended_at"]
+        known = 0 <= room < len(world.rooms.host) and world.rooms.host[room] >= 0
+        if known:
+            same_host = ids.hosts.row(v["host_id"]) == world.rooms.host[room]
+            if not same_host or started != world.rooms.started_at[room]:
+                raise Refused("duplicate_key")
+            flags = self._rooms_seen.get(room, _OPEN)
+            if ended is None:
+                self._rooms_seen[room] = flags | _OPEN
+                if flags & _COMPLETE:
+                    if flags & _OPEN:
+                        raise Refused("duplicate_key")
+                    return ACCEPTED, None
+                self._renew(room, self._received_us)
+                return DUPLICATE, "lease_renewed"
+            if flags & _COMPLETE:
+                self.ended[room] = min(self.ended.get(room, ended), ended)
+                raise Refused("duplicate_key")
+            self._rooms_seen[room] = flags | _COMPLETE
+        else:
+            host = ids.hosts.add(v["host_id"])
+            others = {one for one in v["cohost_ids"] or () if one != v["host_id"]}
+            guests = tuple(ids.hosts.add(one) for one in sorted(others))
+            if guests:
+                world.grow_hosts(max(guests) + 1)
+            room = ids.rooms.add(v["room_id"])
+            world.rooms.put(room, host, guests, started, v["category"])
+            self._rooms_seen[room] = _OPEN if ended is None else _COMPLETE
+            self._apply(started, FactKind.ROOM_START, -1, host, room, 0, 0, 0)
+            if ended is None and room in world.index:
+                self.leases.renew(room, self._received_us)
+        if ended is not None:
+            self.ended[room] = ended
+            self.leases.end(room)
+            self.lapsed.discard(room)
+            self._apply(ended, FactKind.ROOM_END, -1, int(world.rooms.host[room]), room, 0, 0, 0)
+        return ACCEPTED, None
+
+    def _take_watches(self, v: Values) -> Verdict:
+        entered, left = v["entered_at"], v["left_at"]
+        room, start = self._room_of("watches", v, entered)
+        key = ("watches", v["user_id"], v["room_id"], entered)
+        host = self.vocabularies.hosts.add(v["host_id"])
+        mine = _OPEN if left is None else _COMPLETE
+        held = self._keys.get(key)
+        if held is not None and (held >> 2 != host or held & mine):
+            raise Refused("duplicate_key")
+        self._keys.put(key, host << 2 | (held or 0) & 3 | mine)
+        user = self.vocabularies.users.add(v["user_id"])
+        if held is None and not (left is not None and self._entry_known(user, host, entered)):
+            self._apply(entered, FactKind.ENTRY, user, host, room, 1, start, 0)
+        if left is not None:
+            self._apply(left, FactKind.STAY, user, host, room, 1, (left - entered) // 1_000, entered)
+        return ACCEPTED, None
+
+    def _entry_known(self, user: int, host: int, entered: int) -> bool:
+        """Whether the bundle counts this entry already: then its completion tells of the stay only."""
+        if entered >= self.as_of_us:
+            return False
+        block = self.live.world.blocks.visits
+        row = self.live.world.ties.row("visits", user, host)
+        return row is not None and int(row.ints[0, block.int_column("last_entry_at")]) >= entered
+
+    def _take_engagements(self, v: Values) -> Verdict:
+        at = v["at"]
+        room, _ = self._room_of("engagements", v, at)
+        user, host = self._who(v)
+        count, value = v["count"], v["value_minor"]
+        kind = _ENGAGEMENT.get(v["kind"], FactKind.OTHER_ENGAGEMENT)
+        self._apply(at, kind, user, host, room, 1 if count is None else count, value or 0, 0)
+        return ACCEPTED, None
+
+    def _take_purchases(self, v: Values) -> Verdict:
+        at = v["at"]
+        room, _ = self._room_of("purchases", v, at)
+        self._once(("purchases", v["order_id"], v["host_id"], v["line"]))
+        user, host = self._who(v)
+        order, quantity = self.vocabularies.orders.add(v["order_id"]), v["quantity"]
+        amount = v["amount_minor"]
+        self._apply(at, FactKind.ORDER_LINE, user, host, room, 1 if quantity is None else quantity, amount, order)
+        for fact in self._orders.line(order, user, host, at, amount, (v["host_id"], v["user_id"])):
+            self._apply(*fact)
+        return ACCEPTED, None
+
+    def _take_refunds(self, v: Values) -> Verdict:
+        self._once(("refunds", v["order_id"], v["at"]))
+        order = self.vocabularies.orders.add(v["order_id"])
+        host = -1 if v["host_id"] is None else self.vocabularies.hosts.add(v["host_id"])
+        for fact in self._orders.refund(order, host, v["at"], v["amount_minor"], v["kind"]):
+            self._apply(*fact)
+        return ACCEPTED, None
+
+    def _take_follows(self, v: Values) -> Verdict:
+        self._once(("follows", v["user_id"], v["host_id"], v["at"], v["action"]))
+        kind = FactKind.FOLLOW if v["action"] == "follow" else FactKind.UNFOLLOW
+        self._apply(v["at"], kind, *self._who(v), -1, 1, 0, 0)
+        return ACCEPTED, None
+
+    def _take_feedback(self, v: Values) -> Verdict:
+        self._once(("feedback", v["user_id"], v["host_id"], v["at"], v["kind"]))
+        self._apply(v["at"], _FEEDBACK[v["kind"]], *self._who(v), -1, 1, 0, 0)
+        return ACCEPTED, None
+
+    def _take_impressions(self, v: Values) -> Verdict:
+        room, _ = self._room_of("impressions", v, v["at"])
+        self._once(("impressions", v["user_id"], v["room_id"], v["at"]))
+        self._apply(v["at"], FactKind.IMPRESSION, *self._who(v), room, 1, v["position"], 0)
+        return ACCEPTED, None
+
+    def _take_notices(self, v: Values) -> Verdict:
+        self._once(("notices", v["host_id"], v["at"], v["from"], v["to"], v["kind"]))
+        host = self.vocabularies.hosts.add(v["host_id"])
+        self._apply(v["at"], FactKind.LEAVE_NOTICE, -1, host, -1, 0, v["from"], v["to"])
+        return ACCEPTED, None
+
+    def _take_hosts(self, v: Values) -> Verdict:
+        self._once(("hosts", v["host_id"]))
+        self.live.world.grow_hosts(self.vocabularies.hosts.add(v["host_id"]) + 1)
+        return ACCEPTED, None
+
+    def _take_users(self, v: Values) -> Verdict:
+        self._once(("users", v["user_id"]))
+        self.vocabularies.users.add(v["user_id"])
+        return ACCEPTED, None

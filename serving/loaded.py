@@ -1,0 +1,122 @@
+"""A bundle brought up to date with the log: what an engine serves, and how it comes to be.
+
+The manifest says which records of the log the bundle contains (`offsets["log"]`). Those are only remembered, so that
+repeats and completions are recognised; what lies above is applied, whatever its event time. A bundle that records no
+offset was built from other sources: what the log received before the bundle was begun *and* happened before its as-of
+is then taken to be in it, everything else is applied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from recsys.bundle import Bundle
+from recsys.errors import GateFailed
+from recsys.events.facts import FOREVER, NEVER
+from recsys.events.vocabularies import Vocabularies
+from recsys.live.artefact import load
+from recsys.live.state import LiveState
+from serving.config import ServingConfig
+from serving.event_log import EventLog, Record
+from serving.intake import ACCEPTED, Intake, Verdict
+
+LOG_SOURCE: Final = "log"
+"""Name of the service's own log among the sources of a manifest's offsets."""
+ERASE: Final = "_erase"
+"""Pseudo table of the log: forget the user named in the row."""
+ERASED: Final = "_erased"
+"""Pseudo table of rows that were overwritten."""
+
+
+@dataclass
+class Loaded:
+    """One bundle and all the log said since. Guarded by the engine's lock; `applied` is the last offset it knows."""
+
+    bundle: Bundle
+    live: LiveState
+    vocabularies: Vocabularies
+    intake: Intake
+    offset: int | None
+    applied: int = 0
+    last_received_us: int = NEVER
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self.bundle.manifest.name
+
+    def take(self, record: Record) -> Verdict:
+        """Let the state know one record of the log; the same on arrival, on recovery and when bundles change."""
+        self.applied = record.seq
+        if record.table == ERASE:
+            self.forget_user(orjson.loads(record.row)["user_id"])
+            return ACCEPTED, None
+        if record.table == ERASED:
+            return ACCEPTED, None
+        self.last_received_us = max(self.last_received_us, record.received_us)
+        row = orjson.loads(record.row)
+        return self.intake.feed(record.event_id, record.table, row, record.received_us, self._facts_from(record))
+
+    def _facts_from(self, record: Record) -> int:
+        if self.offset is not None:
+            return FOREVER if record.seq <= self.offset else NEVER
+        manifest = self.bundle.manifest
+        return manifest.window.as_of_us if record.received_us < manifest.created_at_us else NEVER
+
+    def forget_user(self, user_id: int | str) -> None:
+        """Nothing that is known of a user is read any more."""
+        row = self.vocabularies.users.row(user_id)
+        if row >= 0:
+            self.live.forget_user(row)
+
+
+def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us: int) -> Loaded:
+    """Open a bundle and bring it up to the end of the log.
+
+    Args:
+        path: a bundle directory.
+        now_us: every live room starts with a fresh lease from here, µs.
+
+    Raises:
+        BundleRefused: it cannot be opened or read.
+        GateFailed: one of its gates failed.
+    """
+    bundle = Bundle.open(path, verify=config.verify)
+    failed = bundle.manifest.failed_gates
+    if failed:
+        raise GateFailed("bundle did not pass its gates", where=path, got="; ".join(gate.name for gate in failed))
+    live, vocabularies = load(bundle)
+    intake = Intake(
+        live,
+        vocabularies,
+        dedup_horizon=config.dedup_horizon,
+        clock_tolerance_us=round(config.clock_tolerance_s * 1e6),
+        lease_us=round(config.lease_s * 1e6),
+    )
+    intake.as_of_us = bundle.manifest.window.as_of_us
+    loaded = Loaded(bundle, live, vocabularies, intake, bundle.manifest.offsets.get(LOG_SOURCE))
+    if log is not None:
+        last = log.last
+        begin = max(0, min(last, loaded.offset or 0) - config.dedup_horizon)
+        for record in log.of_table(ERASE, begin):
+            loaded.forget_user(orjson.loads(record.row)["user_id"])
+        for record in log.read(begin, last):
+            loaded.take(record)
+        loaded.applied = last
+    intake.keep_alive(now_us)
+    return loaded
+
+
+def hand_over_leases(old: Loaded, new: Loaded) -> None:
+    """Rooms whose lease ran out under the old bundle do not come back with the new one."""
+    for room in new.live.world.index.publish().rooms.tolist():
+        before = old.vocabularies.rooms.row(new.vocabularies.rooms.id(room))
+        if before in old.intake.lapsed:
+            new.live.end_rooms([room])
+            new.intake.leases.end(room)
+            new.intake.lapsed.add(room)

@@ -1,0 +1,93 @@
+"""Refunds joined to their orders as both arrive: the rules of `recsys.events.refunds`, one order at a time."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from recsys.events.facts import FactKind
+from serving.seen import Lately
+
+Fact = tuple[int, int, int, int, int, int, int, int]
+_DISPUTES = ("counterfeit", "dispute")
+
+
+class _Line(NamedTuple):
+    user: int
+    host: int
+    at: int
+    amount: int
+    ids: tuple[Any, Any]  # (host id, user id): orders shares of equal size
+
+
+class _Refund(NamedTuple):
+    host: int  # −1: not named
+    at: int
+    amount: int | None
+    kind: str | None
+
+
+class Orders:
+    """Lines of recent orders, and the refunds that wait for theirs. One writer; at least `horizon` orders are kept.
+
+    A refund that waits takes effect with the first line that arrives for it; lines of the same instant that arrive
+    later are not divided among any more (the batch sees them together).
+    """
+
+    def __init__(self, horizon: int) -> None:
+        self._lines: Lately[int, list[_Line]] = Lately(horizon)
+        self._waiting: Lately[int, list[_Refund]] = Lately(horizon)
+
+    @property
+    def waiting(self) -> int:
+        """Orders that refunds wait for."""
+        return len(self._waiting)
+
+    def line(self, order: int, user: int, host: int, at: int, amount: int, ids: tuple[Any, Any]) -> list[Fact]:
+        """Remember an order line; facts of the refunds that waited for it."""
+        lines = [*(self._lines.get(order) or ()), _Line(user, host, at, amount, ids)]
+        self._lines.put(order, lines)
+        waiting = self._waiting.get(order)
+        if not waiting:
+            return []
+        facts: list[Fact] = []
+        still = []
+        for refund in waiting:
+            made = _shares(order, lines, refund)
+            facts += made
+            if not made:
+                still.append(refund)
+        self._waiting.drop(order)
+        if still:
+            self._waiting.put(order, still)
+        return facts
+
+    def refund(self, order: int, host: int, at: int, amount: int | None, kind: str | None) -> list[Fact]:
+        """Facts of a refund; none when its order is not known, then it waits."""
+        asked = _Refund(host, at, amount, kind)
+        facts = _shares(order, self._lines.get(order) or [], asked)
+        if not facts:
+            self._waiting.put(order, [*(self._waiting.get(order) or ()), asked])
+        return facts
+
+
+def _shares(order: int, lines: list[_Line], refund: _Refund) -> list[Fact]:
+    """One fact per (user, host) of the order, in proportion to gross amounts; the remainder goes to the largest."""
+    mine = [line for line in lines if refund.host in (-1, line.host)]
+    if not mine:
+        return []
+    effect = max(refund.at, min(line.at for line in mine))
+    gross: dict[tuple[int, int], int] = {}
+    ids: dict[tuple[int, int], tuple[Any, Any]] = {}
+    for line in mine:
+        if line.at <= effect:
+            pair = (line.user, line.host)
+            gross[pair] = gross.get(pair, 0) + line.amount
+            ids[pair] = line.ids
+    order_of = sorted(gross, key=lambda pair: (-gross[pair], ids[pair]))
+    total = max(sum(gross.values()), 1)
+    kind = FactKind.DISPUTE if refund.kind in _DISPUTES else FactKind.REFUND
+    amounts = dict(gross)
+    if refund.amount is not None:
+        amounts = {pair: refund.amount * gross[pair] // total for pair in order_of}
+        amounts[order_of[0]] += refund.amount - sum(amounts.values())
+    return [(effect, kind, user, host, -1, 1, amounts[user, host], order) for user, host in order_of]

@@ -1,0 +1,259 @@
+"""What an event does to the next answer; order, repeats, leases; the log behind it."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys.instants import format_instant
+from serving.answers import explanation, live_rooms
+from serving.config import ServingConfig
+from serving.engine import Asked, Engine
+from serving.event_log import EventLog, LogFailed
+from serving.refund_shares import Orders
+
+from .served_world import AS_OF, Clock
+
+S = 1_000_000
+ROOM, HOST = 91, 2_000_000_001
+
+
+def at(seconds: float) -> str:
+    return format_instant(AS_OF + round(seconds * S))
+
+
+def room(
+    room_id: int = ROOM, host: int = HOST, start: float = 1, end: float | None = None, **more: Any
+) -> dict[str, Any]:
+    return {
+        "room_id": room_id,
+        "host_id": host,
+        "started_at": at(start),
+        "ended_at": None if end is None else at(end),
+    } | more
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(AS_OF + 100 * S)
+
+
+@pytest.fixture
+def engine(market: Path, tmp_path: Path, clock: Clock) -> Any:
+    with Engine.open(market / "bundles", tmp_path / "log.db", ServingConfig(lease_s=600.0), clock) as made:
+        yield made
+
+
+def shown(engine: Engine, user: int | None = 1) -> list[Any]:
+    return engine.lookup(Asked(user, 500)).room_ids
+
+
+def test_a_started_room_is_in_the_next_answer_and_an_ended_one_in_none(engine: Engine) -> None:
+    assert ROOM not in shown(engine)
+    assert engine.apply([("a", "rooms", room())]) == [("accepted", None)]
+    assert ROOM in shown(engine) and ROOM in shown(engine, None)
+    assert engine.apply([("b", "rooms", room(end=50))]) == [("accepted", None)]
+    assert ROOM not in shown(engine)
+    assert explanation(engine, 1, ROOM, 10)["why"].startswith("ended at")
+
+
+def test_an_end_that_overtakes_its_start_keeps_the_room_off_the_air(engine: Engine) -> None:
+    engine.apply([("b", "rooms", room(end=50))])
+    assert engine.apply([("a", "rooms", room())]) == [("accepted", None)]
+    assert ROOM not in shown(engine)
+    assert engine.apply([("c", "rooms", room())]) == [("quarantined", "duplicate_key")]
+    assert engine.apply([("d", "rooms", room(end=40))]) == [("quarantined", "duplicate_key")]
+    assert ROOM not in shown(engine)
+
+
+def test_repeats_are_known_by_id_and_by_key(engine: Engine) -> None:
+    row = {"user_id": 1, "host_id": HOST, "at": at(5), "action": "follow"}
+    assert engine.apply([("x", "follows", row), ("x", "follows", row)]) == [
+        ("accepted", None),
+        ("duplicate", "event_id"),
+    ]
+    assert engine.apply([("x", "follows", row), ("y", "follows", row)]) == [
+        ("duplicate", "event_id"),
+        ("quarantined", "duplicate_key"),
+    ]
+
+
+def test_an_entry_and_its_completion_count_once_each(engine: Engine) -> None:
+    engine.apply([("r", "rooms", room())])
+    entry = {"user_id": 7, "host_id": HOST, "room_id": ROOM, "entered_at": at(5)}
+    whole = entry | {"left_at": at(65)}
+    verdicts = engine.apply(
+        [("1", "watches", entry), ("2", "watches", whole), ("3", "watches", whole), ("4", "watches", entry)]
+    )
+    assert [v[0] for v in verdicts] == ["accepted", "accepted", "quarantined", "quarantined"]
+    alone = {"user_id": 7, "host_id": HOST, "room_id": ROOM, "entered_at": at(70), "left_at": at(80)}
+    assert engine.apply([("5", "watches", alone)]) == [("accepted", None)]
+    world = engine.loaded.live.world
+    user, host = engine.loaded.vocabularies.users.row(7), engine.loaded.vocabularies.hosts.row(HOST)
+    tie = world.ties.row("visits", user, host)
+    assert tie is not None
+    block = world.blocks.visits
+    before = Engine.open(engine.loaded.bundle.path, None).loaded.live.world.ties.row("visits", user, host)
+    entries = int(tie.ints[0, block.int_column("n_entries")])
+    stays = int(tie.ints[0, block.int_column("n_stays")])
+    assert entries - (0 if before is None else int(before.ints[0, block.int_column("n_entries")])) == 2
+    assert stays - (0 if before is None else int(before.ints[0, block.int_column("n_stays")])) == 2
+
+
+def test_a_block_holds_in_the_next_answer_and_an_unblock_lifts_it(engine: Engine) -> None:
+    engine.apply([("r", "rooms", room())])
+    engine.apply([("b", "feedback", {"user_id": 1, "host_id": HOST, "at": at(9), "kind": "block"})])
+    assert ROOM not in shown(engine) and ROOM in shown(engine, 2)
+    assert explanation(engine, 1, ROOM, 10)["why"] == "filtered: viewer blocked the host"
+    engine.apply([("u", "feedback", {"user_id": 1, "host_id": HOST, "at": at(10), "kind": "unblock"})])
+    assert ROOM in shown(engine)
+
+
+def test_a_late_fact_does_not_undo_a_later_one(engine: Engine) -> None:
+    engine.apply([("r", "rooms", room())])
+    engine.apply([("b", "feedback", {"user_id": 1, "host_id": HOST, "at": at(20), "kind": "block"})])
+    engine.apply([("u", "feedback", {"user_id": 1, "host_id": HOST, "at": at(10), "kind": "unblock"})])
+    assert ROOM not in shown(engine)
+
+
+def test_rules_that_need_the_room_or_the_clock(engine: Engine) -> None:
+    engine.apply([("r", "rooms", room(end=50))])
+    late = {"user_id": 1, "host_id": HOST, "room_id": ROOM, "entered_at": at(60)}
+    wrong = {"user_id": 1, "host_id": HOST + 1, "room_id": ROOM, "entered_at": at(40)}
+    future = {"user_id": 1, "host_id": HOST, "room_id": ROOM, "entered_at": at(100 + 3_601)}
+    early = {"user_id": 1, "host_id": HOST + 1, "room_id": ROOM, "entered_at": at(0)}
+    verdicts = engine.apply([(str(i), "watches", row) for i, row in enumerate((late, wrong, future, early))])
+    reasons = ["entered_after_end", "host_differs_from_room", "later_than_now", None]
+    assert [reason for _, reason in verdicts] == reasons
+
+
+def test_a_room_without_a_sign_of_life_vanishes_and_returns_with_the_next(engine: Engine, clock: Clock) -> None:
+    engine.apply([("r", "rooms", room())])
+    clock.now += 599 * S
+    assert ROOM in shown(engine)
+    assert engine.apply([("h", "rooms", room())]) == [("duplicate", "lease_renewed")]
+    clock.now += 599 * S
+    assert ROOM in shown(engine)
+    clock.now += 2 * S
+    assert ROOM not in shown(engine)
+    assert explanation(engine, 1, ROOM, 10)["why"].startswith("its lease ran out")
+    entry = {"user_id": 1, "host_id": HOST, "room_id": ROOM, "entered_at": format_instant(clock.now - S)}
+    engine.apply([("w", "watches", entry)])
+    assert ROOM in shown(engine)
+
+
+def test_every_live_room_is_listed(engine: Engine) -> None:
+    engine.apply([("r", "rooms", room(category="tea", cohost_ids=[HOST, HOST + 2]))])
+    listed = live_rooms(engine, 1_000)
+    assert len(listed["rooms"]) == listed["live"] == len(shown(engine))
+    mine = next(one for one in listed["rooms"] if one["room_id"] == ROOM)
+    assert mine["cohost_ids"] == [HOST + 2] and mine["category"] == "tea"
+
+
+def test_k_rooms_come_back_while_k_are_eligible(engine: Engine) -> None:
+    engine.apply(
+        [(f"r{i}", "rooms", room(1_000 + i, HOST + i % 9, category="tea" if i % 4 else "jade")) for i in range(400)]
+    )
+    for category, wanted in ((None, 400), ("tea", 300), ("jade", 100)):
+        served = engine.lookup(Asked(3, wanted, category=category))
+        assert len(served.room_ids) == wanted == len(set(served.room_ids))
+    excluded = [1_000 + i for i in range(200)]
+    assert not set(engine.lookup(Asked(3, 500, exclude=excluded)).room_ids) & set(excluded)
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3])
+def test_the_private_domain_is_complete_on_every_step_of_the_ladder(engine: Engine, step: int) -> None:
+    engine.apply([(f"r{i}", "rooms", room(1_000 + i, 5_000 + i)) for i in range(300)])
+    mine = list(range(0, 300, 7))
+    engine.apply(
+        [(f"f{i}", "follows", {"user_id": 3, "host_id": 5_000 + i, "at": at(9), "action": "follow"}) for i in mine]
+    )
+    served = engine.lookup(Asked(3, 250, step=step))
+    assert {1_000 + i for i in mine} <= set(served.answer.candidates.tolist() and served.room_ids)
+    assert bool(served.answer.degraded) == bool(step)
+
+
+def test_the_state_after_a_restart_is_the_state_before(market: Path, tmp_path: Path, clock: Clock) -> None:
+    with Engine.open(market / "bundles", tmp_path / "log.db", clock=clock) as first:
+        first.apply(
+            [
+                ("r", "rooms", room()),
+                ("f", "follows", {"user_id": 900, "host_id": HOST, "at": at(4), "action": "follow"}),
+            ]
+        )
+        before = first.lookup(Asked(900, 50))
+    with Engine.open(market / "bundles", tmp_path / "log.db", clock=clock) as second:
+        after = second.lookup(Asked(900, 50))
+        assert after.room_ids == before.room_ids and after.answer.score.tolist() == before.answer.score.tolist()
+        assert second.apply([("r", "rooms", room())]) == [("duplicate", "event_id")]
+
+
+def test_two_engines_on_one_log_answer_from_what_either_was_told(market: Path, tmp_path: Path, clock: Clock) -> None:
+    with (
+        Engine.open(market / "bundles", tmp_path / "log.db", clock=clock) as one,
+        Engine.open(market / "bundles", tmp_path / "log.db", clock=clock) as other,
+    ):
+        for i in range(40):
+            teller, asked = (one, other) if i % 2 else (other, one)
+            teller.apply([(f"r{i}", "rooms", room(1_000 + i, HOST + i % 9))])
+            assert 1_000 + i in shown(asked)
+        assert (
+            one.apply([("r1", "rooms", room(1_001))])
+            == other.apply([("r0", "rooms", room(1_000))])
+            == [("duplicate", "event_id")]
+        )
+        assert shown(one, 4) == shown(other, 4)
+
+
+def test_an_erased_user_is_a_stranger_at_once_and_after_a_restart(market: Path, tmp_path: Path, clock: Clock) -> None:
+    with Engine.open(market / "bundles", tmp_path / "log.db", clock=clock) as engine:
+        engine.apply([("r", "rooms", room())])
+        engine.apply([("f", "follows", {"user_id": 5, "host_id": HOST, "at": at(4), "action": "follow"})])
+        assert engine.lookup(Asked(5, 50)).answer.sources[0] == 1
+        receipt = engine.erase(5)
+        assert receipt["log_rows"] == 1
+        assert not any("followed" in " ".join(why) for why in engine.lookup(Asked(5, 50)).answer.reasons)
+    raw = (tmp_path / "log.db").read_bytes()
+    assert b'"action":"follow"' not in raw
+    with Engine.open(market / "bundles", tmp_path / "log.db", clock=clock) as engine:
+        world, user = engine.loaded.live.world, engine.loaded.vocabularies.users.row(5)
+        assert all(not len(world.ties.of(name, user)) for name in world.ties.blocks)
+
+
+def test_the_log_flushes_every_commit(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "log.db")
+    assert (log.pragma("journal_mode"), log.pragma("synchronous")) == ("wal", 2)
+    log.close()
+
+
+def test_a_log_that_cannot_be_written_acknowledges_nothing(market: Path, tmp_path: Path, clock: Clock) -> None:
+    with Engine.open(market / "bundles", tmp_path / "log.db", clock=clock) as engine:
+        engine.apply([("a", "rooms", room())])
+        limit = sqlite3.connect(tmp_path / "log.db")
+        pages = limit.execute("PRAGMA page_count").fetchone()[0]
+        limit.close()
+        assert engine._log is not None
+        engine._log._db.execute(f"PRAGMA max_page_count={pages}")  # a full disk
+        many = [(f"m{i}", "rooms", room(2_000 + i, title="x" * 900)) for i in range(200)]
+        with pytest.raises(LogFailed):
+            engine.apply(many)
+        assert set(shown(engine)).isdisjoint(range(2_000, 2_200))
+        engine._log._db.execute("PRAGMA max_page_count=1000000")
+        assert {v[0] for v in engine.apply(many)} == {"accepted"}
+        assert set(range(2_000, 2_200)) <= set(shown(engine))
+
+
+def test_a_refund_is_shared_by_the_lines_of_its_order() -> None:
+    orders = Orders(10)
+    assert orders.refund(1, -1, 5, None, "return") == []
+    assert orders.waiting == 1
+    (waited,) = orders.line(1, 7, 3, 9, 300, (3, 7))
+    assert waited[0] == 9 and waited[6] == 300
+    assert orders.waiting == 0
+    orders.line(1, 7, 4, 9, 100, (4, 7))
+    shares = orders.refund(1, -1, 20, 101, "dispute")
+    assert [(fact[3], fact[6]) for fact in shares] == [(3, 76), (4, 25)]
+    assert [fact[6] for fact in orders.refund(1, 4, 21, 50, None)] == [50]
