@@ -7,11 +7,8 @@ motion or the commands end to end.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +19,23 @@ for _name in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 NOW_US = int(NOW.timestamp() * 1e6)
-CHEAP = (
-    "build.threads=1",
-    "build.ranker_requests=2500",
-    "build.strength_rows=6000",
-    "build.factors=8",
-    "gates=[]",
-)
-"""Settings of builds in tests; no gate, for a small market decides nothing about calibration."""
+CHEAP = {
+    "build.threads": 1,
+    "build.ranker_requests": 2500,
+    "build.strength_rows": 6000,
+    "build.factors": 8,
+    "ranker.teacher_rounds": 10,
+    "ranker.network_share": 0.0,
+    "ranker.rounds": 80,
+    "ranker.pairs": 15,
+    "ranker.bins": 31,
+    "strength.rounds": 40,
+    "strength.bins": 31,
+    "gates": [],
+}
+"""Settings of builds in tests: every stage is real, the models small. No gate, for a small market decides nothing."""
+SET = [part for name, value in CHEAP.items() for part in ("--set", f"{name}={value}")]
+"""The same on the command line."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +53,6 @@ class Built:
         return self.bundles / str(self.document["bundle"])
 
 
-@contextmanager
-def quick_learning() -> Iterator[None]:
-    """Builds inside learn from few trees: the stages are real, the models small."""
-    import training.learn
-    from recsys.models.additive_training import ProbabilityConfig, RankerConfig
-
-    with pytest.MonkeyPatch.context() as patch:
-        few = {"rounds": 60, "teacher_rounds": 10, "pairs": 15, "bins": 31}
-        patch.setattr(training.learn, "RankerConfig", partial(RankerConfig, **few))
-        patch.setattr(training.learn, "ProbabilityConfig", partial(ProbabilityConfig, rounds=40, bins=31))
-        yield
-
-
 @pytest.fixture(scope="session")
 def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Event tables of the demo world (400 users, 60 hosts, 21 days)."""
@@ -73,7 +66,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def built(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """A bundle of the demo world as of two days before its end: later events remain to be replayed."""
-    from recsys.config import EngineConfig, load_config, parse_overrides
+    from recsys.config import EngineConfig, load_config
     from recsys.events import clean, last_fact_us, open_events
     from recsys.events.facts import US_PER_DAY
     from training.build import build
@@ -81,8 +74,7 @@ def built(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     last = last_fact_us(clean(open_events(market), now=NOW))
     assert last is not None
     as_of = last - 2 * US_PER_DAY
-    config: EngineConfig = load_config(None, parse_overrides(CHEAP))
+    config: EngineConfig = load_config(None, CHEAP)
     bundles = tmp_path_factory.mktemp("built") / "bundles"
-    with quick_learning():
-        document = build(market, bundles, config=config, as_of_us=as_of, now_us=NOW_US)
+    document = build(market, bundles, config=config, as_of_us=as_of, now_us=NOW_US)
     return Built(market, bundles, as_of, document)

@@ -1,0 +1,247 @@
+"""The pipeline on worlds told by hand: who is shown, in what order, with which story."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recsys.config import EngineConfig, load_config
+from recsys.events.facts import FactKind
+from recsys.models.baselines import PriorRanker
+from recsys.pipeline.features import FEATURES
+from recsys.pipeline.request import SOURCES, Outcome, Source
+from recsys.pipeline.scoring import COHOST_TERM, NOTHING_FINITE
+from tests.small_world import DAY, HOUR, MINUTE, T0, Scene, outcomes_of
+
+NOW = T0 + 6 * HOUR
+VIEWER, BUSY = 0, 1
+
+
+def crowded(n_hosts: int = 40, **settings: Any) -> Scene:
+    """Every host on air; the hosts with higher rows have more entries by others."""
+    scene = Scene(n_hosts, load_config(None, settings) if settings else EngineConfig())
+    for host in range(n_hosts):
+        scene.room(host, host, T0 + host)
+    for host in range(n_hosts):
+        for i in range(host):
+            scene.enter(10 + i, host, T0 + HOUR + i * MINUTE)
+    return scene
+
+
+def sources_of(answer: Any) -> dict[int, Source]:
+    return {int(room): SOURCES[code] for room, code in zip(answer.rooms, answer.sources, strict=True)}
+
+
+def test_a_stronger_tie_ranks_higher() -> None:
+    scene = crowded(4).follow(VIEWER, 1).buy(VIEWER, 1, T0 + HOUR).follow(VIEWER, 0)
+    assert scene.ask(VIEWER, NOW).rooms.tolist()[:2] == [1, 0]
+
+
+def test_the_private_domain_is_complete() -> None:
+    """Followed, bought from, and both as guests in rooms of strangers: all are candidates, and shown when k allows."""
+    scene = Scene(200, load_config(None, {"pipeline.sources.popular": 3, "pipeline.sources.newcomers": 0}))
+    for host in range(150):
+        scene.room(host, host, T0 + host)
+    followed, bought = range(0, 60), range(60, 90)
+    for host in followed:
+        scene.follow(VIEWER, host)
+    for host in bought:
+        scene.buy(VIEWER, host, T0 + HOUR)
+    scene.follow(VIEWER, 190).buy(VIEWER, 191, T0 + HOUR)
+    scene.room(500, 120, T0 + HOUR, cohosts=(190,)).room(501, 121, T0 + HOUR, cohosts=(7, 191))
+    private = {*followed, *bought, 500, 501}
+    few, all_of_them = scene.ask(VIEWER, NOW, k=5), scene.ask(VIEWER, NOW, k=100)
+    assert private <= set(few.candidates.tolist())
+    assert private <= set(all_of_them.rooms.tolist())
+    found = sources_of(all_of_them)
+    assert {room for room, source in found.items() if source is Source.PRIVATE} == {*followed, *bought}
+    assert {room for room, source in found.items() if source is Source.COHOST} == {500, 501}
+
+
+def test_unfollowed_is_no_private_domain_any_more_and_visited_never_was() -> None:
+    scene = crowded(4).follow(VIEWER, 1).fact(T0 + 1, FactKind.UNFOLLOW, VIEWER, 1).enter(VIEWER, 2, T0 + HOUR)
+    found = sources_of(scene.ask(VIEWER, NOW))
+    assert found[1] is not Source.PRIVATE
+    assert found[2] is Source.VISITED
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_blocked_hosts_are_never_shown(named: bool) -> None:
+    scene = crowded(6).follow(VIEWER, 3).buy(VIEWER, 3, T0 + HOUR).enter(VIEWER, 3, T0 + HOUR).block(VIEWER, 3, T0 + 2)
+    rooms = [0, 3, 5] if named else None
+    answer = scene.ask(VIEWER, NOW, rooms=rooms)
+    assert 3 not in answer.rooms and len(answer) == (2 if named else 5)
+    assert outcomes_of(answer)[3] == Outcome.FILTERED_BLOCKED
+    scene.fact(T0 + 3 * HOUR, FactKind.UNBLOCK, VIEWER, 3)
+    assert 3 in scene.ask(VIEWER, NOW, rooms=rooms).rooms
+    assert 3 in scene.ask(BUSY, NOW, rooms=rooms).rooms
+
+
+def test_a_blocked_guest_neither_brings_nor_lifts_a_room() -> None:
+    scene = Scene(6).room(0, 0).room(1, 1, cohosts=(2,)).room(2, 3)
+    scene.room(9, 2, T0 + 1).enter(VIEWER, 9, T0 + HOUR).end(9, T0 + 2 * HOUR)
+    lifted = scene.ask(VIEWER, NOW)
+    assert lifted.rooms[0] == 1 and lifted.reasons[0][0] == "a host you know is a guest"
+    scene.block(VIEWER, 2, T0 + 3 * HOUR)
+    answer = scene.ask(VIEWER, NOW)
+    assert Source.COHOST not in sources_of(answer).values()
+    position = answer.rooms.tolist().index(1)
+    assert answer.hosts[position] == 1
+    assert "a host you know is a guest" not in answer.reasons[position]
+
+
+def test_a_guest_known_well_lifts_the_room_less_than_her_own_would() -> None:
+    scene = Scene(6).room(0, 0).room(1, 1, cohosts=(2,)).room(2, 2)
+    for _ in range(5):
+        scene.buy(VIEWER, 2, T0 + HOUR)
+    answer = scene.ask(VIEWER, NOW)
+    assert answer.rooms.tolist() == [2, 1, 0]
+    terms = dict(zip(answer.feature_names, answer.contributions[1], strict=True))
+    assert terms[COHOST_TERM] == pytest.approx(np.log(0.5))
+    assert answer.strength[1] <= answer.strength[0]
+
+
+@pytest.mark.parametrize("k", [1, 7, 39, 40, 60])
+@pytest.mark.parametrize("user", [-1, VIEWER, 12])
+def test_k_rooms_while_k_are_eligible(k: int, user: int) -> None:
+    scene = crowded(40, **{"pipeline.sources.popular": 5, "pipeline.sources.newcomers": 2})
+    answer = scene.ask(user, NOW, k=k)
+    assert len(answer) == min(k, 40) == len(set(answer.rooms.tolist()))
+    assert (answer.short_why is None) == (k <= 40)
+
+
+def test_k_rooms_although_most_are_filtered() -> None:
+    scene = crowded(40, **{"pipeline.sources.popular": 5, "pipeline.sources.newcomers": 0})
+    answer = scene.ask(VIEWER, NOW, k=10, exclude=list(range(20, 40)))
+    assert len(answer) == 10 and answer.rooms.max() < 20
+    scene.room(77, 3, T0 + HOUR, category="tea")
+    assert scene.ask(VIEWER, NOW, k=3, category="tea").rooms.tolist() == [77]
+
+
+def test_every_candidate_has_one_end() -> None:
+    scene = crowded(30).follow(VIEWER, 2).block(VIEWER, 29).enter(VIEWER, 29, T0 + HOUR)
+    answer = scene.ask(VIEWER, NOW, k=5, exclude=[28])
+    ends = outcomes_of(answer)
+    assert {room for room, end in ends.items() if end == Outcome.SHOWN} == set(answer.rooms.tolist())
+    assert ends[29] == Outcome.FILTERED_BLOCKED and ends[28] == Outcome.FILTERED_EXCLUDED
+    assert sum(end == Outcome.NOT_SELECTED for end in ends.values()) == len(ends) - 5 - 2
+    assert answer.stage_counts["candidates"] == len(ends)
+
+
+def test_contributions_add_up_to_the_score() -> None:
+    scene = crowded(12).follow(VIEWER, 2).enter(VIEWER, 5, T0 + HOUR).room(99, 1, cohosts=(2, 5))
+    answer = scene.ask(VIEWER, NOW)
+    np.testing.assert_allclose(answer.bias + answer.contributions.sum(axis=1), answer.score, atol=1e-6)
+    assert (answer.strength >= 0).all() and (answer.strength <= 1).all()
+
+
+class BrokenFor:
+    """A ranker that fails for hosts of one count of fans: its score is not finite."""
+
+    bias = 0.0
+    terms = ("what others say",)
+
+    def __init__(self, wrong: float) -> None:
+        self.wrong = wrong
+
+    def contributions(self, values: np.ndarray) -> np.ndarray:
+        fans = values[FEATURES.index("host_fans")]
+        return np.where(fans > 0, self.wrong, fans)[None, :]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_sink(wrong: float) -> None:
+    scene = crowded(6).follow(BUSY, 2)
+    scene.world.models.ranker = BrokenFor(wrong)  # type: ignore[assignment]
+    answer = scene.ask(VIEWER, NOW)
+    assert answer.rooms[-1] == 2 and answer.score[-1] == NOTHING_FINITE
+    assert np.isfinite(answer.score).all()
+
+
+def test_reserved_places_never_displace_the_private_domain() -> None:
+    """k = 20 has one reserved place. Hosts 0 … are newcomers; the well-visited ones fill the answer."""
+    scene = Scene(60)
+    for host in range(60):
+        scene.room(host, host, T0 + host)
+    for host in range(10, 60):
+        for user in range(10, 35):
+            scene.enter(user, host, T0 + HOUR)
+    stranger = scene.ask(-1, NOW, k=20)
+    assert stranger.reserved.sum() == 1 and stranger.reserved[-1] and stranger.rooms[-1] < 10
+    assert stranger.reasons[-1] == ["place reserved for new hosts"]
+    for host in range(10, 30):
+        scene.follow(VIEWER, host)
+    fan = scene.ask(VIEWER, NOW, k=20)
+    assert set(fan.rooms.tolist()) == set(range(10, 30)) and not fan.reserved.any()
+    scene.fact(T0 + 2 * HOUR, FactKind.UNFOLLOW, VIEWER, 10)
+    fan = scene.ask(VIEWER, NOW, k=20)
+    assert set(range(11, 30)) <= set(fan.rooms.tolist()) and fan.reserved.sum() == 1
+
+
+def test_without_explore_share_no_place_is_reserved() -> None:
+    scene = crowded(60, **{"pipeline.explore_share": 0.0})
+    assert not scene.ask(-1, NOW, k=20).reserved.any()
+
+
+def test_equal_scores_keep_one_order() -> None:
+    """Rooms nothing distinguishes come by room row, in every answer."""
+    scene = Scene(8)
+    for host in (5, 2, 7, 0):
+        scene.room(host, host, T0)
+    answers = [scene.ask(-1, NOW).rooms.tolist() for _ in range(3)]
+    assert answers == [[0, 2, 5, 7]] * 3
+    assert scene.ask(-1, NOW, rooms=[7, 0, 5, 2]).rooms.tolist() == [0, 2, 5, 7]
+
+
+def test_reasons_in_words() -> None:
+    scene = Scene(8)
+    for host in range(6):
+        scene.room(host, host, T0)
+    scene.follow(VIEWER, 0, T0 - 214 * DAY)
+    for day in (90, 60, 30, 14, 6):
+        scene.buy(VIEWER, 1, T0 - day * DAY)
+    scene.enter(VIEWER, 2, T0 + HOUR, stay_min=24)
+    scene.fact(T0 + HOUR, FactKind.COMMENT, VIEWER, 3, count=4)
+    scene.room(9, 4, T0 + 1, cohosts=(1,))
+    answer = scene.ask(VIEWER, T0 + 3 * HOUR)
+    said = dict(zip(answer.rooms.tolist(), answer.reasons, strict=True))
+    assert said[0] == ["followed 214 days"]
+    assert said[1] == ["bought 5 times, last 6 days ago"]
+    assert said[2] == ["came once, last 2 hours ago", "stays 24 min"]
+    assert said[3] == ["commented 4 times"]
+    assert said[9] == ["a host you know is a guest", "bought 5 times, last 6 days ago"]
+    assert said[5] in (["many viewers came in the last hour"], ["a new host gets a chance"])
+    assert all(said.values()), "every room has a reason"
+
+
+def test_requested_rooms_are_ranked_whether_live_or_not_and_keep_second_rooms() -> None:
+    scene = crowded(4).room(50, 2, T0 + HOUR).end(1, T0 + 2 * HOUR).follow(VIEWER, 2)
+    answer = scene.ask(VIEWER, NOW, rooms=[3, 1, 50, 2, 2])
+    assert sorted(answer.rooms.tolist()) == [1, 2, 3, 50]
+    assert answer.hosts[:2].tolist() == [2, 2]
+    assert 1 not in scene.ask(VIEWER, NOW).rooms
+
+
+def test_nothing_live_is_an_answer() -> None:
+    answer = Scene(3).ask(VIEWER, NOW)
+    assert len(answer) == 0 and answer.short_why == "no room is live"
+
+
+def test_no_bid_can_enter_the_score() -> None:
+    """No feature is named after money the host pays, and a price, a bid or a budget of a room has nowhere to go."""
+    bought = ("bid", "ecpm", "cpm", "cpc", "budget", "commission", "paid", "ad_", "sponsor", "promot")
+    assert [name for name in FEATURES for word in bought if word in name] == []
+    assert isinstance(crowded(2).world.models.ranker, PriorRanker)
+
+
+def test_only_facts_before_the_request_count() -> None:
+    """The same request gives the same answer however often it is asked: asking changes nothing."""
+    scene = crowded(12).follow(VIEWER, 2)
+    first = scene.ask(VIEWER, NOW)
+    scene.ask(BUSY, NOW)
+    again = scene.ask(VIEWER, NOW)
+    assert replace(first, reasons=[]).rooms.tolist() == again.rooms.tolist()
+    np.testing.assert_array_equal(first.score, again.score)
