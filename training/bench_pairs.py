@@ -40,6 +40,18 @@ class BenchPairsReport:
     training_s: float
     writing_s: float
 
+    def text(self) -> str:
+        """What people should see; every trial is in the fields."""
+        lines = [
+            f"{self.pairs} pairs of {self.users} users and {self.items} items; {self.duplicate_rows} repeated rows",
+            f"chosen among {len(self.trials)} trials: {self.model}",
+        ]
+        if self.quality is not None:
+            kept_back = f"Recall {self.quality.recall:.4f}, NDCG {self.quality.ndcg:.4f}"
+            lines.append(f"on pairs kept back while choosing: {kept_back}")
+        times = f"choosing {self.choosing_s:.0f} s, training {self.training_s:.0f} s, writing {self.writing_s:.0f} s"
+        return "\n".join([*lines, f"{self.rows_written} rows written; {times}"])
+
 
 def bench_pairs(
     train: Path,

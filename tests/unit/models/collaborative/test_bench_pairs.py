@@ -54,6 +54,8 @@ def test_strings_and_repeated_rows_give_the_same_lists(pairs, tmp_path) -> None:
     frame.write_parquet(tmp_path / "text.parquet")
     report = bench_pairs(tmp_path / "text.parquet", 4, tmp_path / "out.parquet", config=QUICK)
     assert (report.pairs, report.duplicate_rows) == (pairs.height, 7)
+    assert report.text().startswith(f"{pairs.height} pairs of 60 users and 40 items; 7 repeated rows")
+    assert report.text().count("\n") == 3
     strings = pl.read_parquet(tmp_path / "out.parquet")
     assert strings.schema["item_id"] == pl.String
     assert (strings["item_id"].str.slice(1).cast(pl.Int64) - 3).equals(numbers["item_id"])
