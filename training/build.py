@@ -197,9 +197,10 @@ def _learn(
     facts = fact_stream(events, vocabularies, from_us=learn_from, before_us=as_of)
     log = replay_and_log(live, facts, config.build, config.build.seed, progress)
     ranker, ranker_metrics, ranker_stage = learn_ranker(log, later, config)
-    finished = rooms.filter((pl.col("started_at") < as_of) & (pl.col("ended_at") < as_of))
+    ended = (pl.col("ended_at") < as_of).fill_null(False)
+    broadcasts = rooms.filter(pl.col("started_at") < as_of).with_columns(finished=ended)
     entries = facts.filter(pl.col("kind") == int(FactKind.ENTRY)).select(pl.col("user").cast(pl.Int64), pl.col("room"))
-    head, strength_metrics, strength_stage = learn_strength(log, finished, entries, later, config)
+    head, strength_metrics, strength_stage = learn_strength(log, broadcasts, entries, later, config)
     models = Models(
         affinity=config.affinity,
         ranker=ranker if ranker is not None else PriorRanker(FEATURES),

@@ -248,9 +248,11 @@ class _Judged:
         head = self.world.models.strength.get("returns")
         if head is None:
             return {}
-        finished = rooms.filter(pl.col("ended_at") <= int(facts["at"].max()))  # type: ignore[arg-type]
+        last = int(facts["at"].to_numpy().max())
+        ended = (pl.col("ended_at") <= last).fill_null(False)
+        broadcasts = rooms.filter(pl.col("started_at") <= last).with_columns(finished=ended)
         entries = facts.filter(pl.col("kind") == int(FactKind.ENTRY)).select(pl.col("user").cast(pl.Int64), "room")
-        answered = next_broadcast(self.ties.frame(), finished, entries).filter(pl.col("tied"))
+        answered = next_broadcast(self.ties.frame(), broadcasts, entries).filter(pl.col("tied"))
         if not len(answered) or answered["came"].n_unique() < 2:
             return {}
         p = head.probability(self.ties.rows()[answered["row"]].T.astype(np.float64))

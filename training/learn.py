@@ -78,7 +78,7 @@ def learn_strength(
 
     Args:
         log: logged ties.
-        broadcasts: all broadcasts whose end is known before the as-of: room, host, started_at.
+        broadcasts: all broadcasts that started before the as-of, as for `next_broadcast`.
         entries: user, room of all entries before the as-of.
         later_us: ties logged before it train, those after it calibrate.
     """
@@ -121,12 +121,18 @@ def learn_strength(
 def next_broadcast(ties: pl.DataFrame, broadcasts: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:
     """Logged ties whose host broadcast again, with `came`: whether the user entered that next broadcast.
 
-    Adds `row`, the position in the log. Ties without a later, finished broadcast are left out: nobody knows yet.
+    Adds `row`, the position in the log. Ties whose host's next broadcast is still to come or has not ended are left
+    out: nobody knows yet.
+
+    Args:
+        ties: user, host, at.
+        broadcasts: host, room, started_at and `finished`, whether its end is known by the as-of.
+        entries: user, room of all entries before the as-of.
     """
     asked = ties.with_row_index("row").with_columns(after=pl.col("at") + 1).sort("after")
-    starts = broadcasts.select("host", "room", "started_at").sort("started_at")
+    starts = broadcasts.select("host", "room", "started_at", "finished").sort("started_at")
     met = asked.join_asof(
         starts, left_on="after", right_on="started_at", by="host", strategy="forward", check_sortedness=False
-    ).filter(pl.col("room").is_not_null())
+    ).filter(pl.col("finished"))
     came = entries.select("user", "room").unique().with_columns(came=pl.lit(1, dtype=pl.Int8))
     return met.join(came, on=["user", "room"], how="left").with_columns(pl.col("came").fill_null(0)).sort("row")

@@ -155,7 +155,7 @@ def test_buckets_change_nothing(
 ) -> None:  # fmt: skip
     import training.states
 
-    monkeypatch.setattr(training.states, "user_parts", lambda events, wanted: 4)
+    monkeypatch.setattr(training.states, "user_parts", lambda *_: 4)
     again = snapshot(events, vocabularies, CONFIG, instants[1])
     for name, state in snapshots[1].states.items():
         np.testing.assert_array_equal(again.states[name].keys, state.keys)

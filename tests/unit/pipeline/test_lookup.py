@@ -45,7 +45,7 @@ def test_the_private_domain_is_complete() -> None:
     scene = Scene(200, load_config(None, {"pipeline.sources.popular": 3, "pipeline.sources.newcomers": 0}))
     for host in range(150):
         scene.room(host, host, T0 + host)
-    followed, bought = range(0, 60), range(60, 90)
+    followed, bought = range(60), range(60, 90)
     for host in followed:
         scene.follow(VIEWER, host)
     for host in bought:
