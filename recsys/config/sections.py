@@ -90,7 +90,9 @@ class RankerConfig(Section):
 
     teacher_rounds: int = Field(default=250, ge=0)
     """Trees of the wide teacher (31 leaves); the second one (8 leaves) has 1.4 times as many. 0: no teachers."""
-    rounds: int = Field(default=900, ge=1)
+    network_share: float = Field(default=0.4, ge=0, le=1)
+    """Share of a small network in what the teachers say; 0: trees only."""
+    rounds: int = Field(default=700, ge=1)
     """Trees of depth two."""
     learning_rate: float = Field(default=0.15, gt=0, le=1)
     """Of the trees of depth two."""

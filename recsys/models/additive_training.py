@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from recsys.config import ProbabilityConfig, RankerConfig
 from recsys.models.additive import AdditiveModel, from_boosted_trees
+from recsys.models.choice_network import fit_choice_network
 
 Floats = npt.NDArray[np.float64]
 Objective = Callable[[Floats, lgb.Dataset], tuple[Floats, Floats]]
@@ -87,6 +88,11 @@ def fit_ranker(
         for i, (leaves, depth, rate, rounds) in enumerate(shapes):
             teacher = _boost(data, objective, rounds, leaves, depth, rate, 0.4, threads, seed + i)
             said += np.asarray(teacher.predict(thin.rows, num_threads=threads)) / len(shapes)
+        if config.network_share:
+            network = fit_choice_network(
+                thin.rows, thin.groups, thin.labels, correction, thin.weights, seed=seed, threads=threads
+            )
+            said = (1.0 - config.network_share) * said + config.network_share * network.score(thin.rows)
         opinion = _softmax(said + correction, thin.groups)
         target = config.truth_share * truth + (1.0 - config.truth_share) * opinion
     objective = _softmax_loss(thin, target, correction)

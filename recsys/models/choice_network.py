@@ -1,0 +1,134 @@
+"""A small network that scores candidates, trained on the listwise softmax loss; a teacher of the served tables.
+
+It sees what trees see badly (smooth sums of many weak features) and so errs elsewhere; half of what the ensemble of
+trees and network knows survives in the tables distilled from it. Offline only: nothing online imports torch.
+
+Shape letters: N rows, F features, R requests, B requests of a batch, L candidates of the longest of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+Floats = npt.NDArray[np.float64]
+_BATCH = 256
+_BLOCK = 65_536
+
+
+@dataclass
+class ChoiceNetwork:
+    """Trained networks, averaged, with the scaling of their inputs."""
+
+    nets: list[nn.Module]
+    centre: npt.NDArray[np.float32]
+    scale: npt.NDArray[np.float32]
+
+    def score(self, rows: npt.NDArray[np.float32]) -> Floats:
+        """Scores (N,) of rows (N, F), in log-odds up to a constant per request."""
+        out = np.empty(len(rows))
+        with torch.no_grad():
+            for start in range(0, len(rows), _BLOCK):
+                block = torch.from_numpy(_scaled(rows[start : start + _BLOCK], self.centre, self.scale))
+                said = torch.stack([net(block).squeeze(-1) for net in self.nets]).sum(dim=0)
+                out[start : start + _BLOCK] = said.numpy() / len(self.nets)
+        return out
+
+
+def fit_choice_network(
+    rows: npt.NDArray[np.float32],
+    groups: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int8],
+    correction: Floats,
+    weights: Floats | None,
+    *,
+    epochs: int = 8,
+    networks: int = 2,
+    seed: int = 0,
+    threads: int = 1,
+) -> ChoiceNetwork:
+    """Train `networks` networks from different starts.
+
+    Args:
+        rows: (N, F) float32, NaN for missing; candidates of a request stand together.
+        groups: (R,) candidates per request.
+        labels: (N,) 1 for the room entered.
+        correction: (N,) added to the scores inside the softmax (sampled candidates).
+        weights: (R,) weight of each request, or None.
+    """
+    torch.set_num_threads(threads)
+    moved = _spread(rows[:: max(1, len(rows) // 200_000)])
+    known = ~np.isnan(moved)
+    count = np.maximum(known.sum(axis=0), 1)
+    centre = np.where(known, moved, 0.0).sum(axis=0) / count
+    spread = np.sqrt(np.where(known, (moved - centre) ** 2, 0.0).sum(axis=0) / count) + 1e-6
+    network = ChoiceNetwork([], centre.astype(np.float32), spread.astype(np.float32))
+    inputs = torch.from_numpy(_scaled(rows, network.centre, network.scale))
+    added = torch.from_numpy(correction.astype(np.float32))
+    starts = np.cumsum(groups) - groups
+    right = torch.from_numpy(np.flatnonzero(labels) - starts)
+    weight = torch.ones(len(groups)) if weights is None else torch.from_numpy(weights.astype(np.float32))
+    for number in range(networks):
+        torch.manual_seed(seed + number)
+        net = _network(inputs.shape[1])
+        _train(net, inputs, added, starts, groups, right, weight, epochs, np.random.default_rng(seed + number))
+        network.nets.append(net.eval())
+    return network
+
+
+def _network(width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Dropout(0.1),
+        nn.Linear(width, 96),
+        nn.SiLU(),
+        nn.Dropout(0.2),
+        nn.Linear(96, 32),
+        nn.SiLU(),
+        nn.Linear(32, 1),
+    )
+
+
+def _train(
+    net: nn.Module,
+    inputs: torch.Tensor,
+    added: torch.Tensor,
+    starts: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
+    right: torch.Tensor,
+    weight: torch.Tensor,
+    epochs: int,
+    rng: np.random.Generator,
+) -> None:
+    batches = max(1, len(groups) // _BATCH)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=epochs * batches + 1)
+    for _ in range(epochs):
+        order = rng.permutation(len(groups))
+        for batch in np.array_split(order, batches):
+            longest = int(groups[batch].max())
+            inside = np.arange(longest)[None, :] < groups[batch][:, None]
+            at = (starts[batch][:, None] + np.arange(longest)[None, :])[inside]
+            scores_BL = torch.full(inside.shape, -1e9)
+            scores_BL[torch.from_numpy(inside)] = net(inputs[at]).squeeze(-1) + added[at]
+            chosen = torch.from_numpy(batch)
+            loss = nn.functional.cross_entropy(scores_BL, right[chosen], reduction="none")
+            optimiser.zero_grad()
+            (loss * weight[chosen]).mean().backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+
+
+def _spread(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Counts and ages on a scale a network can read: sign(x)·log(1 + |x|)."""
+    return np.asarray(np.sign(rows) * np.log1p(np.abs(rows)), dtype=np.float32)
+
+
+def _scaled(
+    rows: npt.NDArray[np.float32], centre: npt.NDArray[np.float32], scale: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Centred, divided by the spread, cut at ±4; missing values lie at the centre."""
+    return np.nan_to_num(np.clip((_spread(rows) - centre) / scale, -4.0, 4.0)).astype(np.float32)
