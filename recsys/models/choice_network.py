@@ -131,4 +131,5 @@ def _scaled(
     rows: npt.NDArray[np.float32], centre: npt.NDArray[np.float32], scale: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
     """Centred, divided by the spread, cut at ±4; missing values lie at the centre."""
-    return np.nan_to_num(np.clip((_spread(rows) - centre) / scale, -4.0, 4.0)).astype(np.float32)
+    moved = np.clip((_spread(rows) - centre) / scale, -4.0, 4.0)
+    return np.asarray(np.nan_to_num(moved), dtype=np.float32)
