@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from recsys.bundle import (
+    Bundle,
     BundleWriter,
     DataWindow,
     ManifestFields,
@@ -17,6 +19,7 @@ from recsys.bundle import (
     evaluate_gates,
     next_name,
     publish,
+    resolve,
     retain,
 )
 from recsys.config import EngineConfig
@@ -41,6 +44,7 @@ from recsys.pipeline.features import FEATURES
 from recsys.progress import Progress, silent
 from recsys.ties.algebra import BlockState
 from training.collaborative import fit_collaborative, fit_transitions
+from training.delta import Advanced, advance, known_states
 from training.learn import learn_ranker, learn_strength
 from training.log import replay_and_log
 from training.states import Snapshot, snapshot
@@ -66,6 +70,7 @@ def build(
     config: EngineConfig,
     as_of_us: int | None,
     now_us: int,
+    base: Path | None = None,
     progress: Progress = silent,
 ) -> dict[str, object]:
     """Build a bundle from event tables and publish it.
@@ -76,6 +81,8 @@ def build(
         config: resolved config.
         as_of_us: facts before it are read; None: just after the last fact.
         now_us: the clock, read by the caller.
+        base: a bundle (or a folder of bundles) built from the same lake: its states are brought forward instead of
+            reading the whole history again.
 
     Returns:
         bundle name and path, as-of, metrics, stages and gates.
@@ -85,7 +92,7 @@ def build(
         GateFailed: the bundle was written but not published.
     """
     events = clean(open_events(events_path), now=datetime.fromtimestamp(now_us / 1e6, UTC))
-    trained = train(events, config, as_of_us, progress)
+    trained = train(events, config, as_of_us, progress, _since(base, events, config, now_us, progress))
     trained.metrics |= index_metrics(trained.parts, config.build.seed)
     gates = evaluate_gates(trained.metrics, config.gates)
     name = next_name(bundles, trained.as_of_us)
@@ -102,6 +109,7 @@ def build(
         created_at_us=now_us,
         config=config.model_dump(mode="json"),
         window=DataWindow(from_us=trained.from_us, to_us=trained.as_of_us - 1, as_of_us=trained.as_of_us),
+        offsets=events.offsets,
         counts=trained.counts,
         metrics=trained.metrics,
         stages=tuple(trained.stages),
@@ -124,19 +132,32 @@ def build(
     }
 
 
-def train(events: Events, config: EngineConfig, as_of_us: int | None, progress: Progress = silent) -> Trained:
-    """Everything but writing: states and models as of an instant."""
+def train(
+    events: Events,
+    config: EngineConfig,
+    as_of_us: int | None,
+    progress: Progress = silent,
+    since: Callable[[int], Advanced | None] | None = None,
+) -> Trained:
+    """Everything but writing: states and models as of an instant.
+
+    Args:
+        since: gives the states as of an instant from those of a base bundle, or None if only a rebuild can.
+    """
     last = last_fact_us(events)
     if last is None:
         raise InputRefused("there are no facts to build from", got="0 usable rows", expected="at least one")
     as_of = last + 1 if as_of_us is None else as_of_us
-    vocabularies = build_vocabularies(events, as_of_us=as_of)
+    advanced = since(as_of) if since is not None else None
+    vocabularies = build_vocabularies(events, as_of_us=as_of) if advanced is None else advanced.vocabularies
     if not len(vocabularies.hosts):
         raise InputRefused(
             "no fact lies before the as-of", got=f"as of {as_of} µs, first fact later", hint="choose a later --as-of"
         )
     learnt, metrics, stages, first = _learn(events, vocabularies, config, as_of, progress)
-    shot = snapshot(events, vocabularies, config, as_of, progress)
+    shot = snapshot(events, vocabularies, config, as_of, progress) if advanced is None else advanced.shot
+    why = "" if advanced else "a late row takes back a fact of the base, or the as-of is earlier: rebuilt"
+    ties = [StageResult(name="delta", status="passed" if advanced else "skipped", why=why)] if since else []
     n_users, n_hosts = len(vocabularies.users), len(vocabularies.hosts)
     factors, graph, cf_stages = fit_collaborative(shot, config, n_users, n_hosts)
     transition, transition_stage = fit_transitions(events, vocabularies, config, as_of, progress)
@@ -153,7 +174,7 @@ def train(events: Events, config: EngineConfig, as_of_us: int | None, progress: 
     parts = WorldParts(
         config, shot.states, shot.standings, shot.rooms.select(ROOM_COLUMNS), shot.leaves, shot.priors, models, n_hosts
     )
-    return Trained(parts, vocabularies, as_of, first, metrics, [*cf_stages, transition_stage, *stages], counts)
+    return Trained(parts, vocabularies, as_of, first, metrics, [*ties, *cf_stages, transition_stage, *stages], counts)
 
 
 def index_metrics(parts: WorldParts, seed: int) -> dict[str, float]:
@@ -170,6 +191,21 @@ def index_metrics(parts: WorldParts, seed: int) -> dict[str, float]:
     best = epoch.rooms[np.argsort(-exact, axis=0, kind="stable")[: found.shape[1]]].T
     hits = [len(np.intersect1d(a, b)) for a, b in zip(found, best, strict=True)]
     return {"index_recall_at_100": float(np.sum(hits)) / best.size}
+
+
+def _since(
+    base: Path | None, events: Events, config: EngineConfig, now_us: int, progress: Progress
+) -> Callable[[int], Advanced | None] | None:
+    """What brings the states of the base forward."""
+    if base is None:
+        return None
+    lake = events.lake
+    if lake is None:
+        raise InputRefused(
+            "a base needs a lake", got="a folder of event tables", hint="laotie ingest, then build the lake"
+        )
+    known = known_states(Bundle.open(resolve(base)), lake.manifest, config)
+    return lambda as_of_us: advance(known, lake, config, as_of_us, now_us, progress)
 
 
 def _learn(

@@ -91,6 +91,9 @@ def build(
     events: EventsArgument,
     out: Annotated[Path, typer.Option("--out", file_okay=False, metavar="BUNDLES", help="Folder of bundles.")],
     as_of: AsOfOption = None,
+    base: Annotated[
+        Path | None, typer.Option("--base", exists=True, help="Bundle of the same lake to continue: the nightly delta.")
+    ] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
@@ -104,7 +107,7 @@ def build(
     from training.build import build as run
 
     with progress_of(ctx) as progress:
-        result = run(events, out, config=engine, as_of_us=as_of_us, now_us=_now_us(), progress=progress)
+        result = run(events, out, config=engine, as_of_us=as_of_us, now_us=_now_us(), base=base, progress=progress)
     show(result, as_json=as_json)
 
 

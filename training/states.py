@@ -15,8 +15,12 @@ from recsys.pipeline.world import Priors
 from recsys.progress import Progress, silent
 from recsys.ties.algebra import BlockState, merge_all
 from recsys.ties.batch import state_of
-from recsys.ties.blocks import blocks
+from recsys.ties.blocks import Blocks, blocks
 from recsys.ties.standing import STANDINGS, count_standings, first_entries
+from training.executor import this_machine
+
+DERIVED = ("schedule", "arrivals")
+"""Blocks that follow from the rooms and from other blocks."""
 
 
 @dataclass
@@ -42,23 +46,50 @@ def snapshot(
     Memory: the facts of one user bucket, and the states.
     """
     declared = blocks(round(config.ties.product_slot_s))
-    rooms = live_rooms(room_table(events, vocabularies), as_of_us) if "rooms" in events.tables else no_rooms()
-    live = rooms["room"].implode()
-    parts: dict[str, list[BlockState]] = {block.name: [] for block in declared.all}
-    n_buckets = user_parts(events, config.ties.user_buckets if len(vocabularies.users) > 20_000 else 1)
-    for bucket in range(n_buckets):
-        facts = tie_facts(events, vocabularies, before_us=as_of_us, bucket=(bucket, n_buckets))
-        for block in declared.all:
-            if block.name not in ("schedule", "arrivals"):
-                fed = facts.filter(pl.col("room").is_in(live)) if block.level == "room" else facts
-                parts[block.name].append(state_of(block, fed))
-        progress("ties", (bucket + 1) / n_buckets)
-    parts["schedule"].append(state_of(declared.schedule, room_starts(events, vocabularies, as_of_us)))
+    rooms = rooms_live_at(events, vocabularies, as_of_us)
+    n_parts = user_parts(events, config.ties.user_buckets if len(vocabularies.users) > 20_000 else 1)
+
+    def work(part: int) -> dict[str, BlockState]:
+        return states_of_facts(
+            declared, tie_facts(events, vocabularies, before_us=as_of_us, bucket=(part, n_parts)), rooms
+        )
+
+    executor = this_machine(config.build.threads, 2 * good_rows(events) // n_parts)
+    parts: dict[str, list[BlockState]] = {}
+    for done, found in enumerate(executor.run(work, n_parts), start=1):
+        for name, state in found.items():
+            parts.setdefault(name, []).append(state)
+        progress("ties", done / n_parts)
     states = {name: merge_all(getattr(declared, name), found) for name, found in parts.items()}
+    return finished(declared, states, events, vocabularies, as_of_us)
+
+
+def states_of_facts(declared: Blocks, facts: pl.DataFrame, rooms: pl.DataFrame) -> dict[str, BlockState]:
+    """The states that facts with a user make, by block name; those of rooms only for `rooms`."""
+    of_rooms = facts.filter(pl.col("room").is_in(rooms["room"].implode()))
+    fed = {block: of_rooms if block.level == "room" else facts for block in declared.all}
+    return {block.name: state_of(block, fed[block]) for block in declared.all if block.name not in DERIVED}
+
+
+def finished(
+    declared: Blocks, states: dict[str, BlockState], events: Events, vocabularies: Vocabularies, as_of_us: int
+) -> Snapshot:
+    """A snapshot from the states of all users' facts; what follows from them, rooms and notices is added."""
+    states["schedule"] = state_of(declared.schedule, room_starts(events, vocabularies, as_of_us))
     states["arrivals"] = state_of(declared.arrivals, first_entries(states["visits"]))
     standings = count_standings(states, len(vocabularies.hosts))
-    leaves = announced_leaves(events, vocabularies, as_of_us)
+    rooms, leaves = rooms_live_at(events, vocabularies, as_of_us), announced_leaves(events, vocabularies, as_of_us)
     return Snapshot(as_of_us, states, standings, rooms, leaves, priors_of(standings, states))
+
+
+def rooms_live_at(events: Events, vocabularies: Vocabularies, at_us: int) -> pl.DataFrame:
+    """The rooms live for a state that knows facts before `at_us` (`room_table` columns); none without a rooms table."""
+    return live_rooms(room_table(events, vocabularies), at_us) if "rooms" in events.tables else no_rooms()
+
+
+def good_rows(events: Events) -> int:
+    """Good rows of all tables together."""
+    return sum(table.good for table in events.quality.tables.values())
 
 
 def live_rooms(rooms: pl.DataFrame, at_us: int) -> pl.DataFrame:
@@ -94,7 +125,7 @@ def room_starts(events: Events, vocabularies: Vocabularies, before_us: int) -> p
         "host",
         "room",
         *(pl.lit(0).alias(name) for name in ("count", "value", "aux")),
-    ).cast(dict(FACT_SCHEMA))
+    ).cast(pl.Schema(FACT_SCHEMA))
 
 
 def announced_leaves(events: Events, vocabularies: Vocabularies, as_of_us: int) -> pl.DataFrame:

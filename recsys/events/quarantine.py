@@ -27,6 +27,7 @@ from recsys.errors import ConfigError
 from recsys.events.keys import has_shared_keys, one_per_key
 from recsys.events.known import LINE_COLUMNS, Known, check_kinds
 from recsys.events.lake.partition import bucket_of, has_buckets
+from recsys.events.lake.view import LakeView
 from recsys.events.reading import EventTables, reading, wanted_type
 from recsys.events.refunds import effective_refunds
 from recsys.events.report import QualityReport, TableQuality
@@ -69,6 +70,16 @@ class Events:
     _shared: frozenset[str] = field(repr=False)  # tables in which several rows share a key
     _source: EventTables = field(repr=False)
     _in_memory: frozenset[str] = field(repr=False)  # tables of `_typed` that were collected
+
+    @property
+    def lake(self) -> LakeView | None:
+        """What is seen of the lake the rows come from, if they come from one."""
+        return self._source.lake
+
+    @property
+    def offsets(self) -> dict[str, int]:
+        """Last offset that is contained, per source that has offsets."""
+        return {} if self.lake is None else {self.lake.manifest.source_name: self.lake.manifest.seq}
 
     @property
     def buckets(self) -> int | None:

@@ -11,7 +11,7 @@ that are null throughout. Refused: floats as ids or money (they have lost digits
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,10 +121,11 @@ def from_frames(frames: Mapping[str, pl.DataFrame]) -> EventTables:
     return EventTables(Path(), scans, kinds)
 
 
-def from_lake(view: LakeView) -> EventTables:
-    """The same from what is seen of a lake."""
+def from_lake(view: LakeView, *, only: Container[str] = tuple(TABLES)) -> EventTables:
+    """The same from what is seen of a lake, of the tables named in `only`."""
     kinds = dict(view.manifest.id_kinds)
-    scans = {table: view.scan(table, _schema_of(table, kinds)) for table in TABLES if table in view.tables()}
+    there = [table for table in TABLES if table in view.tables() and table in only]
+    scans = {table: view.scan(table, _schema_of(table, kinds)) for table in there}
     return EventTables(view.folder, scans, kinds, lake=view)
 
 

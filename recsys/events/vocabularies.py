@@ -48,9 +48,12 @@ def build_vocabularies(events: Events, *, as_of_us: int) -> Vocabularies:
     return made
 
 
-def extend_vocabularies(vocabularies: Vocabularies, events: Events) -> None:
-    """Append every id of `events` that has no row yet, in ascending order of ids. Known rows keep their meaning."""
-    _extend(vocabularies, events, None)
+def extend_vocabularies(vocabularies: Vocabularies, events: Events, *, as_of_us: int | None = None) -> None:
+    """Append every id of `events` (of rows before `as_of_us`) that has no row yet, in ascending order of ids.
+
+    Known rows keep their meaning.
+    """
+    _extend(vocabularies, events, as_of_us)
 
 
 def _extend(vocabularies: Vocabularies, events: Events, as_of_us: int | None) -> None:

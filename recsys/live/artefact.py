@@ -143,15 +143,7 @@ def load(bundle: Bundle) -> tuple[LiveState, Vocabularies]:
     """
     config = bundle.config
     present = bundle.json("world")
-    declared = blocks(round(config.ties.product_slot_s))
-    states: dict[str, BlockState] = {}
-    for block in declared.all:
-        if block.name not in present["columns"]:
-            continue
-        keys, ints, decayed, latest = (bundle.array(f"state/{block.name}_{part}") for part in _STATE_PARTS)
-        states[block.name] = BlockState(
-            block, keys, _adapted(bundle, block, present["columns"][block.name], ints, decayed, latest)
-        )
+    states = load_states(bundle)
     models = _load_models(bundle, present, config)
     parts = WorldParts(
         config=config,
@@ -165,6 +157,25 @@ def load(bundle: Bundle) -> tuple[LiveState, Vocabularies]:
     )
     vocabularies = Vocabularies.load(bundle.file("users.ids").parent)
     return assemble(parts), vocabularies
+
+
+def load_states(bundle: Bundle) -> dict[str, BlockState]:
+    """The states of a bundle by block name, memory-mapped.
+
+    Raises:
+        BundleRefused: as `load`.
+    """
+    present, config = bundle.json("world"), bundle.config
+    declared = blocks(round(config.ties.product_slot_s))
+    states: dict[str, BlockState] = {}
+    for block in declared.all:
+        if block.name not in present["columns"]:
+            continue
+        keys, ints, decayed, latest = (bundle.array(f"state/{block.name}_{part}") for part in _STATE_PARTS)
+        states[block.name] = BlockState(
+            block, keys, _adapted(bundle, block, present["columns"][block.name], ints, decayed, latest)
+        )
+    return states
 
 
 def _adapted(

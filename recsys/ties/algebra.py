@@ -252,19 +252,35 @@ def merge(a: BlockState, b: BlockState) -> BlockState:
         raise ValueError(f"states of different blocks cannot be merged: {a.block.name} and {b.block.name}")
     if not len(b):
         return a
-    keys = np.union1d(a.keys, b.keys)
-    merged = identity(a.block, len(keys))
-    at_a = np.searchsorted(keys, a.keys)
-    merged.ints[at_a], merged.decayed[at_a], merged.latest[at_a] = a.rows.ints, a.rows.decayed, a.rows.latest
-    at_b = np.searchsorted(keys, b.keys)
-    both = combine(a.block, merged.take(at_b), b.rows)
-    merged.ints[at_b], merged.decayed[at_b], merged.latest[at_b] = both.ints, both.decayed, both.latest
+    if not len(a):
+        return b
+    at = np.searchsorted(a.keys, b.keys)
+    known = a.keys[np.minimum(at, len(a) - 1)] == b.keys
+    both = combine(a.block, a.rows.take(at[known]), b.rows.take(known))
+    fresh, where = b.rows.take(~known), at[~known]
+    keys = np.insert(a.keys, where, b.keys[~known])
+    merged = Rows(*(np.insert(old, where, new, axis=0) for old, new in zip(_parts(a.rows), _parts(fresh), strict=True)))
+    moved = at[known] + np.searchsorted(where, at[known], side="right")
+    for target, source in zip(_parts(merged), _parts(both), strict=True):
+        target[moved] = source
     return BlockState(a.block, keys, merged)
 
 
+def _parts(rows: Rows) -> tuple[Ints, Floats, Ints]:
+    return rows.ints, rows.decayed, rows.latest
+
+
 def merge_all(block: Block, states: Sequence[BlockState]) -> BlockState:
-    """Merge any number of states of one block, in a balanced tree."""
-    queue = list(states) or [BlockState(block, np.empty(0, dtype=np.int64), identity(block, 0))]
+    """Merge any number of states of one block: in one step if no two share a key, else in a balanced tree."""
+    queue = [state for state in states if len(state)]
+    if len(queue) < 2:
+        return queue[0] if queue else BlockState(block, np.empty(0, dtype=np.int64), identity(block, 0))
+    keys = np.concatenate([state.keys for state in queue])
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    if (keys[1:] != keys[:-1]).all():
+        rows = Rows(*(np.concatenate(parts)[order] for parts in zip(*(_parts(s.rows) for s in queue), strict=True)))
+        return BlockState(block, keys, rows)
     while len(queue) > 1:
         queue = [
             merge(*pair) if len(pair) == 2 else pair[0] for pair in (queue[i : i + 2] for i in range(0, len(queue), 2))

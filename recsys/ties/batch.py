@@ -78,8 +78,8 @@ def states_of(declared: Iterable[Block], facts: pl.DataFrame) -> dict[str, Block
 class _Fed:
     """The facts that feed a column, by key.
 
-    `at_facts` (m,): where they stand in the frame; `at` (m,): their instants; `of` (m,): the position of their key among
-    the N, ascending; `starts` (g,): where a new key begins.
+    `at_facts` (m,): where they stand in the frame; `at` (m,): their instants; `of` (m,): the position of their key of
+    N, ascending; `starts` (g,): where a new key begins.
     """
 
     facts: pl.DataFrame

@@ -32,7 +32,7 @@ from recsys.progress import Progress, silent
 
 GROUP_ROWS = 4_000_000
 """Rows written at once, if days and buckets allow."""
-BUCKET_ROWS_A_DAY = 20_000
+BUCKET_ROWS_A_DAY = 40_000
 """A new lake gets as many buckets as keep about so many rows of a day in one file."""
 MOST_BUCKETS = 64
 

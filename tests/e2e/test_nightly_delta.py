@@ -1,0 +1,74 @@
+"""`build L`, more events, `build L --base`: the bundle has the states a rebuild has, and says how it came to them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import orjson
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from recsys.bundle import Bundle, resolve
+from recsys.cli import build_app
+from recsys.events.schemas import TABLES
+from recsys.events.simulator import WorldConfig, simulate
+
+START = datetime(2026, 1, 5, tzinfo=UTC)
+TIME = {"rooms": "started_at", "watches": "entered_at"}
+
+
+def run(*args: object) -> dict[str, object]:
+    done = CliRunner().invoke(build_app(), [str(arg) for arg in args])
+    assert done.exit_code == 0, done.output
+    return orjson.loads(done.stdout) if "--json" in args else {}
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Seven days of a small market, and the eighth."""
+    folder = tmp_path_factory.mktemp("nightly")
+    simulate(WorldConfig(), users=30, hosts=6, days=8, seed=2, out=folder / "all", start=START)
+    cut = START + timedelta(days=7)
+    for table in TABLES:
+        found = sorted((folder / "all").glob(f"{table}/**/*.parquet"))
+        if not found:
+            continue
+        rows = pl.concat([pl.read_parquet(path) for path in found])
+        time = TIME.get(table, "at")
+        early = pl.col(time) < cut if time in rows.columns else pl.lit(True)
+        for name, part in (("week", rows.filter(early)), ("day", rows.filter(~early))):
+            (folder / name).mkdir(exist_ok=True)
+            part.write_parquet(folder / name / f"{table}.parquet")
+    return folder / "week", folder / "day"
+
+
+def test_a_bundle_continued_is_a_bundle_rebuilt(exports: tuple[Path, Path], tmp_path: Path) -> None:
+    week, day = exports
+    run("ingest", week, "--lake", tmp_path / "lake", "--buckets", 2)
+    # ends and exits after the cut are in the first export already: as of the cut they are not known
+    run("build", tmp_path / "lake", "--out", tmp_path / "b", "--as-of", "2026-01-12")
+    run("ingest", day, "--lake", tmp_path / "lake")
+    made = run("build", tmp_path / "lake", "--out", tmp_path / "b", "--base", tmp_path / "b", "--json")
+    assert {"name": "delta", "status": "passed", "why": ""} in made["stages"]  # type: ignore[operator]
+    again = run("build", tmp_path / "lake", "--out", tmp_path / "full", "--json")
+    assert made["counts"] == again["counts"]
+    ours, theirs = Bundle.open(resolve(tmp_path / "b")), Bundle.open(resolve(tmp_path / "full"))
+    assert ours.manifest.offsets == theirs.manifest.offsets and list(ours.manifest.offsets.values()) == [2]
+    for part in ("ints", "latest"):
+        for name in ("visits", "depth", "commerce", "relation", "exposure", "host", "user", "schedule"):
+            a, b = (np.asarray(bundle.array(f"state/{name}_{part}")) for bundle in (ours, theirs))
+            assert sorted(map(tuple, a.tolist())) == sorted(map(tuple, b.tolist())), name
+
+
+def test_a_base_of_something_else_is_refused(exports: tuple[Path, Path], tmp_path: Path) -> None:
+    week, _ = exports
+    run("build", week, "--out", tmp_path / "b")
+    run("ingest", week, "--lake", tmp_path / "lake")
+    for source, said in ((week, "a base needs a lake"), (tmp_path / "lake", "not built from this lake")):
+        done = CliRunner().invoke(
+            build_app(), ["build", str(source), "--out", str(tmp_path / "c"), "--base", str(tmp_path / "b")]
+        )
+        assert done.exit_code == 3 and said in done.output
