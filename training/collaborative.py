@@ -31,7 +31,7 @@ def fit_collaborative(
         why = f"{matrix.nnz} ties with a confidence, {LEAST_PAIRS} needed"
         return None, None, [StageResult(name=name, status="skipped", why=why) for name in ("factors", "graph")]
     interactions = Interactions(matrix)
-    settings = AlsConfig(factors=min(config.build.factors, n_hosts), iterations=8, threads=config.build.threads)
+    settings = AlsConfig(factors=max(4, min(config.build.factors, n_hosts)), iterations=8, threads=config.build.threads)
     fitted = Als(settings).fit(interactions, config.build.seed)
     factors = HostFactors.of(
         fitted.host_factors,
