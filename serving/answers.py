@@ -8,7 +8,8 @@ import numpy as np
 
 from recsys.instants import format_instant
 from recsys.pipeline.request import OUTCOMES, SOURCES, Outcome
-from serving.engine import Asked, Engine, Served
+from serving.asked import Asked, Served
+from serving.engine import Engine
 
 _SOURCE_NAMES = [str(source) for source in SOURCES]
 

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli import BundleOption, JsonOption, KOption, progress_of, show
+from recsys.cli import BundleOption, JsonOption, KOption, options_of, progress_of, show
 from recsys.instants import parse_instant
 
 
 def register(app: typer.Typer) -> None:
     """Add the online commands to the command line."""
-    for command in (lookup, replay):
+    for command in (lookup, replay, serve):
         app.command()(command)
 
 
@@ -56,3 +56,33 @@ def replay(
     with progress_of(ctx) as progress:
         result = run(opened, events, requests, out, k=k, progress=progress)
     show(result, as_json=as_json)
+
+
+def serve(
+    ctx: typer.Context,
+    bundle: BundleOption,
+    log: Annotated[
+        Path | None, typer.Option("--log", help="Event log (SQLite); default: events.db beside the bundle.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", exists=True, help="YAML, see configs/serving.yaml.")
+    ] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Anything but loopback needs API keys.")] = None,
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65_535, help="0: any free port.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes sharing bundle and log.")] = None,
+) -> None:
+    """Serve a bundle over HTTP, live to the second; a newly published one is taken over without a pause."""
+    import logging
+
+    from recsys.bundle import resolve
+    from serving.config import load_serving_config
+
+    settings = load_serving_config(config, {"host": host, "port": port, "workers": workers})
+    found = resolve(bundle)
+    if not options_of(ctx).quiet:
+        logging.getLogger("laotie.serving").setLevel(logging.INFO if options_of(ctx).debug else logging.WARNING)
+
+    from serving.server import run
+
+    where = log if log is not None else found.parent / "events.db"
+    run(bundle, where, settings, lambda address: typer.echo(f"laotie: serving {found.name} on {address}", err=True))

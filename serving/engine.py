@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,14 +23,16 @@ import orjson
 
 from recsys.bundle import resolve
 from recsys.errors import InputRefused
+from recsys.events.facts import NEVER
 from recsys.pipeline.lookup import lookup as answer_request
 from recsys.pipeline.request import Answer, Request
 from recsys.pipeline.world import World
+from serving.asked import Asked, Served
 from serving.config import ServingConfig
 from serving.event_log import Entry, EventLog, Record
 from serving.intake import DUPLICATE, Verdict
 from serving.ladder import STEPS, every_room, restricted, stepped_down
-from serving.loaded import ERASE, Loaded, hand_over_leases, load_bundle
+from serving.loaded import ANSWER, ERASE, Loaded, hand_over_leases, load_bundle
 from serving.seen import Lately
 
 Event = tuple[str, str, Any]
@@ -41,35 +43,6 @@ _SLICE = 32  # events applied before a waiting lookup gets its turn
 def clock_us() -> int:
     """The wall clock, µs since the epoch."""
     return time.time_ns() // 1_000
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One lookup in external ids; `sources` None: all. `step` is the rung of the degradation ladder."""
-
-    user_id: int | str | None
-    k: int
-    exclude: Sequence[int | str] = ()
-    category: str | None = None
-    sources: frozenset[str] | None = None
-    rooms: Sequence[int | str] | None = None
-    explain: bool = True
-    step: int = 0
-
-
-@dataclass(frozen=True)
-class Served:
-    """An answer with what it was made from; rows of `answer` belong to `loaded`."""
-
-    asked: Asked
-    answer: Answer
-    loaded: Loaded
-    at_us: int
-    user: int
-    epoch: int
-    room_ids: list[int | str]
-    host_ids: list[int | str]
-    unknown_excluded: int = 0
 
 
 class Engine:
@@ -203,13 +176,22 @@ class Engine:
             answer = replace(answer, degraded=(*answer.degraded, STEPS[asked.step]))
         return answer
 
-    def apply(self, events: Sequence[Event]) -> list[Verdict]:
-        """Log, flush and apply a batch; one verdict per event, in order.
+    def apply(self, events: Sequence[Event], answers: Sequence[tuple[Served, str]] = ()) -> list[Verdict]:
+        """Log, flush and apply a batch; one verdict per event, in order. Names of tables with a `_` are nobody's.
+
+        Args:
+            answers: served answers with their request ids, logged in the same commit as the impressions they were.
 
         Raises:
             LogFailed: nothing of the batch is acknowledged, logged or applied.
         """
-        entries = [(event_id, table, _text(row)) for event_id, table, row in events]
+        entries = [(name, table.replace("_", "?", 1), _text(row)) for name, table, row in events]
+        logged = [
+            (f"answer-{request_id}-{one.asked.user_id}", ANSWER, _text(one.shown())) for one, request_id in answers
+        ]
+        return self._apply(entries + logged)[: len(entries)]
+
+    def _apply(self, entries: list[Entry]) -> list[Verdict]:
         with self._writing:
             now = self.clock()
             if self._log is not None:
@@ -273,6 +255,20 @@ class Engine:
                 self.loaded = fresh
             return fresh.name
 
+    def vitals(self) -> dict[str, Any]:
+        """How the state is: what /readyz and /metrics tell."""
+        with self.reading() as loaded:
+            now, received = self.clock(), loaded.last_received_us
+            return {
+                "bundle": loaded.name,
+                "log_offset": loaded.applied,
+                "live_rooms": len(loaded.live.world.index),
+                "bundle_age_seconds": (now - loaded.bundle.manifest.window.as_of_us) / 1e6,
+                "feed_age_seconds": (now - received) / 1e6 if received > NEVER else None,
+                "fresh_users": loaded.live.world.ties.fresh_users,
+                "dedup_ids": len(loaded.intake.ids),
+            }
+
     def erase(self, user_id: int | str) -> dict[str, Any]:
         """Forget a user: at once in the state, for good in the log. A receipt.
 
@@ -280,7 +276,7 @@ class Engine:
             LogFailed: not acknowledged; ask again.
         """
         now = self.clock()
-        self.apply([(f"erase-{now}-{user_id}", ERASE, {"user_id": user_id})])
+        self._apply([(f"erase-{now}-{user_id}", ERASE, _text({"user_id": user_id}))])
         rows = 0
         if self._log is not None:
             with self._writing:

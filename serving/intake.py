@@ -72,7 +72,7 @@ class Intake:
         self._tolerance_us = clock_tolerance_us
         kinds = {n: v.kind for n in ("user", "host", "room", "order") if (v := getattr(vocabularies, n + "s")).kind}
         self._rules = RowRules(kinds)
-        self._ids: Lately[str, bool] = Lately(dedup_horizon)
+        self.ids: Lately[str, bool] = Lately(dedup_horizon)
         self._keys: Lately[tuple[Any, ...], int] = Lately(dedup_horizon)
         self._orders = Orders(dedup_horizon)
         self._rooms_seen: dict[int, int] = {}
@@ -81,7 +81,7 @@ class Intake:
 
     def seen(self, event_id: str) -> bool:
         """Whether an event of this id was fed within the horizon."""
-        return event_id in self._ids
+        return event_id in self.ids
 
     def feed(self, event_id: str, table: str, row: object, received_us: int, facts_from: int = NEVER) -> Verdict:
         """Judge one event and apply its facts.
@@ -93,9 +93,9 @@ class Intake:
             facts_from: facts earlier than this are in the bundle already and only remembered, not applied; `FOREVER`
                 applies none. An end is always applied: it cannot be told twice.
         """
-        if event_id in self._ids:
+        if event_id in self.ids:
             return DUPLICATE, "event_id"
-        self._ids.put(event_id, True)
+        self.ids.put(event_id, True)
         self._facts_from, self._received_us = facts_from, received_us
         try:
             values = self._rules.check(table, row)

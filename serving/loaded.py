@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from recsys.bundle import Bundle
 from recsys.errors import GateFailed
-from recsys.events.facts import FOREVER, NEVER
+from recsys.events.facts import FOREVER, NEVER, FactKind
 from recsys.events.vocabularies import Vocabularies
 from recsys.live.artefact import load
 from recsys.live.state import LiveState
@@ -28,6 +28,8 @@ LOG_SOURCE: Final = "log"
 """Name of the service's own log among the sources of a manifest's offsets."""
 ERASE: Final = "_erase"
 """Pseudo table of the log: forget the user named in the row."""
+ANSWER: Final = "_answer"
+"""Pseudo table of served answers: user_id, at (µs), room_ids, host_ids, slots; one impression per room."""
 ERASED: Final = "_erased"
 """Pseudo table of rows that were overwritten."""
 
@@ -58,8 +60,11 @@ class Loaded:
             return ACCEPTED, None
         if record.table == ERASED:
             return ACCEPTED, None
+        row = _parsed(record.row)
+        if record.table == ANSWER:
+            self._impressions(row, self._facts_from(record))
+            return ACCEPTED, None
         self.last_received_us = max(self.last_received_us, record.received_us)
-        row = orjson.loads(record.row)
         return self.intake.feed(record.event_id, record.table, row, record.received_us, self._facts_from(record))
 
     def _facts_from(self, record: Record) -> int:
@@ -67,6 +72,16 @@ class Loaded:
             return FOREVER if record.seq <= self.offset else NEVER
         manifest = self.bundle.manifest
         return manifest.window.as_of_us if record.received_us < manifest.created_at_us else NEVER
+
+    def _impressions(self, answer: Any, facts_from: int) -> None:
+        """A served answer: one impression per room, as the nightly batch will count them from the log."""
+        at, ids = answer["at"], self.vocabularies
+        if at < facts_from or answer["user_id"] is None:
+            return
+        user = ids.users.row(answer["user_id"])
+        for position, (room, host) in enumerate(zip(answer["room_ids"], answer["host_ids"], strict=True), start=1):
+            rows = (user, ids.hosts.row(host), ids.rooms.row(room))
+            self.live.apply(at, FactKind.IMPRESSION, *rows, 1, position, 0)
 
     def forget_user(self, user_id: int | str) -> None:
         """Nothing that is known of a user is read any more."""
@@ -110,6 +125,14 @@ def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us:
         loaded.applied = last
     intake.keep_alive(now_us)
     return loaded
+
+
+def _parsed(row: str) -> object:
+    """The row, or None if it is no JSON after all: it is set aside, and the log stays readable."""
+    try:
+        return orjson.loads(row)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def hand_over_leases(old: Loaded, new: Loaded) -> None:

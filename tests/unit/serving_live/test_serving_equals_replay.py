@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 
 from recsys.bundle import Bundle, resolve
+from serving.asked import Asked
 from serving.config import ServingConfig
-from serving.engine import Asked, Engine
+from serving.engine import Engine
 from serving.replay import replay
 
 from .served_world import AS_OF, Clock, events_after

@@ -10,8 +10,9 @@ import pytest
 
 from recsys.instants import format_instant
 from serving.answers import explanation, live_rooms
+from serving.asked import Asked
 from serving.config import ServingConfig
-from serving.engine import Asked, Engine
+from serving.engine import Engine
 from serving.event_log import EventLog, LogFailed
 from serving.refund_shares import Orders
 

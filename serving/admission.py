@@ -1,0 +1,71 @@
+"""Turns: lookups are answered one after the other, the rest waits in order, and nobody waits in vain.
+
+A lookup is processor work of some milliseconds; answering several at once in one process makes all of them late. So
+they queue here. A queue that is full refuses at once. When its turn comes, a lookup gets the richest step of the ladder
+(`serving.ladder`) that still fits into what is left of its deadline, by the cost of that step as measured lately.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from serving.ladder import STEPS
+from serving.problems import Problem
+
+_FIRST_GUESS_S = (0.004, 0.003, 0.002, 0.002)
+_NEWEST = 0.05  # weight of the newest measurement
+_FADE = 0.99  # a step not taken is believed to get cheaper, so that it is tried again
+
+
+class Turns:
+    """The queue of one event loop.
+
+    Args:
+        most_waiting: lookups that may wait; the next is refused.
+        deadline_s: from arrival to the beginning of the last step that fits.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, most_waiting: int, deadline_s: float, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._most, self._deadline_s, self._clock = most_waiting, deadline_s, clock
+        self._turn = asyncio.Lock()
+        self.waiting = 0
+        self.cost_s = list(_FIRST_GUESS_S)
+
+    @asynccontextmanager
+    async def turn(self, n_users: int = 1) -> AsyncIterator[int]:
+        """Wait for the turn; gives the step of the ladder to answer on.
+
+        Raises:
+            Problem: 503, the queue is full, or the deadline passed while waiting.
+        """
+        arrived = self._clock()
+        if self.waiting >= self._most:
+            raise Problem(503, "overloaded", "too many lookups are waiting", retry_after_s=self._deadline_s)
+        self.waiting += 1
+        try:
+            await self._turn.acquire()
+        finally:
+            self.waiting -= 1
+        try:
+            begun = self._clock()
+            left = self._deadline_s - (begun - arrived)
+            if left <= 0:
+                raise Problem(503, "deadline", "the deadline passed while waiting", retry_after_s=self._deadline_s)
+            step = self.step_for(left / max(n_users, 1))
+            yield step
+            self._learn(step, (self._clock() - begun) / max(n_users, 1))
+        finally:
+            self._turn.release()
+
+    def step_for(self, left_s: float) -> int:
+        """The richest step whose cost fits into the time left, else the simplest."""
+        return next((step for step in range(len(STEPS)) if self.cost_s[step] <= left_s), len(STEPS) - 1)
+
+    def _learn(self, step: int, took_s: float) -> None:
+        for richer in range(step):
+            self.cost_s[richer] *= _FADE
+        self.cost_s[step] += _NEWEST * (took_s - self.cost_s[step])

@@ -1,0 +1,154 @@
+"""A Python client: the same calls in process and over HTTP, answers as plain documents.
+
+with HttpClient("http://127.0.0.1:8080", api_key="…") as laotie:
+    laotie.send([("e1", "rooms", {...})])
+    laotie.lookup(42, k=20)["rooms"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import httpx
+
+from recsys.errors import LaotieError
+from serving.answers import document, explanation, live_rooms
+from serving.asked import Asked
+from serving.config import ServingConfig
+from serving.engine import Engine, Event
+
+Document = dict[str, Any]
+
+
+class CallFailed(LaotieError):
+    """The service refused or could not be reached; `status` is 0 without an answer."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message or code, got=f"{status} {code}")
+        self.status, self.code = status, code
+
+
+class Client(Protocol):
+    """What both clients offer."""
+
+    def lookup(self, user_id: int | str | None, k: int = 20, **more: Any) -> Document:
+        """One answer; `more`: exclude, category, sources, explain, breakdown."""
+
+    def send(self, events: Sequence[Event]) -> list[Document]:
+        """Apply events; one result per event: event_id, status, reason."""
+
+    def explain(self, user_id: int | str, room_id: int | str, k: int = 20) -> Document:
+        """Why a room is shown, or why not."""
+
+    def rooms(self, limit: int = 1_000, after: int = 0) -> Document:
+        """The rooms live now."""
+
+    def erase(self, user_id: int | str) -> Document:
+        """Forget a user; a receipt."""
+
+
+class LocalClient:
+    """The service in this process. Threading: as `Engine`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @classmethod
+    def open(cls, bundle: Path, log: Path | None = None, config: ServingConfig | None = None) -> Self:
+        """Load a bundle (or the `CURRENT` of a folder)."""
+        return cls(Engine.open(bundle, log, config))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.close()
+
+    def lookup(self, user_id: int | str | None, k: int = 20, **more: Any) -> Document:
+        """See `Client`."""
+        breakdown = bool(more.pop("breakdown", False))
+        if more.get("sources") is not None:
+            more["sources"] = frozenset(more["sources"])
+        return document(self.engine.lookup(Asked(user_id, k, **more)), breakdown=breakdown)
+
+    def send(self, events: Sequence[Event]) -> list[Document]:
+        """See `Client`."""
+        verdicts = self.engine.apply(events)
+        return [
+            {"event_id": name, "status": status, "reason": reason}
+            for (name, _, _), (status, reason) in zip(events, verdicts, strict=True)
+        ]
+
+    def explain(self, user_id: int | str, room_id: int | str, k: int = 20) -> Document:
+        """See `Client`."""
+        return explanation(self.engine, user_id, room_id, k)
+
+    def rooms(self, limit: int = 1_000, after: int = 0) -> Document:
+        """See `Client`."""
+        return live_rooms(self.engine, limit, after)
+
+    def erase(self, user_id: int | str) -> Document:
+        """See `Client`."""
+        return self.engine.erase(user_id)
+
+
+class HttpClient:
+    """The service over HTTP. Threading: any thread.
+
+    Args:
+        url: without a path.
+        api_key: sent as X-API-Key.
+        timeout_s: per call.
+    """
+
+    def __init__(self, url: str, api_key: str | None = None, timeout_s: float = 10.0) -> None:
+        headers = {} if api_key is None else {"x-api-key": api_key}
+        self._http = httpx.Client(
+            base_url=url, headers=headers, timeout=timeout_s, trust_env=False, verify=url.startswith("https")
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def lookup(self, user_id: int | str | None, k: int = 20, **more: Any) -> Document:
+        """See `Client`."""
+        found: Document = self._call("POST", "/v1/lookup", json={"user_id": user_id, "k": k, **more})["answers"][0]
+        return found
+
+    def send(self, events: Sequence[Event]) -> list[Document]:
+        """See `Client`."""
+        body = {"events": [{"event_id": name, "table": table, "row": row} for name, table, row in events]}
+        results: list[Document] = self._call("POST", "/v1/events", json=body)["results"]
+        return results
+
+    def explain(self, user_id: int | str, room_id: int | str, k: int = 20) -> Document:
+        """See `Client`."""
+        return self._call("GET", "/v1/explain", params={"user_id": user_id, "room_id": room_id, "k": k})
+
+    def rooms(self, limit: int = 1_000, after: int = 0) -> Document:
+        """See `Client`."""
+        return self._call("GET", "/v1/rooms", params={"limit": limit, "after": after})
+
+    def erase(self, user_id: int | str) -> Document:
+        """See `Client`."""
+        return self._call("DELETE", f"/v1/users/{user_id}")
+
+    def ready(self) -> Document:
+        """The service's /readyz."""
+        return self._call("GET", "/readyz")
+
+    def _call(self, method: str, path: str, **more: Any) -> Document:
+        try:
+            answer = self._http.request(method, path, **more)
+        except httpx.HTTPError as error:
+            raise CallFailed(0, "unreachable", str(error)) from error
+        body: Document = answer.json() if answer.content else {}
+        if answer.status_code != 200:
+            said = body.get("error", {})
+            raise CallFailed(answer.status_code, said.get("code", ""), said.get("message", ""))
+        return body

@@ -1,0 +1,275 @@
+"""The HTTP face of an engine: routes, limits, errors, request ids, logs. One event loop, one engine.
+
+Lookups are answered in turn on the loop itself; writing to the log, swapping bundles and erasing go to threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from recsys import __version__
+from recsys.bundle import current_name
+from recsys.errors import LaotieError
+from serving import wire
+from serving.access import Access
+from serving.admission import Turns
+from serving.answers import document, explanation, live_rooms
+from serving.asked import Asked
+from serving.config import ApiKey, Role, ServingConfig
+from serving.engine import Engine
+from serving.event_log import LogFailed
+from serving.ladder import STEPS
+from serving.measures import Measures
+from serving.problems import Problem
+from serving.queue import IntakeQueue
+
+log = logging.getLogger("laotie.serving")
+Handler = Callable[["Service", Request, str], Awaitable[Any]]
+
+
+class Service:
+    """What the routes share."""
+
+    def __init__(self, engine: Engine, config: ServingConfig) -> None:
+        self.engine, self.config = engine, config
+        self.access = Access(config)
+        self.turns = Turns(config.waiting_lookups, config.deadline_ms / 1e3)
+        self.queue = IntakeQueue(engine, config.waiting_events)
+        self.measures = Measures()
+        self.refused_bundle: str | None = None
+
+    async def body(self, request: Request) -> bytes:
+        """The body, bounded in size and time."""
+        most, parts, size = self.config.most_body_bytes, [], 0
+        try:
+            async with asyncio.timeout(10.0):
+                async for part in request.stream():
+                    size += len(part)
+                    if size > most:
+                        raise Problem(413, "too_large", f"a body may have {most} bytes")
+                    parts.append(part)
+        except TimeoutError:
+            raise Problem(408, "slow_body", "the body did not arrive within 10 s") from None
+        return b"".join(parts)
+
+    async def swap(self) -> str:
+        """Take over the folder's current bundle."""
+        try:
+            name = await asyncio.to_thread(self.engine.swap)
+        except LaotieError as error:
+            self.measures.swaps.labels("refused").inc()
+            log.error(json.dumps({"event": "bundle refused", "why": str(error), "serving": self.engine.loaded.name}))
+            raise
+        self.measures.swaps.labels("done").inc()
+        log.info(json.dumps({"event": "bundle taken over", "bundle": name}))
+        return name
+
+    async def watch(self) -> None:
+        """Follow the folder's `CURRENT` until cancelled."""
+        while self.config.watch_current_s and self.engine.bundles is not None:
+            await asyncio.sleep(self.config.watch_current_s)
+            try:
+                name = current_name(self.engine.bundles)
+                if name not in (None, self.engine.loaded.name, self.refused_bundle):
+                    self.refused_bundle = name
+                    await self.swap()
+            except LaotieError:
+                continue  # told by `swap`; what is served stays
+
+
+async def lookup(service: Service, request: Request, request_id: str) -> Any:
+    """Ranked live rooms of one or many users."""
+    config = service.config
+    body = wire.decoded(wire.LOOKUP, await service.body(request))
+    users = body.user_ids if body.user_ids is not None else [body.user_id]
+    k = body.k or config.k
+    if k > config.most_k or len(users) > config.most_users:
+        raise Problem(422, "invalid", f"at most {config.most_k} rooms for {config.most_users} users")
+    sources = None if body.sources is None else frozenset(body.sources)
+    answers, served = [], []
+    async with service.turns.turn(len(users)) as step:
+        for user in users:
+            asked = Asked(user, k, body.exclude, body.category, sources, None, body.explain, step)
+            one = service.engine.lookup(asked)
+            served.append(one)
+            answers.append(document(one, breakdown=body.breakdown))
+    service.measures.lookups.labels(STEPS[step] or "no").inc(len(users))
+    service.measures.short.inc(sum(len(one.room_ids) < k for one in served))
+    if config.log_impressions and not all(service.queue.later(one, request_id) for one in served):
+        service.measures.impressions_lost.inc()
+    return {"request_id": request_id, "answers": answers}
+
+
+async def explain(service: Service, request: Request, request_id: str) -> Any:
+    """Why a user would be shown a room now, or why not."""
+    given = request.query_params
+    ids = service.engine.loaded.vocabularies
+    user_id = wire.typed_id(_required(given, "user_id"), ids.users, "user_id")
+    room_id = wire.typed_id(_required(given, "room_id"), ids.rooms, "room_id")
+    k = _whole(given.get("k"), "k", service.config.k, 1, service.config.most_k)
+    async with service.turns.turn(2):
+        return {"request_id": request_id, **explanation(service.engine, user_id, room_id, k)}
+
+
+async def events(service: Service, request: Request, request_id: str) -> Any:
+    """Log, flush and apply a batch of events; one result per event."""
+    body = wire.decoded(wire.EVENTS, await service.body(request))
+    if len(body.events) > service.config.most_events:
+        raise Problem(413, "too_large", f"a batch may have {service.config.most_events} events")
+    verdicts = await service.queue.put([(one.event_id, one.table, bytes(one.row)) for one in body.events])
+    for event, (status, reason) in zip(body.events, verdicts, strict=True):
+        table = event.table if reason != "unknown_table" else "unknown"
+        service.measures.events.labels(table, status, reason or "").inc()
+    results = [
+        {"event_id": event.event_id, "status": status, "reason": reason}
+        for event, (status, reason) in zip(body.events, verdicts, strict=True)
+    ]
+    return {"request_id": request_id, "offset": service.engine.loaded.applied, "results": results}
+
+
+async def rooms(service: Service, request: Request, request_id: str) -> Any:
+    """The rooms live now, a page of them."""
+    limit = _whole(request.query_params.get("limit"), "limit", 1_000, 1, 10_000)
+    after = _whole(request.query_params.get("after"), "after", 0, 0, 2**31)
+    return {"request_id": request_id, **live_rooms(service.engine, limit, after)}
+
+
+async def erase(service: Service, request: Request, request_id: str) -> Any:
+    """Forget a user: nothing of him is served from now on; a receipt."""
+    user_id = wire.typed_id(request.path_params["user_id"], service.engine.loaded.vocabularies.users, "user_id")
+    receipt = await asyncio.to_thread(service.engine.erase, user_id)
+    return {"request_id": request_id, **receipt}
+
+
+async def reload(service: Service, request: Request, request_id: str) -> Any:  # noqa: ARG001 -- a handler
+    """Take over the folder's current bundle now."""
+    try:
+        return {"request_id": request_id, "bundle": await service.swap()}
+    except LaotieError as error:
+        raise Problem(409, "bundle_refused", str(error)) from error
+
+
+async def readyz(service: Service, request: Request, request_id: str) -> Any:  # noqa: ARG001 -- a handler
+    """Whether lookups are answered, from which bundle, how old it and the feed are."""
+    return {"ready": True, **service.engine.vitals()}
+
+
+async def livez(service: Service, request: Request, request_id: str) -> Any:  # noqa: ARG001 -- a handler
+    """Whether the process answers at all."""
+    return {"live": True}
+
+
+async def metrics(service: Service, request: Request, request_id: str) -> Any:  # noqa: ARG001 -- a handler
+    """What the service counts, for Prometheus."""
+    return Response(service.measures.text(service.engine), media_type="text/plain; version=0.0.4")
+
+
+def _required(given: Any, name: str) -> str:
+    if not given.get(name):
+        raise Problem(422, "invalid", f"{name} is missing")
+    return str(given[name])
+
+
+def _whole(text: str | None, name: str, default: int, least: int, most: int) -> int:
+    try:
+        value = default if text is None else int(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value <= most:
+        raise Problem(422, "invalid", f"{name} is a whole number from {least} to {most}")
+    return value
+
+
+def _endpoint(service: Service, handler: Handler, role: Role | None) -> Callable[[Request], Awaitable[Response]]:
+    """A handler with all that is the same for every route."""
+    route = handler.__name__
+
+    async def answer(request: Request) -> Response:
+        begun = time.perf_counter()
+        request_id = request.headers.get("x-request-id", "")
+        if not (0 < len(request_id) <= 64 and request_id.isascii() and request_id.isprintable()):
+            request_id = uuid.uuid4().hex
+        caller: ApiKey | None = None
+        headers = {"x-request-id": request_id}
+        try:
+            if role is not None:
+                caller = service.access.admit(request.headers, role)
+            made = await handler(service, request, request_id)
+            response = made if isinstance(made, Response) else _json(made, 200)
+        except Problem as problem:
+            response = _json(problem.document(request_id), problem.status)
+            if problem.retry_after_s is not None:
+                headers["retry-after"] = str(max(1, round(problem.retry_after_s)))
+            if problem.status in (429, 503):
+                service.measures.refused.labels(problem.code).inc()
+        except LogFailed as error:
+            log.error(json.dumps({"event": "log failed", "request_id": request_id, "why": str(error)}))
+            response = _json(Problem(503, "log_failed", error.what).document(request_id), 503)
+        except Exception:
+            log.exception(json.dumps({"event": "bug", "request_id": request_id, "route": route}))
+            response = _json(Problem(500, "bug", "internal error").document(request_id), 500)
+        response.headers.update(headers)
+        took = time.perf_counter() - begun
+        service.measures.requests.labels(route, response.status_code).inc()
+        service.measures.seconds.labels(route).observe(took)
+        if log.isEnabledFor(logging.INFO):
+            said = {"event": "request", "request_id": request_id, "route": route, "status": response.status_code}
+            log.info(json.dumps(said | {"caller": caller.name if caller else None, "ms": round(took * 1e3, 2)}))
+        return response
+
+    answer.__name__, answer.__doc__ = route, handler.__doc__
+    return answer
+
+
+def _json(document: Any, status: int) -> Response:
+    return Response(orjson.dumps(document), status_code=status, media_type="application/json")
+
+
+def create_app(engine: Engine, config: ServingConfig) -> FastAPI:
+    """The application. Its lifespan starts the intake and the watch over `CURRENT`, and ends both."""
+    service = Service(engine, config)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(service.queue.run()), asyncio.create_task(service.watch())]
+        try:
+            yield
+        finally:
+            await service.queue.drain()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    app = FastAPI(title="Laotie", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.service = service
+    from serving.routes import ROUTES
+
+    for route in ROUTES:
+        app.add_api_route(
+            route.path,
+            _endpoint(service, route.handler, route.role),
+            methods=[route.method],
+            summary=(route.handler.__doc__ or "").strip().rstrip("."),
+            responses=route.responses,
+            openapi_extra=route.openapi,
+            response_class=Response,
+            operation_id=route.handler.__name__,
+        )
+
+    async def no_route(_: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        return _json(Problem(status, "no_route", "no such path or method").document(uuid.uuid4().hex), status)
+
+    app.add_exception_handler(HTTPException, no_route)
+    return app

@@ -1,0 +1,43 @@
+"""What the service counts, as Prometheus reads it at /metrics. Every worker counts for itself."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from serving.engine import Engine
+
+_LATENCIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class Measures:
+    """All metrics of one worker."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.requests = Counter("laotie_requests", "Requests by route and status", ["route", "status"], registry=r)
+        self.seconds = Histogram("laotie_request_seconds", "Time to answer", ["route"], buckets=_LATENCIES, registry=r)
+        self.lookups = Counter("laotie_lookups", "Answers by step of the ladder", ["degraded"], registry=r)
+        self.refused = Counter("laotie_refused", "Requests refused under load", ["reason"], registry=r)
+        self.short = Counter("laotie_short_answers", "Answers with fewer rooms than asked for", registry=r)
+        self.events = Counter("laotie_events", "Events by table and result", ["table", "status", "reason"], registry=r)
+        self.swaps = Counter("laotie_swaps", "Bundle changes by result", ["result"], registry=r)
+        self.impressions_lost = Counter("laotie_impressions_lost", "Answers not logged: intake was full", registry=r)
+        self._gauges = {
+            name: Gauge(f"laotie_{name}", text, registry=r)
+            for name, text in (
+                ("live_rooms", "Rooms live now"),
+                ("log_offset", "Last offset applied"),
+                ("bundle_age_seconds", "Since the bundle's as-of"),
+                ("feed_age_seconds", "Since an event was received last"),
+                ("fresh_users", "Users whose ties differ from the bundle"),
+                ("dedup_ids", "Event ids remembered"),
+            )
+        }
+
+    def text(self, engine: Engine) -> bytes:
+        """The page."""
+        for name, value in engine.vitals().items():
+            if name in self._gauges and isinstance(value, int | float):
+                self._gauges[name].set(value)
+        return generate_latest(self.registry)

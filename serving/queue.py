@@ -1,0 +1,102 @@
+"""Between the event loop and the log: batches that arrive while one is being flushed share the next commit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from serving.asked import Served
+from serving.engine import Engine, Event
+from serving.event_log import LogFailed
+from serving.intake import Verdict
+from serving.problems import Problem
+
+log = logging.getLogger("laotie.serving")
+_MOST_AT_ONCE = 4_000
+
+
+class IntakeQueue:
+    """Batches waiting for the log. Used from one event loop; `run` works until cancelled.
+
+    Args:
+        engine: applies them, in a thread.
+        most_waiting: events that may wait; a batch that does not fit is refused.
+    """
+
+    def __init__(self, engine: Engine, most_waiting: int) -> None:
+        self._engine, self._most = engine, most_waiting
+        self._batches: list[tuple[Sequence[Event], asyncio.Future[list[Verdict]]]] = []
+        self._answers: list[tuple[Served, str]] = []
+        self._some = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.waiting = 0
+
+    async def put(self, events: Sequence[Event]) -> list[Verdict]:
+        """One verdict per event, once they are logged, flushed and applied.
+
+        Raises:
+            Problem: 503, too many events are waiting. LogFailed: nothing of the batch was acknowledged.
+        """
+        if self.waiting and self.waiting + len(events) > self._most:
+            raise Problem(503, "overloaded", "too many events are waiting", retry_after_s=1.0)
+        if not events:
+            return []
+        done: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
+        self.waiting += len(events)
+        self._batches.append((events, done))
+        self._some.set()
+        return await done
+
+    def later(self, served: Served, request_id: str) -> bool:
+        """Log an answer with the next commit, nobody waits for it; False when the queue is full and it is lost."""
+        if len(self._answers) >= 1_000:
+            return False
+        self._answers.append((served, request_id))
+        self._some.set()
+        return True
+
+    async def run(self) -> None:
+        """Move batches to the log until cancelled."""
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            self._idle.clear()
+            while self._batches or self._answers:
+                await self._commit()
+            self._idle.set()
+
+    async def drain(self) -> None:
+        """Wait until everything put so far is in the log."""
+        while self._batches or self._answers or not self._idle.is_set():
+            await asyncio.sleep(0.005)
+
+    async def _commit(self) -> None:
+        taken, n = 0, 0
+        while taken < len(self._batches) and n < _MOST_AT_ONCE:
+            n += len(self._batches[taken][0])
+            taken += 1
+        batches, self._batches = self._batches[:taken], self._batches[taken:]
+        answers, self._answers = self._answers, []
+        try:
+            verdicts = await asyncio.to_thread(
+                self._engine.apply, [event for events, _ in batches for event in events], answers
+            )
+        except LogFailed as error:
+            for _, done in batches:
+                if not done.cancelled():
+                    done.set_exception(error)
+        except Exception as error:
+            log.exception("intake failed")
+            for _, done in batches:
+                if not done.cancelled():
+                    done.set_exception(error)
+        else:
+            start = 0
+            for events, done in batches:
+                if not done.cancelled():
+                    done.set_result(verdicts[start : start + len(events)])
+                start += len(events)
+        finally:
+            self.waiting -= n

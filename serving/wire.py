@@ -1,0 +1,152 @@
+"""What travels over HTTP: bodies as typed structs, decoded and checked in one pass; ids; the OpenAPI parts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from recsys.ids import Vocabulary
+from serving.problems import STATUSES, Problem
+
+Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(max_length=256)]
+Sources = Literal["nearest", "transition", "popular", "newcomer"]
+
+
+class LookupBody(Struct, forbid_unknown_fields=True):
+    """A lookup for one user (`user_id`) or many (`user_ids`); without either, for a viewer nobody knows."""
+
+    user_id: Id | None = None
+    user_ids: list[Id] | None = None
+    k: Annotated[int, Meta(ge=1)] | None = None
+    exclude: Annotated[list[Id], Meta(max_length=10_000)] = []
+    category: Annotated[str, Meta(max_length=256)] | None = None
+    sources: list[Sources] | None = None
+    explain: bool = True
+    breakdown: bool = False
+
+
+class EventBody(Struct):
+    """One event: `row` is a row of the contract's table `table`."""
+
+    event_id: Annotated[str, Meta(min_length=1, max_length=256)]
+    table: Annotated[str, Meta(min_length=1, max_length=64)]
+    row: Raw
+
+
+class EventsBody(Struct, forbid_unknown_fields=True):
+    """A batch of events, applied in order."""
+
+    events: list[EventBody]
+
+
+LOOKUP: Final = msgspec.json.Decoder(LookupBody)
+EVENTS: Final = msgspec.json.Decoder(EventsBody)
+
+
+def decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    """A body in its type.
+
+    Raises:
+        Problem: 400 not JSON or not UTF-8, 422 breaks the schema.
+    """
+    try:
+        body.decode("utf-8")
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise Problem(422, "invalid", str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem(400, "not_json", str(error)) from None
+
+
+def typed_id(text: str, vocabulary: Vocabulary, name: str) -> int | str:
+    """An id of a path or query in the kind the bundle knows.
+
+    Raises:
+        Problem: 422, ids are numbers and this is none.
+    """
+    if vocabulary.kind != "int":
+        return text
+    try:
+        found = int(text)
+    except ValueError:
+        found = 2**63
+    if not -(2**63) <= found < 2**63:
+        raise Problem(422, "invalid", f"{name} is no 64-bit integer, and ids here are")
+    return found
+
+
+ROOM_EXAMPLE: Final = {
+    "position": 1,
+    "room_id": 501,
+    "host_id": 7,
+    "score": 2.31,
+    "strength": 0.42,
+    "source": "private_domain",
+    "slot": "organic",
+    "reasons": ["followed 214 days", "bought 5 times, last 6 days ago"],
+}
+LOOKUP_EXAMPLE: Final = {"user_id": 42, "k": 20, "exclude": [501], "category": "tea"}
+ANSWER_EXAMPLE: Final = {
+    "request_id": "6f0c",
+    "answers": [
+        {
+            "user_id": 42,
+            "known_user": True,
+            "bundle": "20260501T000000Z-1",
+            "epoch": 12,
+            "offset": 345,
+            "at": "2026-05-01T20:30:00.000000Z",
+            "requested": 20,
+            "returned": 1,
+            "short_why": "only 1 candidates are eligible",
+            "degraded": [],
+            "weights": {},
+            "rooms": [ROOM_EXAMPLE],
+        }
+    ],
+}
+EVENTS_EXAMPLE: Final = {
+    "events": [
+        {
+            "event_id": "room-501-start",
+            "table": "rooms",
+            "row": {"room_id": 501, "host_id": 7, "started_at": "2026-05-01T20:30:00Z", "category": "tea"},
+        }
+    ]
+}
+RESULTS_EXAMPLE: Final = {
+    "request_id": "6f0d",
+    "offset": 346,
+    "results": [{"event_id": "room-501-start", "status": "accepted", "reason": None}],
+}
+
+
+def request_body(kind: type[Struct], example: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI part of a body."""
+    schema = msgspec.json.schema_components([kind], ref_template="#/components/schemas/{name}")
+    components = schema[1]
+    inlined = _inline(components[kind.__name__], components)
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": inlined, "example": example}}},
+    }
+
+
+def _inline(part: Any, components: dict[str, Any]) -> Any:
+    if isinstance(part, dict):
+        if "$ref" in part:
+            return _inline(components[part["$ref"].rpartition("/")[2]], components)
+        return {name: _inline(value, components) for name, value in part.items()}
+    return [_inline(value, components) for value in part] if isinstance(part, list) else part
+
+
+def responses(example: Any, *problems: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI part of the answers: 200 with an example, and the problems one may meet."""
+    body = Problem(0, "code", "what is wrong").document("6f0c")
+    said: dict[int | str, dict[str, Any]] = {
+        200: {"description": "done", "content": {"application/json": {"example": example}}}
+    }
+    for status in problems:
+        said[status] = {"description": STATUSES[status], "content": {"application/json": {"example": body}}}
+    return said
