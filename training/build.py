@@ -119,7 +119,7 @@ def build(
         save(writer, parts, vocabularies)
         writer.json("quality", events.quality.to_json())
         path = writer.finish(fields)
-    publish(bundles, name)
+    publish(bundles, path.name)  # a refused bundle has another name; this says why it was refused
     retain(bundles, config.build.keep_bundles)
     return {
         "bundle": name,

@@ -64,7 +64,7 @@ class Demo:
                 f"strength {room['strength']:.2f}  {'; '.join(room['reasons'])}"
                 for room in viewer["rooms"]
             ]
-        lines += ["", "Next, with the events kept by --out:"]
+        lines += ["", "Next:"]
         lines += [f"   laotie lookup --bundle {self.body['bundles']} --user {self.body['viewers'][0]['user_id']}"]
         return "\n".join(lines)
 

@@ -1,0 +1,343 @@
+"""The commands of the contract on a generated market: build → lookup → replay → rollback."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from typer.testing import CliRunner, Result
+
+from recsys.bundle import Bundle
+from recsys.cli import build_app
+from recsys.instants import format_instant
+from tests.conftest import SET, Built
+
+OUT_COLUMNS = ["request_id", "rank", "room_id", "host_id", "score", "strength"]
+LATER = {"rooms": ("started_at", "ended_at"), "watches": ("entered_at", "left_at"), "hosts": (), "users": ()}
+HOUR = 3_600_000_000
+
+
+def laotie(*arguments: object) -> Result:
+    return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
+
+
+def done(*arguments: object) -> Any:
+    result = laotie(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return orjson.loads(result.stdout)
+
+
+def refused(*arguments: object, code: int = 3) -> str:
+    result = laotie(*arguments)
+    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
+    assert "Traceback" not in result.stderr and result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("laotie: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def tables(folder: Path) -> dict[str, pl.DataFrame]:
+    names = sorted({p.name.removesuffix(".parquet") for p in folder.iterdir() if not p.name.startswith("_")})
+    found = {}
+    for name in names:
+        path = folder / f"{name}.parquet"
+        found[name] = pl.read_parquet(path if path.is_file() else folder / name / "**" / "*.parquet")
+    return found
+
+
+def write(folder: Path, frames: dict[str, pl.DataFrame]) -> Path:
+    folder.mkdir(parents=True)
+    for name, frame in frames.items():
+        frame.write_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+def times(name: str) -> tuple[str, ...]:
+    return LATER.get(name, ("at",))
+
+
+@pytest.fixture(scope="module")
+def events(market: Path) -> dict[str, pl.DataFrame]:
+    return tables(market)
+
+
+@pytest.fixture(scope="module")
+def requests(built: Built, events: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """Every twentieth entry after the as-of as a request, with the rooms live then."""
+    as_of = datetime.fromtimestamp(built.as_of_us / 1e6, UTC)
+    watches = events["watches"].filter(pl.col("entered_at") >= as_of).sort("entered_at", "user_id", "room_id")
+    asked = watches.gather_every(20).select("user_id", pl.col("entered_at").alias("at"))
+    rooms = events["rooms"]
+    live = [
+        rooms.filter((pl.col("started_at") < at) & ~(pl.col("ended_at") < at).fill_null(False))["room_id"].to_list()
+        for at in asked["at"]
+    ]
+    frame = asked.with_columns(live_room_ids=pl.Series(live, dtype=pl.List(pl.Int64)))
+    return frame.with_columns(request_id=pl.Series([f"r{i}" for i in range(len(frame))])).select(
+        "request_id", "user_id", "at", "live_room_ids"
+    )
+
+
+class Replays:
+    def __init__(self, built: Built, folder: Path) -> None:
+        self.built, self.folder, self.n = built, folder, 0
+
+    def path(self, kind: str) -> Path:
+        self.n += 1
+        return self.folder / f"{kind}{self.n}"
+
+    def __call__(self, events: Path | dict[str, pl.DataFrame], requests: pl.DataFrame, *more: object) -> pl.DataFrame:
+        if isinstance(events, dict):
+            events = write(self.path("events"), events)
+        asked, out = self.path("requests"), self.path("out")
+        requests.write_parquet(asked)
+        done("replay", "--bundle", self.built.bundles, "--events", events, "--requests", asked, "--out", out, *more)
+        return pl.read_parquet(out)
+
+
+@pytest.fixture
+def replays(built: Built, tmp_path: Path) -> Replays:
+    return Replays(built, tmp_path)
+
+
+def test_build_says_what_it_did(built: Built) -> None:
+    stages = {stage["name"]: stage["status"] for stage in built.document["stages"]}
+    assert {"factors", "graph", "transition", "ranker", "strength"} <= stages.keys()
+    assert (built.bundles / "CURRENT").read_text().strip() == built.document["bundle"]
+    manifest = Bundle.open(built.bundle, verify="hashes").manifest
+    assert manifest.window.as_of_us == built.as_of_us
+    assert manifest.counts["users"] == 400 or 300 < manifest.counts["users"] <= 400
+
+
+def test_lookup_as_json(built: Built, events: dict[str, pl.DataFrame]) -> None:
+    user = events["follows"]["user_id"].mode().sort()[0]
+    for where in (built.bundles, built.bundle):
+        document = done("lookup", "--bundle", where, "--user", user, "-k", 5)
+    assert document["user_id"] == str(user) and document["known_user"] is True
+    assert document["returned"] == len(document["rooms"]) > 0
+    live = events["rooms"]["room_id"].to_list()
+    for rank, room in enumerate(document["rooms"], start=1):
+        assert room["rank"] == rank and room["room_id"] in live
+        assert 0 <= room["strength"] <= 1 and room["reasons"]
+        assert math.isclose(sum(room["breakdown"].values()), room["score"], abs_tol=1e-6)
+    scores = [room["score"] for room in document["rooms"] if not room["reserved"]]
+    assert scores == sorted(scores, reverse=True)
+    text = laotie("lookup", "--bundle", built.bundles, "--user", user, "-k", 5)
+    assert text.exit_code == 0 and str(document["rooms"][0]["room_id"]) in text.stdout
+
+
+def test_lookup_of_a_user_nobody_knows(built: Built) -> None:
+    document = done("lookup", "--bundle", built.bundles, "--user", 999_999_999, "-k", 3)
+    assert document["known_user"] is False and document["returned"] == min(3, document["stages"]["live"])
+    assert "number" in refused("lookup", "--bundle", built.bundles, "--user", "anna", code=2)
+
+
+def test_lookup_before_the_as_of_is_refused(built: Built) -> None:
+    early = format_instant(built.as_of_us - HOUR)
+    assert "as-of" in refused("lookup", "--bundle", built.bundles, "--user", 1, "--at", early, code=2)
+
+
+def test_replay_ranks_all_rooms_named(built: Built, replays: Replays, requests: pl.DataFrame) -> None:
+    out = replays(built.events, requests)
+    assert out.columns == OUT_COLUMNS
+    assert out["score"].is_finite().all() and out["strength"].is_between(0, 1).all()
+    named = requests.select("request_id", pl.col("live_room_ids").alias("room_id")).explode("room_id")
+    blocked = pl.read_parquet(built.events / "feedback" / "**" / "*.parquet").filter(pl.col("kind") == "block")
+    hosts = named.join(requests.select("request_id", "user_id"), on="request_id").join(
+        tables(built.events)["rooms"].select("room_id", "host_id"), on="room_id"
+    )
+    maybe_blocked = hosts.join(blocked.select("user_id", "host_id").unique(), on=["user_id", "host_id"])
+    must = named.join(maybe_blocked, on=["request_id", "room_id"], how="anti")
+    assert must.join(out, on=["request_id", "room_id"], how="anti").is_empty()
+    assert out.join(named, on=["request_id", "room_id"], how="anti").is_empty()
+    assert not out.select("request_id", "room_id").is_duplicated().any()
+    for _, one in out.group_by("request_id"):
+        assert one["rank"].to_list() == list(range(1, len(one) + 1))
+        assert one["score"].is_sorted(descending=True)
+
+
+def test_the_ranker_does_its_job(built: Built, replays: Replays, requests: pl.DataFrame) -> None:
+    """The room entered stands far above the middle of the rooms live then."""
+    out = replays(built.events, requests)
+    watches = tables(built.events)["watches"].select("user_id", pl.col("entered_at").alias("at"), "room_id")
+    right = requests.join(watches, on=["user_id", "at"]).select("request_id", "room_id")
+    found = out.join(right, on=["request_id", "room_id"])
+    sizes = out.group_by("request_id").len()
+    place = found.join(sizes, on="request_id").filter(pl.col("len") > 3)
+    assert len(place) > 20
+    assert ((place["rank"] - 1) / (place["len"] - 1)).mean() < 0.25
+
+
+def test_replay_finds_the_rooms_live_by_itself(built: Built, replays: Replays, requests: pl.DataFrame) -> None:
+    named, found = replays(built.events, requests), replays(built.events, requests.drop("live_room_ids"))
+    rooms = named.group_by("request_id").agg(pl.col("room_id").sort()).sort("request_id")
+    assert_frame_equal(found.group_by("request_id").agg(pl.col("room_id").sort()).sort("request_id"), rooms)
+    few = replays(built.events, requests.drop("live_room_ids"), "-k", 2)
+    assert few["rank"].max() == 2
+
+
+def later_only(events: dict[str, pl.DataFrame], at: datetime) -> dict[str, pl.DataFrame]:
+    """Rows that say anything at or after `at`."""
+    kept = {}
+    for name, frame in events.items():
+        columns = times(name)
+        late = pl.any_horizontal([pl.col(c) >= at for c in columns]).fill_null(False) if columns else pl.lit(True)
+        kept[name] = frame.filter(late)
+    return kept
+
+
+def test_facts_before_the_as_of_are_not_applied_twice(
+    built: Built, replays: Replays, requests: pl.DataFrame, events: dict[str, pl.DataFrame]
+) -> None:
+    as_of = datetime.fromtimestamp(built.as_of_us / 1e6, UTC)
+    later = {**later_only(events, as_of), "rooms": events["rooms"]}
+    later |= {name: events[name] for name in ("purchases", "refunds")}  # a later refund needs its earlier order
+    assert_frame_equal(replays(built.events, requests), replays(later, requests))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_replay_knows_no_future(
+    built: Built, replays: Replays, requests: pl.DataFrame, events: dict[str, pl.DataFrame], share: float
+) -> None:
+    """Facts at or after a request's instant removed, or replaced by others in another order: its answer stays."""
+    at = requests["at"][int(share * len(requests))]
+    asked = requests.filter(pl.col("at") <= at).drop("live_room_ids")
+    first = {"rooms": "started_at", "watches": "entered_at"}
+    past = {
+        name: frame.filter(pl.col(first.get(name, "at")) < at) if times(name) else frame
+        for name, frame in events.items()
+    }
+    for name, end in (("rooms", "ended_at"), ("watches", "left_at")):
+        past[name] = past[name].with_columns(pl.when(pl.col(end) < at).then(pl.col(end)).alias(end))
+    expected = replays(built.events, asked)
+    assert_frame_equal(replays(past, asked), expected)
+    rng = np.random.default_rng(0)
+    shuffled = {name: frame[rng.permutation(len(frame))] for name, frame in events.items()}
+    users = events["watches"]["user_id"]
+    watches = shuffled["watches"].with_columns(
+        user_id=pl.when(pl.col("entered_at") >= at).then(pl.Series(rng.choice(users, len(users)))).otherwise("user_id")
+    )
+    assert_frame_equal(replays({**shuffled, "watches": watches}, asked), expected)
+
+
+def test_blocks_second_rooms_and_strangers(
+    built: Built, replays: Replays, events: dict[str, pl.DataFrame], requests: pl.DataFrame
+) -> None:
+    at = requests["at"][-1]
+    live = events["rooms"].filter(pl.col("room_id").is_in(requests["live_room_ids"][-1].to_list()))
+    host, room = live.row(0, named=True)["host_id"], live.row(0, named=True)["room_id"]
+    minute = pl.duration(minutes=1)
+    twin = live.head(1).with_columns(
+        room_id=pl.lit(7, dtype=pl.Int64),
+        started_at=pl.lit(at) - minute,
+        ended_at=pl.lit(None).cast(live.schema["ended_at"]),
+    )
+    block = {"user_id": 5_555, "host_id": host, "at": at, "kind": "block"}
+    feedback = pl.DataFrame([block]).with_columns(pl.col("at") - minute).cast(events["feedback"].schema)
+    more = {
+        **events,
+        "rooms": pl.concat([events["rooms"], twin]),
+        "feedback": pl.concat([events["feedback"], feedback]),
+    }
+    asked = pl.DataFrame({"request_id": [1, 2], "user_id": [5_555, 6_666], "at": [at, at]})
+    out = replays(more, asked)
+    assert host not in out.filter(pl.col("request_id") == 1)["host_id"]
+    stranger = out.filter(pl.col("request_id") == 2)
+    assert {room, 7} <= set(stranger["room_id"]) and len(stranger) == len(live) + 1
+    named = asked.with_columns(live_room_ids=pl.Series([[room, 7]] * 2, dtype=pl.List(pl.Int64)))
+    out = replays(more, named)
+    assert sorted(out["room_id"].to_list()) == [7, room] and set(out["request_id"]) == {2}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.with_columns(pl.col("at") - pl.duration(days=30)), "before the bundle's as-of"),
+        (lambda r: r.with_columns(pl.col("at").dt.replace_time_zone(None)), "no UTC instants"),
+        (lambda r: r.drop("user_id"), "lack columns"),
+        (lambda r: r.with_columns(user_id=pl.lit(None, dtype=pl.Int64)), "nulls"),
+        (lambda r: r.with_columns(live_room_ids=pl.Series([[1]] * len(r))), "nobody has told of"),
+    ],
+)
+def test_requests_that_cannot_be_answered(
+    built: Built, tmp_path: Path, requests: pl.DataFrame, change: Any, message: str
+) -> None:
+    change(requests).write_parquet(tmp_path / "requests")
+    rest = ("--requests", tmp_path / "requests", "--out", tmp_path / "out")
+    assert message in refused("replay", "--bundle", built.bundles, "--events", built.events, *rest)
+    assert not (tmp_path / "out").exists()
+
+
+def test_requests_of_another_kind_of_ids_or_no_parquet(built: Built, tmp_path: Path, requests: pl.DataFrame) -> None:
+    rest = ("--requests", tmp_path / "requests", "--out", tmp_path / "out")
+    (tmp_path / "requests").write_bytes(b"PAR1 nothing")
+    refused("replay", "--bundle", built.bundles, "--events", built.events, *rest)
+    requests.with_columns(pl.col("user_id").cast(pl.String)).write_parquet(tmp_path / "requests")
+    refused("replay", "--bundle", built.bundles, "--events", built.events, *rest)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from recsys.events.simulator import load_world, simulate
+
+    out = tmp_path_factory.mktemp("small") / "events"
+    simulate(load_world("private_domain"), users=80, hosts=20, days=12, seed=5, out=out)
+    return out
+
+
+def arrays_of(bundle: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(bundle)): path.read_bytes()
+        for path in sorted(bundle.rglob("*"))
+        if path.is_file() and path.name not in ("manifest.json", "quality.json")
+    }
+
+
+def with_text_ids(frame: pl.DataFrame) -> pl.DataFrame:
+    ids = [name for name in ("user_id", "host_id", "room_id", "order_id") if name in frame.columns]
+    frame = frame.with_columns(pl.format("x{}", pl.col(name)).alias(name) for name in ids)
+    if "cohost_ids" in frame.columns:
+        frame = frame.with_columns(pl.col("cohost_ids").list.eval(pl.format("x{}", pl.element())))
+    return frame
+
+
+def test_a_build_ignores_later_facts_and_can_be_rolled_back(small: Path, tmp_path: Path) -> None:
+    """The same arrays with the later rows there, gone, or nonsense; string ids give the same answers."""
+    events = tables(small)
+    starts = events["rooms"]["started_at"].sort()
+    as_of = starts[len(starts) * 3 // 4] + timedelta(minutes=1)  # a room has just begun
+    first = {"rooms": "started_at", "watches": "entered_at", "hosts": "registered_at", "users": "registered_at"}
+    past = {name: frame.filter(pl.col(first.get(name, "at")) < as_of) for name, frame in events.items()}
+    past |= {name: events[name] for name in ("hosts", "users")}
+    bundles, stamp = tmp_path / "bundles", as_of.isoformat()
+    whole = done("build", small, "--out", bundles, "--as-of", stamp, *SET)
+    again = done("build", write(tmp_path / "past", past), "--out", bundles, "--as-of", stamp, *SET)
+    assert whole["bundle"] != again["bundle"]
+    a, b = arrays_of(bundles / whole["bundle"]), arrays_of(bundles / again["bundle"])
+    assert a.keys() == b.keys()
+    assert [name for name in a if a[name] != b[name]] == []
+    assert whole["metrics"] == again["metrics"]
+    assert (bundles / "CURRENT").read_text().strip() == again["bundle"]
+    assert done("rollback", bundles)["current"] == whole["bundle"]
+    assert (bundles / "CURRENT").read_text().strip() == whole["bundle"]
+    refused("rollback", bundles)
+
+    text = {name: with_text_ids(frame) for name, frame in events.items()}
+    done("build", write(tmp_path / "text", text), "--out", tmp_path / "texts", "--as-of", stamp, *SET)
+    user = int(events["follows"]["user_id"].mode().sort()[0])
+    named = done("lookup", "--bundle", tmp_path / "texts", "--user", f"x{user}")
+    numbered = done("lookup", "--bundle", bundles, "--user", user)
+    assert named["known_user"] and numbered["known_user"] and numbered["rooms"]
+    assert {room["room_id"] for room in named["rooms"]} == {f"x{room['room_id']}" for room in numbered["rooms"]}
+
+
+def test_an_as_of_before_all_facts_is_refused(small: Path, tmp_path: Path) -> None:
+    assert "as-of" in refused("build", small, "--out", tmp_path / "b", "--as-of", "1999-01-01T00:00:00Z", *SET)
+    assert not (tmp_path / "b" / "CURRENT").exists()
