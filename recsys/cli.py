@@ -151,6 +151,7 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Entry point of `laotie`."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait sleep, so a busy machine is not kept busier
     try:
         build_app()()
     finally:
