@@ -13,8 +13,8 @@ from recsys.instants import parse_instant
 
 def register(app: typer.Typer) -> None:
     """Add the online commands to the command line."""
-    for command in (lookup, replay, serve):
-        app.command()(command)
+    for command in (lookup, replay, serve, doctor, erase, export_log):
+        app.command(command.__name__.replace("_", "-"))(command)
 
 
 def lookup(
@@ -86,3 +86,48 @@ def serve(
 
     where = log if log is not None else found.parent / "events.db"
     run(bundle, where, settings, lambda address: typer.echo(f"laotie: serving {found.name} on {address}", err=True))
+
+
+LogOption = Annotated[Path, typer.Option("--log", exists=True, dir_okay=False, help="Event log of the service.")]
+
+
+def doctor(
+    bundle: BundleOption,
+    log: Annotated[Path | None, typer.Option("--log", help="Event log; default: events.db beside the bundle.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", exists=True, help="YAML, see configs/serving.yaml.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check all that serving needs: packages, settings, bundle, log, disk; exit 3 on a fault."""
+    from serving.doctor import examine
+
+    report = examine(bundle, log, config)
+    show(report, as_json=as_json)
+    report.raise_faults()
+
+
+def erase(
+    bundle: BundleOption,
+    log: LogOption,
+    user: Annotated[str, typer.Option("--user", help="External id of the user.")],
+    as_json: JsonOption = True,
+) -> None:
+    """Erase a user from the log and from every service on it, at once; prints a receipt."""
+    from serving.engine import Engine
+    from serving.lookup import typed_id
+
+    with Engine.open(bundle, log) as engine:
+        show(engine.erase(typed_id(user, engine.loaded.vocabularies.users)), as_json=as_json)
+
+
+def export_log(
+    log: LogOption,
+    out: Annotated[Path, typer.Option("--out", file_okay=False, help="Folder of event tables to add files to.")],
+    after: Annotated[int, typer.Option("--after", min=0, help="Only what lies above this offset.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Write what the log holds as event tables, served answers as impressions; prints the last offset."""
+    from serving.log_export import export
+
+    show(export(log, out, after), as_json=as_json)

@@ -81,7 +81,10 @@ class TieStore:
             users = state.keys >> 32
             n_users = int(users[-1]) + 1 if len(users) else 0
             offsets = np.searchsorted(users, np.arange(n_users + 1)).astype(np.int64)
-            self._base[name] = (offsets, (state.keys & 0xFFFFFFFF).astype(np.int32), state.rows)
+            # plain views of the maps: slicing a memmap costs several times as much
+            held = state.rows
+            rows = Rows(np.asarray(held.ints), np.asarray(held.decayed), np.asarray(held.latest))
+            self._base[name] = (offsets, np.asarray(state.keys & 0xFFFFFFFF).astype(np.int32), rows)
 
     def of(self, block: str, user: int) -> UserTies:
         """The ties of one user in one block; views, valid until the user's next fact."""

@@ -1,0 +1,126 @@
+"""`laotie doctor`: everything serving needs, looked at before anybody depends on it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from recsys.bundle import Bundle, resolve
+from recsys.errors import InputRefused, LaotieError
+from serving.config import load_serving_config
+from serving.engine import clock_us
+
+_PACKAGES = ("fastapi", "uvicorn", "msgspec", "prometheus_client", "httpx")
+_FREE_BYTES = 1_000_000_000
+_OLD_DAYS = 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check; `status` is ok, warning or fault."""
+
+    check: str
+    status: Literal["ok", "warning", "fault"]
+    why: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks."""
+
+    findings: tuple[Finding, ...]
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document."""
+        return {"checks": [{"check": f.check, "status": f.status, "why": f.why} for f in self.findings]}
+
+    def text(self) -> str:
+        """One line per check."""
+        return "\n".join(f"{f.status:>7}  {f.check}: {f.why}" for f in self.findings)
+
+    def raise_faults(self) -> None:
+        """
+        Raises:
+            InputRefused: at least one check found a fault.
+        """
+        faults = [f.check for f in self.findings if f.status == "fault"]
+        if faults:
+            raise InputRefused("not fit to serve", got=", ".join(faults))
+
+
+def examine(bundle: Path, log: Path | None, config: Path | None) -> Report:
+    """Look at everything; nothing is changed, and one fault hides no other."""
+    where = log if log is not None else (bundle if (bundle / "CURRENT").is_file() else bundle.parent) / "events.db"
+    checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
+        ("packages", _packages),
+        ("config", lambda: _config(config)),
+        ("bundle", lambda: _bundle(bundle)),
+        ("log", lambda: _log(where)),
+        ("disk", lambda: _disk(where.parent)),
+        ("threads", _threads),
+    )
+    found = []
+    for name, check in checks:
+        try:
+            found.append(check())
+        except (LaotieError, OSError, sqlite3.Error) as error:
+            found.append(Finding(name, "fault", str(error)))
+    return Report(tuple(found))
+
+
+def _packages() -> Finding:
+    lacking = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if lacking:
+        return Finding("packages", "fault", f"not installed: {', '.join(lacking)}; pip install 'laotie[serve]'")
+    return Finding("packages", "ok", "all there")
+
+
+def _config(path: Path | None) -> Finding:
+    config = load_serving_config(path)
+    keys = f"{len(config.keys)} keys" if config.keys else "no keys: everybody on loopback may do everything"
+    return Finding("config", "ok", f"{config.host}:{config.port}, {config.workers} workers, {keys}")
+
+
+def _bundle(path: Path) -> Finding:
+    bundle = Bundle.open(resolve(path), verify="hashes")
+    manifest = bundle.manifest
+    if manifest.failed_gates:
+        return Finding("bundle", "fault", f"gates failed: {', '.join(gate.name for gate in manifest.failed_gates)}")
+    days = (clock_us() - manifest.window.as_of_us) / 86_400e6
+    age = f"{manifest.name}, every hash right, as of {days:.1f} days ago"
+    return Finding("bundle", "warning" if days > _OLD_DAYS else "ok", age)
+
+
+def _log(path: Path) -> Finding:
+    if not path.is_file():
+        return Finding("log", "warning", f"{path} does not exist yet; serving makes it")
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        verdict = str(db.execute("PRAGMA quick_check").fetchone()[0])
+        mode = str(db.execute("PRAGMA journal_mode").fetchone()[0])
+        last = db.execute("SELECT max(seq) FROM events").fetchone()[0]
+    finally:
+        db.close()
+    if verdict != "ok" or mode != "wal":
+        return Finding("log", "fault", f"{path}: {verdict}, journal {mode}")
+    return Finding("log", "ok", f"{path}: sound, last offset {last or 0}")
+
+
+def _disk(folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free
+    said = f"{free / 1e9:.1f} GB free at the log"
+    return Finding("disk", "ok" if free > _FREE_BYTES else "warning", said)
+
+
+def _threads() -> Finding:
+    if os.environ.get("OMP_NUM_THREADS") == "1" and os.environ.get("OPENBLAS_NUM_THREADS") == "1":
+        return Finding("threads", "ok", "numeric kernels use one thread")
+    return Finding(
+        "threads", "warning", "set OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1: a second thread only disturbs"
+    )

@@ -1,0 +1,68 @@
+"""doctor, erase and export-log as commands; the log's way back into a build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from recsys.cli import build_app
+from recsys.events import clean, fact_stream, open_events
+from recsys.events.vocabularies import build_vocabularies
+from serving.asked import Asked
+from serving.config import ServingConfig
+from serving.doctor import examine
+from serving.engine import Engine
+from serving.log_export import export
+
+from .served_world import AS_OF, Clock, events_after
+
+
+def test_the_doctor_finds_a_changed_byte_and_names_the_file(market: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shelf = tmp_path / "bundles"
+    shutil.copytree(market / "bundles", shelf)
+    Engine.open(shelf, shelf / "events.db").close()
+    sound = {one.check: one.status for one in examine(shelf, None, None).findings}
+    assert "fault" not in sound.values() and sound["log"] == "ok"
+    victim = shelf / "b1" / "standings.npy"
+    raw = bytearray(victim.read_bytes())
+    raw[-1] ^= 1
+    victim.write_bytes(bytes(raw))
+    found = examine(shelf, None, None)
+    assert [one.check for one in found.findings if one.status == "fault"] == ["bundle"]
+    assert "standings.npy" in found.text()
+    ran = CliRunner().invoke(build_app(), ["doctor", "--bundle", str(shelf)])
+    assert ran.exit_code == 3
+
+
+def test_the_exported_log_says_what_the_events_said(market: Path, tmp_path: Path) -> None:
+    told = events_after(market / "events", AS_OF, tables=("rooms", "watches", "follows", "engagements"))[:300]
+    clock = Clock(told[-1][0] + 1)
+    with Engine.open(market / "bundles", tmp_path / "log.db", ServingConfig(lease_s=0.0), clock) as engine:
+        engine.apply([event for _, event in told])
+        served = engine.lookup(Asked(3, 5))
+        engine.apply([], [(served, "request-1")])
+    said = export(tmp_path / "log.db", tmp_path / "out")
+    assert said["offset"] == 301 and said["left_out"] == 0
+    shown = pl.read_parquet(tmp_path / "out" / "impressions")
+    assert shown["room_id"].to_list() == served.room_ids
+    events = clean(open_events(tmp_path / "out"))
+    vocabularies = build_vocabularies(events, as_of_us=2**62)
+    facts = fact_stream(events, vocabularies, from_us=AS_OF, before_us=None)
+    tied = [at for at, (_, table, _) in told if table in ("watches", "follows", "engagements")]
+    assert facts.filter(pl.col("kind").is_between(1, 16)).height == len(tied)
+    assert export(tmp_path / "log.db", tmp_path / "out", 301) == {"offset": 301, "rows": {}, "left_out": 0}
+
+
+@pytest.mark.parametrize("user", ["3", "99999"])
+def test_the_erase_command_gives_a_receipt(market: Path, tmp_path: Path, user: str) -> None:
+    log = tmp_path / "log.db"
+    Engine.open(market / "bundles", log).close()
+    ran = CliRunner().invoke(
+        build_app(), ["erase", "--bundle", str(market / "bundles"), "--log", str(log), "--user", user]
+    )
+    assert ran.exit_code == 0 and '"erased_at_us"' in ran.stdout
