@@ -1,7 +1,7 @@
 """The selector: the best k, with places reserved for newcomers.
 
-Reserved places go to newcomers' rooms at the end of the answer. They displace rooms of the public domain only, from the
-bottom up; a room of the private domain is never displaced, so with k strong ties live there is no reserved place.
+Reserved places go to newcomers' rooms at the end of the answer. They displace rooms of hosts the viewer has no
+tie with, from the bottom up; with k tied hosts live there is no reserved place.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
 from recsys.ties.standing import STANDINGS
 
-_PRIVATE = np.array([SOURCES.index(Source.PRIVATE), SOURCES.index(Source.COHOST)], dtype=np.int8)
+_TIED = np.array([SOURCES.index(name) for name in (Source.PRIVATE, Source.COHOST, Source.VISITED)], dtype=np.int8)
 
 
 class Selected(NamedTuple):
@@ -38,7 +38,7 @@ def select(world: World, request: Request, kept: Candidates, hosts: npt.NDArray[
     newcomer = world.standings[hosts, STANDINGS.index("visitors")] < NEWCOMER_VISITORS
     wanted = places - int(newcomer[top].sum())
     waiting = order[len(top) :][newcomer[order[len(top) :]]][: max(wanted, 0)]
-    displaceable = np.flatnonzero(~np.isin(kept.source[top], _PRIVATE) & ~newcomer[top])
+    displaceable = np.flatnonzero(~np.isin(kept.source[top], _TIED) & ~newcomer[top])
     leaving = displaceable[len(displaceable) - min(len(waiting), len(displaceable)) :]
     if not len(leaving):
         return Selected(top, reserved)
