@@ -38,6 +38,6 @@ class Measures:
     def text(self, engine: Engine) -> bytes:
         """The page."""
         for name, value in engine.vitals().items():
-            if name in self._gauges and isinstance(value, int | float):
-                self._gauges[name].set(value)
+            if name in self._gauges:
+                self._gauges[name].set(float("inf") if value is None else value)  # no event ever: the feed is stalled
         return generate_latest(self.registry)
