@@ -81,7 +81,7 @@ class AdditiveModel:
         position = {name: i for i, name in enumerate(names)}
         return replace(self, inputs=np.array([position[name] for name in self.features], dtype=np.intp))
 
-    @property
+    @cached_property
     def terms(self) -> tuple[str, ...]:
         """Names of the T terms: a feature, or «first × second»."""
         return self.features + tuple(f"{self.features[p.first]} × {self.features[p.second]}" for p in self.pairs)

@@ -101,12 +101,14 @@ class Models:
             )
         if viewer.transition_scores is not None and self.transition is not None:
             recent, ages_s = viewer.recent.tolist(), viewer.ages_s.tolist()
-            moves = viewer.transition_scores[hosts].astype(np.float64)
-            values[6] = self.transition.scores(recent[:1], ages_s[:1], hosts, at=viewer.at)
+            chances = viewer.transition_scores[hosts]
+            moves = chances.astype(np.float64)
+            last = self.transition.scores(recent[:1], ages_s[:1], hosts, at=viewer.at)
+            values[6] = last
             values[7], values[11] = moves, rank(-moves)
             values[8] = self.transition.evidence(recent, ages_s, hosts, at=viewer.at)
-            values[9] = self.transition.lift(recent, ages_s, hosts, at=viewer.at)
-            values[10] = self.transition.lift(recent[:1], ages_s[:1], hosts, at=viewer.at)
+            values[9] = self.transition.over_popularity(chances, hosts, at=viewer.at)
+            values[10] = self.transition.over_popularity(last, hosts, at=viewer.at)
         return values
 
     def observe_entry(self, ties: TieStore, blocks: Blocks, user: int, host: int, at: int) -> None:

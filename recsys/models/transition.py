@@ -185,10 +185,15 @@ class TransitionModel:
         (P + ε)/(π + ε) with ε the weight of one entry, so a new host has 1. To rank, multiply a popularity of minutes
         or hours with it: π here is as old as the counts are.
         """
+        return self.over_popularity(self.scores(recent_hosts, recent_ages_s, candidates, at=at), candidates, at=at)
+
+    def over_popularity(
+        self, chances: NDArray[np.float32], candidates: NDArray[np.integer[Any]], *, at: int | None = None
+    ) -> NDArray[np.float32]:
+        """The lift of `scores` already computed for these candidates; (c,) float32."""
         one = 1.0 / (self._all_entered / self._decay_to(at) + max(1, self.n_hosts))
-        chance = self.scores(recent_hosts, recent_ages_s, candidates, at=at).astype(np.float64)
         popular = self._entered[self._places(candidates)] / (self._all_entered or 1.0)
-        return np.asarray((chance + one) / (popular + one), dtype=np.float32)
+        return np.asarray((chances.astype(np.float64) + one) / (popular + one), dtype=np.float32)
 
     def evidence(
         self,
