@@ -89,8 +89,8 @@ class Bundle:
                 array = np.load(path, allow_pickle=False)
                 array.flags.writeable = False
                 return array  # type: ignore[no-any-return]
-            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-            return np.asarray(mapped).view(np.ndarray)  # a plain view: slices of np.memmap cost microseconds each
+            mapped: np.ndarray[Any, np.dtype[Any]] = np.load(path, mmap_mode="r", allow_pickle=False)
+            return mapped.view(np.ndarray)  # a plain view: slices of np.memmap cost microseconds each
         except (OSError, ValueError, EOFError) as error:
             raise BundleRefused("array in bundle cannot be read", where=path, got=str(error), hint=_HINT) from error
 
