@@ -31,7 +31,7 @@ from serving.asked import Asked, Served
 from serving.config import ServingConfig
 from serving.event_log import Entry, EventLog, Record
 from serving.intake import DUPLICATE, Verdict
-from serving.ladder import STEPS, every_room, restricted, stepped_down
+from serving.ladder import STEPS, only_from, restricted, stepped_down
 from serving.loaded import ANSWER, ERASE, Loaded, hand_over_leases, load_bundle
 from serving.seen import Lately
 
@@ -164,14 +164,12 @@ class Engine:
             )
 
     def _answer(self, world: World, request: Request, asked: Asked) -> Answer:
-        view = stepped_down(world, asked.step)
+        view = stepped_down(world, asked.step, request.k)
         if asked.sources is not None:
             view = restricted(view, asked.sources)
         answer = answer_request(view, request)
-        live = len(world.index)
-        whole = request.rooms is None and asked.sources is None
-        if whole and len(answer) < request.k and len(answer.candidates) < live:  # the sources were too narrow
-            answer = answer_request(every_room(view, live), request)
+        if asked.sources is not None:
+            answer = only_from(answer, asked.sources)
         if asked.step:
             answer = replace(answer, degraded=(*answer.degraded, STEPS[asked.step]))
         return answer

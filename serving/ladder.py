@@ -15,15 +15,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
+
 from recsys.models.baselines import PriorRanker
 from recsys.pipeline.features import FEATURES
+from recsys.pipeline.request import SOURCES, Answer, Source
 from recsys.pipeline.world import World
 
 STEPS: Final = ("", "fewer_candidates", "no_personal_search", "private_and_popular")
 
 
-def stepped_down(world: World, step: int) -> World:
-    """The same world, read in a simpler way; states are shared, nothing is copied. Steps are those of the table."""
+PUBLIC: Final = (Source.NEAREST, Source.TRANSITION, Source.POPULAR, Source.NEWCOMER)
+
+
+def stepped_down(world: World, step: int, k: int) -> World:
+    """The same world, read in a simpler way; states are shared, nothing is copied. Steps are those of the table.
+
+    There are always enough popular rooms for `k` answers, or the pipeline would consider every room instead.
+    """
     if step <= 0:
         return world
     pipeline = world.config.pipeline
@@ -32,7 +41,7 @@ def stepped_down(world: World, step: int) -> World:
             "newcomers": 0,
             "nearest": pipeline.sources.nearest // 2,
             "transition": pipeline.sources.transition // 2,
-            "popular": max(pipeline.sources.popular // 2, 1),
+            "popular": max(pipeline.sources.popular // 2, k + k // 4 + 8),
         }
     )
     models = world.models
@@ -60,8 +69,21 @@ def restricted(world: World, sources: frozenset[str]) -> World:
     return replace(world, config=world.config.model_copy(update={"pipeline": pipeline}))
 
 
-def every_room(world: World, live: int) -> World:
-    """The same world with every one of the `live` rooms a candidate."""
-    sizes = world.config.pipeline.sources.model_copy(update={"popular": live})
-    pipeline = world.config.pipeline.model_copy(update={"sources": sizes})
-    return replace(world, config=world.config.model_copy(update={"pipeline": pipeline}))
+def only_from(answer: Answer, sources: frozenset[str]) -> Answer:
+    """The answer without rooms of other public sources, which the pipeline brings when these have too few."""
+    unwanted = [SOURCES.index(source) for source in PUBLIC if str(source) not in sources]
+    kept = ~np.isin(answer.sources, unwanted)
+    if kept.all():
+        return answer
+    return replace(
+        answer,
+        rooms=answer.rooms[kept],
+        hosts=answer.hosts[kept],
+        score=answer.score[kept],
+        strength=answer.strength[kept],
+        sources=answer.sources[kept],
+        reserved=answer.reserved[kept],
+        reasons=[why for why, held in zip(answer.reasons, kept, strict=True) if held] if answer.reasons else [],
+        contributions=answer.contributions[kept],
+        short_why=f"only {int(kept.sum())} candidates come from the sources asked for",
+    )

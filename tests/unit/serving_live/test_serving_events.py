@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from recsys.instants import format_instant
+from recsys.pipeline.request import SOURCES
 from serving.answers import explanation, live_rooms
 from serving.asked import Asked
 from serving.config import ServingConfig
@@ -163,6 +164,15 @@ def test_k_rooms_come_back_while_k_are_eligible(engine: Engine) -> None:
         assert len(served.room_ids) == wanted == len(set(served.room_ids))
     excluded = [1_000 + i for i in range(200)]
     assert not set(engine.lookup(Asked(3, 500, exclude=excluded)).room_ids) & set(excluded)
+
+
+def test_only_the_sources_asked_for_beside_the_private_domain(engine: Engine) -> None:
+    engine.apply([(f"r{i}", "rooms", room(1_000 + i, 5_000 + i)) for i in range(300)])
+    engine.apply([("f", "follows", {"user_id": 3, "host_id": 5_007, "at": at(9), "action": "follow"})])
+    served = engine.lookup(Asked(3, 400, sources=frozenset({"newcomer"})))
+    names = {str(SOURCES[source]) for source in served.answer.sources}
+    assert names <= {"private_domain", "private_domain_cohost", "visited_before", "newcomer"}
+    assert 1_007 in served.room_ids and served.answer.short_why
 
 
 @pytest.mark.parametrize("step", [0, 1, 2, 3])
