@@ -163,6 +163,20 @@ def test_replay_ranks_all_rooms_named(built: Built, replays: Replays, requests: 
         assert one["score"].is_sorted(descending=True)
 
 
+def test_no_bid_moves_an_answer(
+    built: Built, replays: Replays, requests: pl.DataFrame, events: dict[str, pl.DataFrame]
+) -> None:
+    """A column of bids, budgets or sponsorship is read by nobody."""
+    rng = np.random.default_rng(1)
+    paid = {
+        name: frame.with_columns(
+            bid_minor=pl.Series(rng.integers(0, 10**6, len(frame))), sponsored=pl.lit(value=True), ecpm=pl.lit(9.5)
+        )
+        for name, frame in events.items()
+    }
+    assert_frame_equal(replays(paid, requests), replays(built.events, requests))
+
+
 def test_the_ranker_does_its_job(built: Built, replays: Replays, requests: pl.DataFrame) -> None:
     """The room entered stands far above the middle of the rooms live then."""
     out = replays(built.events, requests)
@@ -341,3 +355,14 @@ def test_a_build_ignores_later_facts_and_can_be_rolled_back(small: Path, tmp_pat
 def test_an_as_of_before_all_facts_is_refused(small: Path, tmp_path: Path) -> None:
     assert "as-of" in refused("build", small, "--out", tmp_path / "b", "--as-of", "1999-01-01T00:00:00Z", *SET)
     assert not (tmp_path / "b" / "CURRENT").exists()
+
+
+def test_evaluate_judges_beside_the_baselines(small: Path, tmp_path: Path) -> None:
+    document = done("evaluate", small, "--out", tmp_path / "report", *SET)
+    overall = {row["method"]: row for row in document["metrics"] if row["stratum"] == "all"}
+    assert overall.keys() == {"laotie", "memory", "popularity"}
+    assert all(
+        0 < row["ndcg_at_10_low"] <= row["ndcg_at_10"] <= row["ndcg_at_10_high"] <= 1 for row in overall.values()
+    )
+    assert document["fan_reach"]["reach"] == 1.0, "followed and bought-from hosts on air reach their fans"
+    assert (tmp_path / "report" / "evaluation.md").read_text().startswith(f"{document['requests']} requests")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from recsys.config import EngineConfig, load_config
@@ -223,6 +224,14 @@ def test_requested_rooms_are_ranked_whether_live_or_not_and_keep_second_rooms() 
     assert sorted(answer.rooms.tolist()) == [1, 2, 3, 50]
     assert answer.hosts[:2].tolist() == [2, 2]
     assert 1 not in scene.ask(VIEWER, NOW).rooms
+
+
+def test_a_room_announced_for_a_host_nobody_has_heard_of_can_be_ranked() -> None:
+    """A request may name a room before any fact speaks of its host: its rows are there once it is registered."""
+    scene = crowded(4)
+    row = {"room": [4000], "host": [900], "cohosts": [[1200]], "started_at": [NOW + 1], "category": [None]}
+    scene.live.register_rooms(pl.DataFrame(row))
+    assert sorted(scene.ask(VIEWER, NOW, rooms=[4000, 1]).rooms.tolist()) == [1, 4000]
 
 
 def test_nothing_live_is_an_answer() -> None:
