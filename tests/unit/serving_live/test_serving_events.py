@@ -234,6 +234,21 @@ def test_an_erased_user_is_a_stranger_at_once_and_after_a_restart(market: Path, 
         assert all(not len(world.ties.of(name, user)) for name in world.ties.blocks)
 
 
+@pytest.mark.parametrize("torn", [1, 24, 4_000, 9_000])
+def test_a_half_written_tail_of_the_log_is_ignored(market: Path, tmp_path: Path, clock: Clock, torn: int) -> None:
+    """What a crash in the middle of a write leaves: some bytes of a commit that never was."""
+    with Engine.open(market / "bundles", tmp_path / "log.db", clock=clock) as engine:
+        engine.apply([(f"r{i}", "rooms", room(1_000 + i, HOST + i % 9)) for i in range(50)])
+        engine.apply([(f"e{i}", "rooms", room(1_000 + i, HOST + i % 9, end=50)) for i in range(10)])
+        for name in ("log.db", "log.db-wal"):
+            (tmp_path / f"crashed-{name}").write_bytes((tmp_path / name).read_bytes())
+    with (tmp_path / "crashed-log.db-wal").open("ab") as tail:
+        tail.write(b"\x37" * torn)
+    with Engine.open(market / "bundles", tmp_path / "crashed-log.db", clock=clock) as engine:
+        assert engine.loaded.applied == 60
+        assert set(shown(engine)) & set(range(1_000, 1_050)) == set(range(1_010, 1_050))
+
+
 def test_the_log_flushes_every_commit(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "log.db")
     assert (log.pragma("journal_mode"), log.pragma("synchronous")) == ("wal", 2)
