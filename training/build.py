@@ -45,8 +45,10 @@ from recsys.progress import Progress, silent
 from recsys.ties.algebra import BlockState
 from training.collaborative import fit_collaborative, fit_transitions
 from training.delta import Advanced, advance, known_states
+from training.drift import base_profile, drift_metrics, drift_of, profile_of, sampled_values, strength_histogram
 from training.learn import learn_ranker, learn_strength
 from training.log import replay_and_log
+from training.report import build_page, write_report
 from training.states import Snapshot, snapshot
 
 
@@ -94,6 +96,9 @@ def build(
     events = clean(open_events(events_path), now=datetime.fromtimestamp(now_us / 1e6, UTC))
     trained = train(events, config, as_of_us, progress, _since(base, events, config, now_us, progress))
     trained.metrics |= index_metrics(trained.parts, config.build.seed)
+    values = sampled_values(assemble(trained.parts), trained.as_of_us, config.build.seed)
+    drift = drift_of(base_profile(base), values)
+    trained.metrics |= drift_metrics(drift)
     gates = evaluate_gates(trained.metrics, config.gates)
     name = next_name(bundles, trained.as_of_us)
     rooms = Vocabulary()
@@ -118,6 +123,9 @@ def build(
     with BundleWriter(bundles, name) as writer:
         save(writer, parts, vocabularies)
         writer.json("quality", events.quality.to_json())
+        writer.json("profile", profile_of(values))
+        body = fields.model_dump(mode="json") | {"bundle": name, "quality": events.quality.to_json(), "drift": drift}
+        write_report(writer.path("report.html"), build_page, body | {"strengths": strength_histogram(values)})
         path = writer.finish(fields)
     publish(bundles, path.name)  # a refused bundle has another name; this says why it was refused
     retain(bundles, config.build.keep_bundles)

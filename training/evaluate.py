@@ -47,6 +47,7 @@ from recsys.progress import Progress, silent
 from training.build import Trained, train
 from training.learn import next_broadcast
 from training.log import TieLog
+from training.report import evaluation_page, reliability_bins, write_report
 
 JUDGED_SHARE = 0.2
 """Latest share of the data window that is judged when no cut is given."""
@@ -98,7 +99,7 @@ def evaluate(
 
     Args:
         events: folder of event tables with watches and rooms.
-        out: folder for `evaluation.json` and `evaluation.md`, or None.
+        out: folder for `evaluation.json`, `.md` and `.html`, or None.
         config: resolved config.
         as_of_us: the cut, µs; None: the latest fifth of the window is judged.
         now_us: the clock, read by the caller.
@@ -122,12 +123,13 @@ def evaluate(
     judged = _Judged(live, config)
     judged.run(facts, progress)
     body = judged.report(trained, cleaned, rooms, facts, config.build.seed)
-    body |= {"as_of_us": cut, "stages": [stage.model_dump() for stage in trained.stages]}
+    body |= {"as_of_us": cut, "quality": cleaned.quality.to_json(), "stages": [s.model_dump() for s in trained.stages]}
     result = Evaluation(body)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "evaluation.json").write_bytes(orjson.dumps(body, option=orjson.OPT_INDENT_2))
         (out / "evaluation.md").write_text(result.text() + "\n", encoding="utf-8")
+        write_report(out / "evaluation.html", evaluation_page, body)
     return result
 
 
@@ -153,7 +155,7 @@ class _Judged:
         self.requests: list[dict[str, Any]] = []
         self.fans: list[tuple[int, int, int, int]] = []
         self.shown: list[tuple[int, int, int]] = []
-        self.ties = TieLog(self.world, self.rng)
+        self.ties, self.reliability = TieLog(self.world, self.rng), list[dict[str, float]]()
 
     def run(self, facts: pl.DataFrame, progress: Progress) -> None:
         is_entry = (facts["kind"] == int(FactKind.ENTRY)).to_numpy()
@@ -241,6 +243,7 @@ class _Judged:
             "metrics": pl.concat(tables).to_dicts(),
             "gain_over_memory": gain.to_dicts()[0],
             "strength": self._strength(rooms, facts),
+            "reliability": self.reliability,
             "fan_reach": self._reach(seed),
         }
 
@@ -257,6 +260,7 @@ class _Judged:
             return {}
         p = head.probability(self.ties.rows()[answered["row"]].T.astype(np.float64))
         came = answered["came"].to_numpy()
+        self.reliability = reliability_bins(p, came)
         return {
             "ties": float(len(answered)),
             "base_rate": float(came.mean()),

@@ -141,6 +141,7 @@ DEFAULT_GATES: Final = (
     GateRule(name="strength is calibrated", metric="strength_ece", maximum=0.05),
     GateRule(name="strength beats the base rate", metric="strength_log_loss_skill", minimum=0.0),
     GateRule(name="index finds what brute force finds", metric="index_recall_at_100", minimum=0.999),
+    GateRule(name="strength has not drifted from the base", metric="drift_psi_strength", maximum=0.25),
 )
 """Gates of every build; a gate whose metric a bundle lacks is reported as skipped."""
 

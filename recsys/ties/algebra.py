@@ -279,7 +279,13 @@ def merge_all(block: Block, states: Sequence[BlockState]) -> BlockState:
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     if (keys[1:] != keys[:-1]).all():
-        rows = Rows(*(np.concatenate(parts)[order] for parts in zip(*(_parts(s.rows) for s in queue), strict=True)))
+        place = np.empty(len(keys), dtype=np.int64)
+        place[order] = np.arange(len(keys))
+        rows, filled = identity(block, len(keys)), 0
+        for state in queue:
+            for target, source in zip(_parts(rows), _parts(state.rows), strict=True):
+                target[place[filled : filled + len(state)]] = source
+            filled += len(state)
         return BlockState(block, keys, rows)
     while len(queue) > 1:
         queue = [

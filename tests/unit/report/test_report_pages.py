@@ -1,0 +1,115 @@
+"""Reports: every chart is drawn, nothing comes from a network, data cannot break out of its place."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import vl_convert
+
+from training import charts
+from training.report import Section, build_page, evaluation_page, page, reliability_bins, write_report
+
+
+def row(method: str, stratum: str, value: str, ndcg: float) -> dict[str, Any]:
+    return {"method": method, "stratum": stratum, "value": value, "share": 0.5, "requests": 100, "ndcg_at_10": ndcg,
+            "ndcg_at_10_low": ndcg - 0.02, "ndcg_at_10_high": ndcg + 0.02, "hit_at_1": 0.3, "hit_at_10": 0.8,
+            "mrr": 0.5}  # fmt: skip
+
+
+QUALITY = {"tables": {"watches": {"rows": 10, "good": 8, "quarantined": {"null_key": 2}}}}
+STAGES = [{"name": "ranker", "status": "skipped", "why": "<script>alert(1)</script>"}]
+EVALUATION: dict[str, Any] = {
+    "requests": 1234,
+    "users": 99,
+    "metrics": [
+        row(method, stratum, value, ndcg)
+        for method, ndcg in (("laotie", 0.6), ("memory", 0.5), ("popularity", 0.3))
+        for stratum, value in (("all", "all"), ("host_known", "known"), ("host_known", "unknown"), ("city", "1"))
+    ],
+    "strength": {"ties": 1000.0, "ece": 0.01},
+    "reliability": [{"said": 0.1 * i, "observed": 0.1 * i + 0.01, "n": 50.0} for i in range(8)],
+    "fan_reach": {"reach": 0.95, "low": 0.9, "high": 0.97, "k": 20.0},
+    "quality": QUALITY,
+    "stages": STAGES,
+}
+BUILD: dict[str, Any] = {
+    "bundle": "b</script><b>",
+    "gates": [{"name": "g", "status": "failed", "value": 0.3, "why": "too large"}],
+    "metrics": {"ranker_ndcg_at_10": 0.5},
+    "strengths": [{"strength": 0.01, "n": 70}, {"strength": 0.5, "n": 3}],
+    "drift": {"tie_entries": 0.02, "strength": 0.3},
+    "quality": QUALITY,
+    "stages": STAGES,
+}
+ROWS = [row("laotie", "all", "all", 0.5), row("memory", "all", "all", 0.4)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "marks"),
+    [
+        (charts.metric_intervals(ROWS), 2),
+        (charts.strata(ROWS), 2),
+        (charts.reliability(EVALUATION["reliability"]), 8),
+        (charts.histogram(BUILD["strengths"], "strength"), 2),
+        (charts.interval(EVALUATION["fan_reach"], "reach"), 1),
+        (charts.drift([{"feature": "a", "psi": 0.2}, {"feature": "b", "psi": 0.1}]), 2),
+        (charts.quality(QUALITY["tables"]), 2),
+    ],
+    ids=["metrics", "strata", "reliability", "strengths", "reach", "drift", "quality"],
+)
+def test_a_chart_draws_its_data(spec: dict[str, Any], marks: int) -> None:
+    drawn = vl_convert.vegalite_to_svg(spec)
+    assert drawn.count('aria-roledescription="bar"') + drawn.count('aria-roledescription="point"') >= marks
+    assert "NaN" not in drawn
+
+
+@pytest.mark.parametrize(("make", "body", "n_charts"), [(evaluation_page, EVALUATION, 7), (build_page, BUILD, 3)])
+def test_a_page_holds_everything(make: Any, body: dict[str, Any], n_charts: int) -> None:
+    text = make(body)
+    assert text.count("<div class='chart'") == text.count("vegaEmbed('#chart") == n_charts
+    markup = text.partition("<script")[0]
+    assert (
+        not re.search(r"(src|href)=|@import|url\(", markup) and "<script type='module'>" in text
+    )  # nothing is fetched
+    assert "<script>alert(1)" not in text and "b</script><b>" not in text
+    assert text.count("</script>") == 1
+    assert len(text) < 2_000_000
+
+
+def test_text_in_charts_cannot_close_the_script() -> None:
+    text = page("t", [Section("s", "l", {"data": {"values": [{"a": "</script><script>alert(1)"}]}})])
+    assert text.count("</script>") == 1
+
+
+def test_a_missing_extra_is_no_error(tmp_path: Path) -> None:
+    def make(body: Any) -> str:
+        raise ModuleNotFoundError("No module named 'altair'", name="altair")
+
+    assert not write_report(tmp_path / "r.html", make, {})
+    assert write_report(tmp_path / "r.html", lambda _: "老铁", {})
+    assert (tmp_path / "r.html").read_text(encoding="utf-8") == "老铁"
+
+
+def test_reliability_bins_cover_all_ties() -> None:
+    said = np.linspace(0, 1, 100)
+    bins = reliability_bins(said, (said > 0.5).astype(np.int64), bins=10)
+    assert sum(part["n"] for part in bins) == 100
+    assert [part["observed"] for part in bins] == [0.0] * 5 + [1.0] * 5
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize(("make", "body", "n_charts"), [(evaluation_page, EVALUATION, 7), (build_page, BUILD, 3)])
+def test_a_browser_draws_every_chart(make: Any, body: dict[str, Any], n_charts: int, tmp_path: Path) -> None:
+    (tmp_path / "r.html").write_text(make(body), encoding="utf-8")
+    call = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
+    seen = subprocess.run([*call, f"file://{tmp_path}/r.html"], capture_output=True, text=True, check=True, timeout=60)
+    assert seen.stdout.count("<svg") == n_charts

@@ -1,0 +1,104 @@
+"""Drift: how far the ties of today lie from those of the base bundle, feature by feature.
+
+A build samples ties, and keeps of every feature and of the strength ten bins of equal numbers and the share in each
+(`profile.json` in the bundle). The population stability index of a later build is Σ (p − q)·ln(p / q) over these bins,
+p then and q now; ties without a value are a bin of their own. With shares floored at 10⁻⁴, 0 is no change; by custom
+0.1 is worth a look and 0.25 an alarm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.bundle import Bundle, resolve
+from recsys.live.state import LiveState
+from recsys.ties.features import TIE_FEATURES
+from training.log import TieLog
+
+BINS = 10
+MOST_USERS = 2_000
+STRENGTH = "strength"
+_LEAST_SHARE = 1e-4
+
+Values = Mapping[str, npt.NDArray[np.floating]]
+
+
+def sampled_values(live: LiveState, as_of_us: int, seed: int) -> dict[str, npt.NDArray[np.floating]]:
+    """Features and strength of ties of sampled users, as of an instant; no strength without a head.
+
+    Values (R,) by name; NaN where a tie has none.
+    """
+    world, rng = live.world, np.random.default_rng(seed)
+    log = TieLog(world, rng)
+    users = np.arange(len(world.users))
+    if len(users) > MOST_USERS:
+        users = np.sort(rng.choice(users, MOST_USERS, replace=False))
+    for user in users.tolist():
+        log.log(as_of_us, user)
+    rows = log.rows()[log.frame()["tied"].to_numpy()]
+    values: dict[str, npt.NDArray[np.floating]] = dict(zip(TIE_FEATURES, rows.T, strict=True))
+    head = world.models.strength.get("returns")
+    if head is not None and len(rows):
+        values[STRENGTH] = head.probability(rows.T.astype(np.float64))
+    return values
+
+
+def profile_of(values: Values) -> dict[str, dict[str, list[float]]]:
+    """Bins of equal numbers and the share in each (the last one: no value), by name."""
+    profile = {}
+    for name, column in values.items():
+        known = column[np.isfinite(column)].astype(np.float64)
+        if len(column):
+            edges = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])) if len(known) else np.empty(0)
+            profile[name] = {"edges": edges.tolist(), "shares": _shares(column, edges).tolist()}
+    return profile
+
+
+def base_profile(base: Path | None) -> dict[str, dict[str, list[float]]]:
+    """The profile of a base bundle (or of the current one of a folder); empty without one."""
+    if base is None:
+        return {}
+    bundle = Bundle.open(resolve(base))
+    profile: dict[str, dict[str, list[float]]] = bundle.json("profile") if bundle.has("profile") else {}
+    return profile
+
+
+def drift_of(base: Mapping[str, Mapping[str, list[float]]], values: Values) -> dict[str, float]:
+    """Population stability index of every name that both have."""
+    return {
+        name: stability_index(np.array(base[name]["shares"]), _shares(column, np.array(base[name]["edges"])))
+        for name, column in values.items()
+        if name in base and len(column)
+    }
+
+
+def stability_index(then: npt.NDArray[np.float64], now: npt.NDArray[np.float64]) -> float:
+    """Σ (p − q)·ln(p / q) of two vectors of shares."""
+    p, q = np.maximum(then, _LEAST_SHARE), np.maximum(now, _LEAST_SHARE)
+    return float(((p - q) * np.log(p / q)).sum())
+
+
+def drift_metrics(drift: Mapping[str, float]) -> dict[str, float]:
+    """What gates read: the index of the strength and the largest of the features."""
+    features = [value for name, value in drift.items() if name != STRENGTH]
+    metrics = {"drift_psi_features_max": max(features)} if features else {}
+    return metrics | ({"drift_psi_strength": drift[STRENGTH]} if STRENGTH in drift else {})
+
+
+def strength_histogram(values: Values) -> list[dict[str, Any]]:
+    """Sampled ties by strength, in bins of 0.02: strength, n."""
+    if STRENGTH not in values:
+        return []
+    counts, edges = np.histogram(values[STRENGTH], bins=50, range=(0.0, 1.0))
+    return [{"strength": float(edge) + 0.01, "n": int(n)} for edge, n in zip(edges, counts, strict=False) if n]
+
+
+def _shares(column: npt.NDArray[np.floating], edges: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    known = np.isfinite(column)
+    where = np.where(known, np.searchsorted(edges, np.where(known, column, 0.0), side="right"), len(edges) + 1)
+    return np.bincount(where, minlength=len(edges) + 2) / len(column)

@@ -1,0 +1,203 @@
+"""The report of a build or an evaluation: one HTML file that needs no network.
+
+Charts are Altair specifications drawn by Vega, whose code is put into the page (extra `report`: altair, vl-convert).
+Every section says in a sentence what one sees. Text from data is escaped; specifications cannot close the script they
+are in.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from training import charts
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 1000px; margin: 2em auto; padding: 0 1em; }
+h1 { font-size: 1.6em; } h2 { font-size: 1.2em; margin-top: 2em; border-top: 1px solid #ddd; padding-top: 1em; }
+table { border-collapse: collapse; font-size: 14px; } th, td { padding: 3px 12px 3px 0; text-align: left; }
+th { border-bottom: 1px solid #999; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
+p.lead { color: #444; } .failed { color: #b00020; } .chart { margin: 1em 0; }
+"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A headline, a sentence that says what one sees, a chart (Vega-Lite) or none, a table or none."""
+
+    title: str
+    lead: str
+    chart: dict[str, Any] | None = None
+    rows: Sequence[Mapping[str, Any]] = ()
+
+
+def evaluation_page(body: Mapping[str, Any]) -> str:
+    """The page of an evaluation document (`training.evaluate`)."""
+    metrics = list(body["metrics"])
+    overall = [row for row in metrics if row["stratum"] == "all"]
+    strata = [row for row in metrics if row["stratum"] != "all"]
+    sections = [
+        Section("Ranking quality", "NDCG@10 over all requests, with 95 % intervals (bootstrap over users), beside the "
+                "baselines on the same requests.", charts.metric_intervals(overall), [_shown(row) for row in overall]),
+    ]  # fmt: skip
+    for name, title, lead in _STRATA:
+        if part := [row for row in strata if row["stratum"] == name]:
+            sections.append(Section(title, lead, charts.strata(part), [_shown(row) for row in part]))
+    if strength := body.get("strength"):
+        sections.append(
+            Section("Strength of ties", "Does 0.3 mean that three in ten come back? Figures on later ties.",
+                    None, _pairs(strength))
+        )  # fmt: skip
+    if reliability := body.get("reliability"):
+        sections += _of_reliability(reliability)
+    if reach := body.get("fan_reach"):
+        lead = "Share of a viewer's private domain that is live at a request and shown (k places)."
+        sections.append(Section("Fan reach", lead, charts.interval(reach, "reach"), _pairs(reach)))
+    sections += _ends(body)
+    title = f"Evaluation: {body.get('requests', 0):,} requests by {body.get('users', 0):,} users"
+    return page(title, sections)
+
+
+def build_page(body: Mapping[str, Any]) -> str:
+    """The page of a build: gates, metrics, ties, drift, data quality, as `training.build` collects them."""
+    gates = [{"gate": g["name"], "status": g["status"], "value": g["value"], "why": g["why"]} for g in body["gates"]]
+    sections = [
+        Section("Gates", "A bundle is published only if none has failed; skipped means not measured.", None, gates),
+        Section("Metrics", "Measured on the latest stretch of the data, which training had not seen.", None,
+                _pairs(body["metrics"])),
+    ]  # fmt: skip
+    if strengths := body.get("strengths"):
+        lead = "How strong the ties of sampled viewers are. Most are weak: people come once and do not return."
+        sections.append(Section("Tie strengths", lead, charts.histogram(strengths, "strength")))
+    if drift := body.get("drift"):
+        lead = ("Population stability index of every tie feature and of the strength against the base bundle: below "
+                "0.1 nothing has moved, above 0.25 look before you serve.")  # fmt: skip
+        rows = [{"feature": name, "psi": value} for name, value in sorted(drift.items(), key=lambda item: -item[1])]
+        sections.append(Section("Drift", lead, charts.drift(rows), rows[:12]))
+    sections += _ends(body)
+    return page(f"Build: {body.get('bundle', '')}", sections)
+
+
+def page(title: str, sections: Sequence[Section]) -> str:
+    """One HTML document with everything in it.
+
+    Raises:
+        ModuleNotFoundError: the extra `report` is not installed.
+    """
+    import vl_convert
+
+    drawn: list[str] = []
+    parts = []
+    for section in sections:
+        parts.append(f"<h2>{html.escape(section.title)}</h2><p class='lead'>{html.escape(section.lead)}</p>")
+        if section.chart is not None:
+            parts.append(f"<div class='chart' id='chart{len(drawn)}'></div>")
+            drawn.append(
+                orjson.dumps(section.chart, option=orjson.OPT_SERIALIZE_NUMPY).decode().replace("<", "\\u003c")
+            )
+        if section.rows:
+            parts.append(_table(section.rows))
+    calls = "".join(
+        f"vegaEmbed('#chart{i}', {spec}, {{actions: false, renderer: 'svg'}});\n" for i, spec in enumerate(drawn)
+    )
+    code: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]
+    bundle = code.replace("</script", "<\\/script")
+    return (
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
+        f"<style>{_STYLE}</style></head><body><h1>{html.escape(title)}</h1>{''.join(parts)}"
+        f"<script type='module'>{bundle}\n{calls}</script></body></html>"
+    )
+
+
+def write_report(path: Path, make: Callable[[Mapping[str, Any]], str], body: Mapping[str, Any]) -> bool:
+    """Write the page of a document; without the extra `report` nothing is written.
+
+    Returns:
+        whether there is a page.
+    """
+    try:
+        text = make(body)
+    except ModuleNotFoundError as missing:
+        if missing.name not in ("altair", "vl_convert"):
+            raise
+        logging.getLogger(__name__).info("no report: %s is not installed (extra report)", missing.name)
+        return False
+    path.write_text(text, encoding="utf-8")
+    return True
+
+
+def reliability_bins(
+    said: npt.NDArray[np.floating], came: npt.NDArray[np.integer], bins: int = 15
+) -> list[dict[str, float]]:
+    """Bins of equal numbers of ties by what was said: mean `said`, share `observed`, number `n`. (m,), (m,)."""
+    order = np.argsort(said, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return [{"said": float(said[p].mean()), "observed": float(came[p].mean()), "n": float(len(p))} for p in parts]
+
+
+_STRATA = (
+    ("host_known", "Known and unknown hosts", "Requests that led to a host the viewer knew, and to one he did not."),
+    ("followed", "Followed hosts", "Requests that led to a followed host, and the others."),
+    ("tie_age", "Age of the tie", "By the time since the viewer was last with the host."),
+    (
+        "host_size",
+        "Small and large hosts",
+        "The gap between small and large hosts: small ones must not be worse served.",
+    ),
+    ("city", "Town and country", "The gap between city tiers of the viewers."),
+)
+
+
+def _of_reliability(reliability: Sequence[Mapping[str, Any]]) -> list[Section]:
+    lead = "Said probability against the share that came back, in bins of equal numbers; on the line is right."
+    spread = "How many of the judged ties have which strength."
+    return [
+        Section("Reliability", lead, charts.reliability(reliability)),
+        Section("Tie strengths", spread, charts.histogram(reliability, "said")),
+    ]
+
+
+def _ends(body: Mapping[str, Any]) -> list[Section]:
+    sections = []
+    if quality := body.get("quality"):
+        rows = [
+            {"table": name, "rows": table["rows"], "used": table["good"],
+             "set aside": ", ".join(f"{reason} {n}" for reason, n in table["quarantined"].items()) or "none"}
+            for name, table in quality["tables"].items()
+        ]  # fmt: skip
+        lead = "Rows read, and the share set aside with its reasons; every other row is used."
+        sections.append(Section("Data quality", lead, charts.quality(quality["tables"]), rows))
+    if stages := body.get("stages"):
+        sections.append(Section("Stages", "What was trained; what was skipped says why.", None, stages))
+    return sections
+
+
+def _pairs(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("method", "value", "requests", "ndcg_at_10", "ndcg_at_10_low", "ndcg_at_10_high", "hit_at_1", "mrr")
+    return {name: row[name] for name in names if name in row}
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in rows[0])
+    lines = []
+    for row in rows:
+        cells = []
+        for value in row.values():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            text = f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if number else str(value)
+            kind = "number" if number else "failed" if value == "failed" else ""
+            cells.append(f"<td class='{kind}'>{html.escape('' if value is None else text)}</td>")
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
