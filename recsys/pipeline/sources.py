@@ -19,7 +19,6 @@ from recsys.index.epoch import Epoch
 from recsys.models.suite import Viewer
 from recsys.pipeline.request import SOURCES, Request, Source
 from recsys.pipeline.world import World
-from recsys.ties.algebra import decay_to
 from recsys.ties.standing import STANDINGS, blocked, followed
 
 NEWCOMER_VISITORS = 20
@@ -106,8 +105,10 @@ def _by_transition(epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.in
 def _popular(world: World, epoch: Epoch, size: int, at: int) -> npt.NDArray[np.int64]:
     if not size or not len(epoch):
         return np.empty(0, dtype=np.int64)
-    block = world.blocks.host
-    rate = decay_to(block, world.hosts.rows.take(epoch.hosts), at)[:, block.decay_column("entries_30m")]
+    block, rows, hosts = world.blocks.host, world.hosts.rows, epoch.hosts
+    column = block.decay_column("entries_30m")  # one column of all live hosts: `decay_to` would carry all of them
+    age = np.maximum(float(at) - rows.ints[hosts, 0].astype(np.float64), 0.0)
+    rate = rows.decayed[hosts, column] * np.exp2(-age / block.half_lives_us[column])
     return epoch.rooms[_largest(rate, size)]
 
 
