@@ -10,7 +10,7 @@ import polars as pl
 
 from recsys.bundle import Bundle
 from recsys.errors import InputRefused
-from recsys.events import Vocabularies, clean, extend_vocabularies, fact_stream, open_events, room_table
+from recsys.events import Known, Vocabularies, clean, extend_vocabularies, fact_stream, open_events, room_table
 from recsys.live.artefact import load
 from recsys.live.replay import PastRequest, answer_frame, answers
 from recsys.progress import Progress, silent
@@ -38,15 +38,14 @@ def replay(
     """
     live, vocabularies = load(bundle)
     as_of = bundle.manifest.window.as_of_us
-    later = clean(open_events(events, any_table=True))
+    known = Known.load(bundle.path) if bundle.has("known_rooms.arrow") else None
+    later = clean(open_events(events, any_table=True), known=known)
     extend_vocabularies(vocabularies, later)
     asked = read_requests(requests, as_of)
     rooms = room_table(later, vocabularies) if "rooms" in later.tables else None
     if rooms is not None:
-        known = live.world.rooms
-        unknown = rooms.filter(
-            pl.Series([r >= len(known.host) or known.host[r] < 0 for r in rooms["room"]], dtype=pl.Boolean)
-        )
+        held = live.world.rooms.host
+        unknown = rooms.filter(pl.Series([r >= len(held) or held[r] < 0 for r in rooms["room"]], dtype=pl.Boolean))
         live.register_rooms(unknown)
     facts = fact_stream(later, vocabularies, from_us=as_of, before_us=int(asked["at_us"].max() or as_of))  # type: ignore[arg-type]
     past = _past_requests(asked, vocabularies, live.world.rooms.host)

@@ -30,6 +30,7 @@ from recsys.events import (
     build_vocabularies,
     clean,
     fact_stream,
+    known_before,
     last_fact_us,
     open_events,
     room_table,
@@ -122,6 +123,10 @@ def build(
     )
     with BundleWriter(bundles, name) as writer:
         save(writer, parts, vocabularies)
+        known = known_before(events, before_us=trained.as_of_us)  # what later rows may speak of
+        replace(known, rooms=known.rooms.filter(pl.col("ended_at").is_null())).save(
+            writer.path("known_rooms.arrow").parent
+        )
         writer.json("quality", events.quality.to_json())
         writer.json("profile", profile_of(values))
         body = fields.model_dump(mode="json") | {"bundle": name, "quality": events.quality.to_json(), "drift": drift}
