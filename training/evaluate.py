@@ -22,7 +22,15 @@ from recsys.errors import ConfigError, InputRefused
 from recsys.evaluation.bootstrap import paired_difference
 from recsys.evaluation.metrics import metric_names, ranked_by_score, request_metrics
 from recsys.evaluation.reach import mean_fan_reach
-from recsys.evaluation.strata import by_city_tier, by_follow, by_host_size, by_known_host, by_tie_age, metric_table
+from recsys.evaluation.strata import (
+    by_city_tier,
+    by_follow,
+    by_host_size,
+    by_known_host,
+    by_tie_age,
+    metric_table,
+    wide,
+)
 from recsys.events import (
     Events,
     clean,
@@ -82,7 +90,8 @@ class Evaluation:
                 f"{row['hit_at_1']:.4f} | {row['hit_at_10']:.4f} | {row['mrr']:.4f} |"
             )
         for name, part in (("strength", self.body["strength"]), ("fan reach", self.body["fan_reach"])):
-            lines += ["", f"{name}: " + ", ".join(f"{key} {_short(value)}" for key, value in part.items())]
+            said = ", ".join(f"{key} {_short(value)}" for key, value in part.items()) or "nothing to judge it on"
+            lines += ["", f"{name}: {said}"]
         return "\n".join(lines)
 
 
@@ -234,7 +243,7 @@ class _Judged:
             names = metric_names(measured)
             per_method[method] = strata.join(measured, on="request_id")
             table = metric_table(per_method[method], STRATA, names, seed=seed)
-            tables.append(_wide(table).with_columns(method=pl.lit(method)))
+            tables.append(wide(table).with_columns(method=pl.lit(method)))
         gain = paired_difference(per_method["laotie"], per_method["memory"], ["ndcg_at_10"], seed=seed)
         return {
             "requests": len(requests),
@@ -278,22 +287,6 @@ class _Judged:
 
 
 _READ = ("tie_entries", "tie_followed", "tie_hours_since_entry", "host_visitors")
-
-
-def _wide(table: pl.DataFrame) -> pl.DataFrame:
-    """One row per stratum and value: every metric with its interval as columns."""
-    keys = ["stratum", "value", "share"]
-    wide = table.select(*keys, "requests").unique(maintain_order=True)
-    for metric in table["metric"].unique(maintain_order=True).to_list():
-        part = table.filter(pl.col("metric") == metric).select(
-            "stratum",
-            "value",
-            pl.col("mean").alias(metric),
-            pl.col("low").alias(f"{metric}_low"),
-            pl.col("high").alias(f"{metric}_high"),
-        )
-        wide = wide.join(part, on=["stratum", "value"], how="left", maintain_order="left")
-    return wide
 
 
 def _short(value: float) -> str:

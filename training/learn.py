@@ -101,8 +101,8 @@ def learn_strength(
         config.build.seed,
         config.build.threads,
     )
-    half = int(later["at"].median())  # type: ignore[arg-type]
-    fit_on, judge_on = later.filter(pl.col("at") < half), later.filter(pl.col("at") >= half)
+    in_time = later.sort("at", "row")
+    fit_on, judge_on = in_time.head(len(later) // 2), in_time.tail(len(later) - len(later) // 2)
     raw = {name: sigmoid(model.score(log.tie_rows[f["row"]].T)) for name, f in (("fit", fit_on), ("judge", judge_on))}
     trial = IsotonicMap.fit(raw["fit"], fit_on["came"].to_numpy())
     judged, truth = trial.apply(raw["judge"]), judge_on["came"].to_numpy()

@@ -85,6 +85,22 @@ def metric_table(
     return pl.concat(tables)
 
 
+def wide(table: pl.DataFrame) -> pl.DataFrame:
+    """One row per stratum and value: every metric with its interval as columns."""
+    keys = ["stratum", "value", "share"]
+    joined = table.select(*keys, "requests").unique(maintain_order=True)
+    for metric in table["metric"].unique(maintain_order=True).to_list():
+        part = table.filter(pl.col("metric") == metric).select(
+            "stratum",
+            "value",
+            pl.col("mean").alias(metric),
+            pl.col("low").alias(f"{metric}_low"),
+            pl.col("high").alias(f"{metric}_high"),
+        )
+        joined = joined.join(part, on=["stratum", "value"], how="left", maintain_order="left")
+    return joined
+
+
 def _flag(requests: pl.DataFrame, condition: pl.Expr, name: str, yes: str, no: str) -> pl.DataFrame:
     label = pl.when(condition.is_null()).then(pl.lit(UNKNOWN)).when(condition).then(pl.lit(yes)).otherwise(pl.lit(no))
     return requests.with_columns(label.alias(name))

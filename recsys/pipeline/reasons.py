@@ -10,7 +10,7 @@ from recsys.pipeline.request import SOURCES, Source
 from recsys.pipeline.world import World
 from recsys.ties.blocks import ORDERS_KEPT
 from recsys.ties.gathering import TiesOfUser, gather
-from recsys.ties.standing import followed
+from recsys.ties.standing import followed, following_since
 
 _WITHOUT_TIE = {
     Source.NEAREST: "viewers with your ties come here",
@@ -56,7 +56,7 @@ def _say_ties(world: World, ties: TiesOfUser, said: list[list[str]], at: int) ->
     relation, commerce = rows["relation"], rows["commerce"]
     blocks = world.blocks
     if has["relation"].any():
-        since = relation.ints[:, blocks.relation.int_column("last_follow_at")]
+        since = following_since(blocks.relation, relation)
         follows = followed(blocks.relation, relation)
         for i, holds, instant in zip(asked, follows.tolist(), since.tolist(), strict=True):
             if holds:

@@ -14,7 +14,7 @@ from recsys.events.facts import NEVER, US_PER_DAY
 from recsys.ties.algebra import Block, Floats, Ints, decay_to, popcount
 from recsys.ties.blocks import TIE_HOUR_SLOTS, Blocks
 from recsys.ties.gathering import TiesOfUser
-from recsys.ties.standing import blocked, followed
+from recsys.ties.standing import blocked, followed, following_since
 
 US_PER_HOUR = US_PER_DAY // 24
 US_PER_MINUTE = US_PER_HOUR // 60
@@ -241,7 +241,7 @@ def _relation(block: Block, ties: TiesOfUser, at: int) -> Floats:
     out = np.stack(
         [
             follows.astype(np.float64),
-            np.where(follows, _age(at, column["last_follow_at"], US_PER_DAY), np.nan),
+            np.where(follows, _age(at, following_since(block, rows), US_PER_DAY), np.nan),
             ((column["last_unfollow_at"] != NEVER) & ~follows).astype(np.float64),
             (column["n_not_interested"] + column["n_reports"] + blocked(block, rows)).astype(np.float64),
             _age(at, column["last_negative_at"], US_PER_DAY),

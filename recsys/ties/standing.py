@@ -42,6 +42,13 @@ def followed(block: Block, rows: Rows) -> npt.NDArray[np.bool_]:
     return follows
 
 
+def following_since(block: Block, rows: Rows) -> Ints:
+    """Since when a tie that follows now has followed, µs: the first follow, or after an unfollow the last. (N,)"""
+    first, last = (rows.ints[:, block.int_column(f"{which}_follow_at")] for which in ("first", "last"))
+    never_left = rows.ints[:, block.int_column("last_unfollow_at")] == NEVER
+    return np.asarray(np.where(never_left, first, last), dtype=np.int64)
+
+
 def blocked(block: Block, rows: Rows) -> npt.NDArray[np.bool_]:
     """Has blocked the host: the last block is not earlier than the last unblock (a block wins a draw). (N,)"""
     block_at: Ints = rows.ints[:, block.int_column("last_block_at")]
