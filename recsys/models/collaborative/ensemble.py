@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions
 from recsys.models.collaborative.protocol import CollaborativeModel, FittedCollaborative
-from recsys.models.collaborative.validation import Check, Quality, list_gains, quality_of, top_unseen
+from recsys.models.collaborative.validation import Check, Quality, list_gains, members, quality_of, top_unseen
 
 _POOL = 8  # of each member the best 8 · k hosts stay in the pool that weights are tuned on
 _LADDER = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -79,25 +79,21 @@ class Pool:
         return quality_of(list_gains(np.take_along_axis(self.relevant, order, axis=1), self.counts))
 
 
-def candidate_pool(members: Sequence[FittedCollaborative], check: Check) -> Pool:
-    """Score the check's users with every member, block by block, and keep the union of their best hosts."""
+def candidate_pool(models: Sequence[FittedCollaborative], check: Check) -> Pool:
+    """Score the check's users with every model, block by block, and keep the union of their best hosts."""
     depth = min(_POOL * check.k, check.histories.shape[1])
     scores: list[FloatArray] = []
     relevant: list[npt.NDArray[np.bool_]] = []
     valid: list[npt.NDArray[np.bool_]] = []
-    for rows, first in check.blocks(members[0].scores):
+    for rows, first in check.blocks(models[0].scores):
         histories = check.histories[rows]
-        block = [standardised(first), *(standardised(member.scores(histories)) for member in members[1:])]
+        block = [standardised(first), *(standardised(model.scores(histories)) for model in models[1:])]
         hosts = np.sort(np.concatenate([top_unseen(one, histories, depth) for one in block], axis=1), axis=1)
         fresh = np.ones(hosts.shape, bool)
         fresh[:, 1:] = hosts[:, 1:] != hosts[:, :-1]
-        seen = np.zeros(histories.shape, bool)
-        seen[histories.nonzero()] = True
-        wanted = np.zeros(histories.shape, bool)
-        wanted[check.relevant[rows].nonzero()] = True
         scores.append(np.stack([np.take_along_axis(one, hosts, axis=1) for one in block]))
-        relevant.append(np.take_along_axis(wanted, hosts, axis=1))
-        valid.append(fresh & ~np.take_along_axis(seen, hosts, axis=1))
+        relevant.append(members(hosts, check.relevant[rows]))
+        valid.append(fresh & ~members(hosts, histories))
     counts = np.diff(check.relevant.indptr).astype(np.int64)
     return Pool(np.concatenate(scores, axis=1), np.concatenate(relevant), np.concatenate(valid), counts, check.k)
 

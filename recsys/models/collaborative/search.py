@@ -20,7 +20,7 @@ from recsys.progress import Progress
 Moves: TypeAlias = list[dict[str, float]]
 """What to change: a setting and by how much, or a setting with `*` before it and by what factor."""
 
-_TARGET_STEPS = (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2)
+_DEGREE_STEPS = (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2)
 _MIN_GAIN = 2e-5
 _SMALLEST_SIZE = 0.5
 
@@ -133,13 +133,12 @@ def _tried(bench: Bench, model: Tunable) -> Found:
     if isinstance(model, Ease | GraphFilter) and isinstance(fitted, HostWeights):
         sign = 1 if isinstance(model, Ease) else -1
         degrees = bench.train.host_degrees()
-        factors = [power(degrees, sign * step) for step in _TARGET_STEPS]
-        qualities = bench.check.qualities(fitted, factors)
+        qualities = bench.check.qualities(fitted, degrees, _DEGREE_STEPS)
         at = int(np.argmax([quality.objective for quality in qualities]))
-        moved = _moved(model, {"target_exponent": _TARGET_STEPS[at]})
+        moved = _moved(model, {"target_exponent": sign * _DEGREE_STEPS[at]})
         if moved is None:  # beyond the bounds of the setting
-            moved, at = model, _TARGET_STEPS.index(0.0)
-        found = Found(moved, fitted.rescaled(factors[at]), qualities[at])
+            moved, at = model, _DEGREE_STEPS.index(0.0)
+        found = Found(moved, fitted.rescaled(power(degrees, _DEGREE_STEPS[at])), qualities[at])
     else:
         found = Found(model, fitted, bench.check.quality(fitted))
     bench.trials.append(Trial(model.name, found.model.config.model_dump(), found.quality))

@@ -42,8 +42,8 @@ class SelectionConfig(BaseModel):
     """At most so many users × hosts are scored in one check; beyond it, random users are asked."""
     tuning_pairs: int = Field(2_000_000, ge=1)
     """With more ties than this, settings are searched on a random part of the users."""
-    graph_filter_fits: int = Field(10, ge=1)
-    ease_fits: int = Field(16, ge=1)
+    graph_filter_fits: int = Field(8, ge=1)
+    ease_fits: int = Field(14, ge=1)
     ease_tera_ops: float = Field(8.0, gt=0)
     """EASE is tuned on the most followed hosts only, so many that the cubes of its fits add up to this, in 10¹²."""
     dense_gib: float = Field(4.0, gt=0)

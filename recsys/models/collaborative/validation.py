@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions, RowArray
+from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions, RowArray, power
 from recsys.models.collaborative.protocol import FittedCollaborative
 
 _BLOCK_CELLS = 24_000_000  # scores held at a time, about 100 MB
+_POOL = 8  # hosts ordered when an exponent is tuned: the best 8 · k at each end
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +38,49 @@ class Check:
 
     def quality(self, fitted: FittedCollaborative) -> Quality:
         """Quality of a model's order of unseen hosts."""
-        return self.qualities(fitted, [None])[0]
+        found = [
+            self.gains(top_unseen(scores, self.histories[rows], self.k), rows)
+            for rows, scores in self.blocks(fitted.scores)
+        ]
+        return quality_of(np.concatenate(found, axis=1))
 
-    def qualities(self, fitted: FittedCollaborative, host_factors: Sequence[FloatArray | None]) -> list[Quality]:
-        """Quality of the scores multiplied by each of several factors per host, scored once."""
-        gains: list[list[npt.NDArray[np.float64]]] = [[] for _ in host_factors]
+    def qualities(self, fitted: FittedCollaborative, degrees: FloatArray, exponents: Sequence[float]) -> list[Quality]:
+        """Quality of the scores times `degrees ** exponent` for each of ascending `exponents`, scored once.
+
+        Only hosts high up at the lowest or at the highest exponent are ordered: what is far down at both ends is not
+        on top in between.
+        """
+        factors = [power(degrees, exponent) for exponent in exponents]
+        found: list[list[npt.NDArray[np.float64]]] = [[] for _ in factors]
         for rows, scores in self.blocks(fitted.scores):
-            for found, factors in zip(gains, host_factors, strict=True):
-                top = top_unseen(scores if factors is None else scores * factors, self.histories[rows], self.k)
-                found.append(self.gains(top, rows))
-        return [quality_of(np.concatenate(found, axis=1)) for found in gains]
+            histories = self.histories[rows]
+            ends = [top_unseen(scores * factor, histories, _POOL * self.k) for factor in (factors[0], factors[-1])]
+            hosts = np.sort(np.concatenate(ends, axis=1), axis=1)
+            pooled = np.take_along_axis(scores, hosts, axis=1)
+            left_out = members(hosts, histories)
+            left_out[:, 1:] |= hosts[:, 1:] == hosts[:, :-1]
+            for gains, factor in zip(found, factors, strict=True):
+                ranked = np.where(left_out, -np.inf, pooled * factor[hosts])
+                order = np.argsort(-ranked, axis=1, kind="stable")[:, : self.k]
+                gains.append(self.gains(np.take_along_axis(hosts, order, axis=1), rows))
+        return [quality_of(np.concatenate(gains, axis=1)) for gains in found]
 
     def gains(self, top: RowArray, rows: slice) -> npt.NDArray[np.float64]:
         """Recall and NDCG of the lists `top` (n, k) of the users `rows`, shape (2, n)."""
         relevant = self.relevant[rows]
-        mask = np.zeros(relevant.shape, bool)
-        counts = np.diff(relevant.indptr)
-        mask[np.repeat(np.arange(len(top)), counts), relevant.indices] = True
-        return list_gains(np.take_along_axis(mask, top, axis=1), counts)
+        return list_gains(members(top, relevant), np.diff(relevant.indptr))
 
     def blocks(self, score: Callable[[Csr], FloatArray]) -> Iterator[tuple[slice, FloatArray]]:
         """Scores of the users in bounded blocks, each with the rows it covers."""
         for rows in row_blocks(*self.histories.shape):
             yield rows, score(self.histories[rows])
+
+
+def members(hosts: RowArray, sets: Csr) -> npt.NDArray[np.bool_]:
+    """Whether each of `hosts` (n, m) is in the set that is the same row of `sets`."""
+    mask = np.zeros(sets.shape, bool)
+    mask[np.repeat(np.arange(sets.shape[0]), np.diff(sets.indptr)), sets.indices] = True
+    return np.take_along_axis(mask, hosts, axis=1)
 
 
 def list_gains(hits: npt.NDArray[np.bool_], counts: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 
 from recsys.models.collaborative.ensemble import FittedBlend, candidate_pool, standardised, tuned_weights
-from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions
+from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions, power
 from recsys.models.collaborative.select import SelectionConfig, select_model
 from recsys.models.collaborative.validation import Check, internal_check, list_gains, top_unseen
 
@@ -51,6 +51,16 @@ def test_quality_of_a_perfect_and_a_useless_model() -> None:
     assert (perfect.recall, perfect.ndcg) == (1, 1)
     useless = check.quality(Fixed(-relevant.toarray()))
     assert (useless.recall, useless.ndcg) == (0, 0)
+
+
+def test_an_exponent_is_tuned_as_if_all_hosts_were_ordered(noisy) -> None:
+    rest, check = internal_check(noisy, share=0.3, max_users=50, k=4, seed=0)
+    table = np.random.default_rng(2).random((check.histories.shape[0], 30)).astype(np.float32)
+    degrees = rest.host_degrees()
+    exponents = (-0.5, 0.0, 0.7)
+    expected = [check.quality(Fixed(table * power(degrees, exponent))) for exponent in exponents]
+    assert check.qualities(Fixed(table), degrees, exponents) == expected
+    assert expected[0] != expected[2]
 
 
 def test_internal_check_asks_only_users_with_something_kept_back(noisy) -> None:
