@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.linalg import lapack
 
+from recsys.models.collaborative.dense_inverse import invert_in_place
 from recsys.models.collaborative.host_weights import HostWeights, stack_pruned
 from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions, power, scaled
 
@@ -47,7 +46,7 @@ class Ease:
     name: str = "ease"
 
     def fit(self, interactions: Interactions, seed: int = 0) -> HostWeights:  # noqa: ARG002  (deterministic)
-        """Closed form; the seed is not used. Time is cubic, memory 4 bytes × square of `dense_dimension`."""
+        """Closed form; the seed is not used. Time is the cube of `dense_dimension`, memory 5 bytes × its square."""
         config = self.config
         host_degrees = interactions.host_degrees()
         shrink = power(host_degrees, -config.host_exponent)
@@ -98,22 +97,12 @@ def _dual(graph: Csr, regularization: float) -> Iterator[tuple[int, FloatArray]]
 
 
 def _regularised_inverse(rows: Csr, regularization: float) -> FloatArray:
-    """`(rows · rowsᵀ + λI)⁻¹`, dense float32, computed in the memory of its result by Cholesky."""
+    """`(rows · rowsᵀ + λI)⁻¹`, dense float32."""
     n = rows.shape[0]
-    gram: FloatArray = np.empty((n, n), np.float32, order="F")
+    gram: FloatArray = np.empty((n, n), np.float32)
     columns = rows.T.tocsr()
     for start in range(0, n, _BLOCK_ROWS):
-        gram[:, start : start + _BLOCK_ROWS] = sp.csr_matrix(rows @ columns[:, start : start + _BLOCK_ROWS]).toarray()
+        gram[start : start + _BLOCK_ROWS] = sp.csr_matrix(rows[start : start + _BLOCK_ROWS] @ columns).toarray()
     gram[np.diag_indices(n)] += np.float32(regularization)
-    routines: Any = lapack
-    gram, failed = routines.spotrf(gram, lower=1, overwrite_a=1, clean=0)
-    if not failed:
-        gram, failed = routines.spotri(gram, lower=1, overwrite_c=1)
-    if failed:
-        raise np.linalg.LinAlgError(f"regularization {regularization} is too small for single precision, n = {n}")
-    for start in range(0, n, _BLOCK_ROWS):  # LAPACK fills the lower triangle only
-        stop = min(start + _BLOCK_ROWS, n)
-        gram[start:stop, stop:] = gram[stop:, start:stop].T
-        corner = np.tril(gram[start:stop, start:stop])
-        gram[start:stop, start:stop] = corner + np.tril(corner, -1).T
-    return gram.T  # the same matrix, now with contiguous rows
+    invert_in_place(gram)
+    return gram
