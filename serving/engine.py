@@ -29,7 +29,7 @@ from recsys.pipeline.request import Answer, Request
 from recsys.pipeline.world import World
 from serving.asked import Asked, Served
 from serving.config import ServingConfig
-from serving.event_log import Entry, EventLog, Record
+from serving.event_log import Entry, EventLog, Moved, Record
 from serving.intake import DUPLICATE, Verdict
 from serving.ladder import STEPS, only_from, restricted, stepped_down
 from serving.loaded import ANSWER, ERASE, Loaded, hand_over_leases, load_bundle
@@ -174,26 +174,30 @@ class Engine:
             answer = replace(answer, degraded=(*answer.degraded, STEPS[asked.step]))
         return answer
 
-    def apply(self, events: Sequence[Event], answers: Sequence[tuple[Served, str]] = ()) -> list[Verdict]:
+    def apply(
+        self, events: Sequence[Event], answers: Sequence[tuple[Served, str]] = (), moved: Moved | None = None
+    ) -> list[Verdict]:
         """Log, flush and apply a batch; one verdict per event, in order. Names of tables with a `_` are nobody's.
 
         Args:
             answers: served answers with their request ids, logged in the same commit as the impressions they were.
+            moved: how far the stream was read that the events come from; stored in the same commit.
 
         Raises:
+            PositionMoved: another reader of the stream was faster; as with LogFailed, nothing was done.
             LogFailed: nothing of the batch is acknowledged, logged or applied.
         """
         entries = [(name, table.replace("_", "?", 1), _text(row)) for name, table, row in events]
         logged = [
             (f"answer-{request_id}-{one.asked.user_id}", ANSWER, _text(one.shown())) for one, request_id in answers
         ]
-        return self._apply(entries + logged)[: len(entries)]
+        return self._apply(entries + logged, moved)[: len(entries)]
 
-    def _apply(self, entries: list[Entry]) -> list[Verdict]:
+    def _apply(self, entries: list[Entry], moved: Moved | None = None) -> list[Verdict]:
         with self._writing:
             now = self.clock()
             if self._log is not None:
-                records = self._log.append(entries, now, lambda: self.loaded.applied, self._catch_up)
+                records = self._log.append(entries, now, lambda: self.loaded.applied, self._catch_up, moved)
             else:
                 records = self._without_log(entries, now)
             for start in range(0, len(records), _SLICE):

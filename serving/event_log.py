@@ -32,6 +32,21 @@ Entry = tuple[str, str, str]
 """(event_id, table, row as JSON text), not yet in the log."""
 
 
+class Moved(NamedTuple):
+    """How far a stream has been read, to be stored with the records read: `after`, if `before` is what is stored now.
+
+    Positions are text in the stream's own form; `before` None: nothing was read from it yet.
+    """
+
+    source: str
+    before: str | None
+    after: str
+
+
+class PositionMoved(LaotieError):
+    """Somebody else has read on in the stream; nothing of the batch was logged."""
+
+
 class LogFailed(LaotieError):
     """The log could not be written or read; nothing of the batch was acknowledged or applied."""
 
@@ -62,6 +77,9 @@ class EventLog:
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL, "
                 "tab TEXT NOT NULL, row TEXT NOT NULL, received_us INTEGER NOT NULL)"
+            )
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS positions (source TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID"
             )
             self._db.execute(f"PRAGMA user_version={FORMAT}")
         except (sqlite3.Error, OSError) as error:
@@ -102,6 +120,7 @@ class EventLog:
         received_us: int,
         known: Callable[[], int],
         catch_up: Callable[[list[Record]], Callable[[str], bool]],
+        moved: Moved | None = None,
     ) -> list[Record]:
         """Write a batch in one transaction and flush it; the records written.
 
@@ -111,13 +130,17 @@ class EventLog:
             known: gives the offset of the last record the caller has applied.
             catch_up: takes the records others wrote since, gives the test for event ids seen before; those, and
                 repeats within the batch, are not written.
+            moved: the position of the stream the entries come from, stored in the same transaction.
 
         Raises:
+            PositionMoved: the stored position is not `moved.before`; nothing was written.
             LogFailed: nothing was written (disk full, lock not had in time); what was caught up stays caught up.
         """
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                if moved is not None:
+                    self._move(moved)
                 behind = known()
                 seen = catch_up(list(self.read(behind)) if self.last > behind else [])
                 seq = self.last
@@ -139,6 +162,24 @@ class EventLog:
                 "event log cannot be written", where=self.path, got=error, hint="nothing was acknowledged"
             ) from error
         return rows
+
+    def position(self, source: str) -> str | None:
+        """How far a stream has been read into this log; None: not yet.
+
+        Raises:
+            LogFailed: the log cannot be read.
+        """
+        try:
+            found = self._db.execute("SELECT position FROM positions WHERE source = ?", (source,)).fetchone()
+        except sqlite3.Error as error:
+            raise LogFailed("event log cannot be read", where=self.path, got=error) from error
+        return str(found[0]) if found else None
+
+    def _move(self, moved: Moved) -> None:
+        held = self.position(moved.source)
+        if held != moved.before:
+            raise PositionMoved("the stream was read on by others", where=moved.source, got=held, expected=moved.before)
+        self._db.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", (moved.source, moved.after))
 
     def of_table(self, table: str, upto: int) -> list[Record]:
         """All records of one table with offset ≤ upto, ascending; it scans the log."""
