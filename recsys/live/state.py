@@ -14,7 +14,7 @@ import polars as pl
 
 from recsys.events.facts import FACT_SCHEMA, FOREVER, FactKind
 from recsys.pipeline.world import World
-from recsys.ties.standing import BLOCK_OF_FACT, columns_of, standings
+from recsys.ties.standing import BLOCK_OF_FACT, columns_of, standing_at, standings
 
 _TIE_FACTS = frozenset(range(FactKind.ENTRY, FactKind.IMPRESSION + 1))
 
@@ -24,6 +24,10 @@ class LiveState:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        blocks = world.ties.blocks
+        self._standing = {name: (standing_at(blocks[name]), columns_of(name)) for name in set(BLOCK_OF_FACT.values())}
+        self._first_entry = blocks["visits"].int_column("first_entry_at")
+        self._entry_width = len(blocks["visits"].ints)
 
     def register_rooms(self, rooms: pl.DataFrame) -> None:
         """Make rooms known by row so that facts and requests can name them; nothing becomes live by this.
@@ -87,10 +91,9 @@ class LiveState:
 
     def _arrival(self, host: int, first_at: int, at: int) -> None:
         """Count a first entry; a late event that proves earlier than the first one known moves it."""
-        if at < first_at:
-            if first_at != FOREVER:
-                self.world.arrivals.apply(host, FactKind.ENTRY, first_at, -1, 0)
-            self.world.arrivals.apply(host, FactKind.ENTRY, at, 1, 0)
+        if first_at != FOREVER:
+            self.world.arrivals.apply(host, FactKind.ENTRY, first_at, -1, 0)
+        self.world.arrivals.apply(host, FactKind.ENTRY, at, 1, 0)
 
     def _tie(self, user: int, host: int, kind: int, at: int, count: int, value: int) -> None:
         """Update the tie and, by the difference it makes, the counts of users by standing."""
@@ -99,11 +102,15 @@ class LiveState:
         if name is None:
             world.ties.apply(user, host, kind, at, count, value)
             return
-        block, columns = world.ties.blocks[name], columns_of(name)
-        row = world.ties.row(name, user, host)
+        held, row = world.ties.place(name, user, host)
         if kind == FactKind.ENTRY:
-            self._arrival(host, int(row.ints[0, world.first_entry_column]) if row is not None else FOREVER, at)
-        before = standings(block, row)[0] if row is not None else np.zeros(len(columns), dtype=np.int64)
-        world.ties.apply(user, host, kind, at, count, value)
-        after = standings(block, world.ties.row(name, user, host))[0]  # type: ignore[arg-type]
-        world.standings[host, columns] += after - before
+            first = held.ints[row * self._entry_width + self._first_entry]
+            if at < first:
+                self._arrival(host, first, at)
+        standing, columns = self._standing[name]
+        before = standing(held, row)
+        world.ties.updaters[name].programs[kind](*held, row, at, count, value)  # type: ignore[misc]
+        after = standing(held, row)
+        if after != before:
+            for column, was, stands in zip(columns, before, after, strict=True):
+                world.standings[host, column] += int(stands) - int(was)

@@ -9,58 +9,18 @@ serialised with the writer by the caller.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
+from recsys.events.facts import FactKind
 from recsys.ties.algebra import Block, BlockState, Rows, identity
-from recsys.ties.update import Updater
+from recsys.ties.fresh import FreshTies, Hosts, UserTies
+from recsys.ties.update import Cells, Updater, cells
 
-Hosts = npt.NDArray[np.int32]
+__all__ = ["RowStore", "TieStore", "UserTies"]
+
 _NO_HOSTS: Hosts = np.empty(0, dtype=np.int32)
-
-
-@dataclass(frozen=True)
-class UserTies:
-    """The ties of one user in one block: `hosts` (n,) host rows and their states, position by position."""
-
-    hosts: Hosts
-    rows: Rows
-
-    def __len__(self) -> int:
-        return len(self.hosts)
-
-
-class _Fresh:
-    """A user's ties in one block, copied to grow."""
-
-    __slots__ = ("hosts", "n", "position", "rows")
-
-    def __init__(self, block: Block, base: UserTies) -> None:
-        self.n = len(base)
-        room = max(4, self.n + self.n // 2)
-        self.hosts = np.empty(room, dtype=np.int32)
-        self.hosts[: self.n] = base.hosts
-        self.rows = identity(block, room)
-        _copy(base.rows, self.rows, self.n)
-        self.position = {int(host): i for i, host in enumerate(base.hosts)}
-
-    def row_of(self, block: Block, host: int) -> int:
-        at = self.position.get(host)
-        if at is None:
-            if self.n == len(self.hosts):
-                grown = identity(block, 2 * self.n)
-                _copy(self.rows, grown, self.n)
-                self.rows = grown
-                self.hosts = np.concatenate([self.hosts, np.empty(self.n, dtype=np.int32)])
-            at = self.position[host] = self.n
-            self.hosts[at] = host
-            self.n += 1
-        return at
-
-    def view(self) -> UserTies:
-        return UserTies(self.hosts[: self.n], self.rows.take(slice(0, self.n)))
+_SPARE, _MOST_SPARE = 16, 200_000  # rows held in advance: a share of those known, and at most so many at once
 
 
 class TieStore:
@@ -74,7 +34,10 @@ class TieStore:
         """
         self.blocks = {block.name: block for block in tie_blocks}
         self.updaters = {block.name: Updater(block) for block in tie_blocks}
-        self._fresh: dict[str, dict[int, _Fresh]] = {block.name: {} for block in tie_blocks}
+        self._fresh = {block.name: FreshTies(block) for block in tie_blocks}
+        self._blocks_of = [
+            [name for name, updater in self.updaters.items() if updater.reads(kind)] for kind in range(len(FactKind))
+        ]
         self._base: dict[str, tuple[npt.NDArray[np.int64], Hosts, Rows]] = {}
         self._empty = {block.name: UserTies(_NO_HOSTS, identity(block, 0)) for block in tie_blocks}
         for name, state in (base or {}).items():
@@ -88,38 +51,42 @@ class TieStore:
 
     def of(self, block: str, user: int) -> UserTies:
         """The ties of one user in one block; views, valid until the user's next fact."""
-        fresh = self._fresh[block].get(user)
-        return fresh.view() if fresh is not None else self._base_of(block, user)
+        fresh = self._fresh[block].of(user)
+        return fresh if fresh is not None else self._base_of(block, user)
 
     def row(self, block: str, user: int, host: int) -> Rows | None:
         """The state of one tie in one block, or None if it has none."""
-        fresh = self._fresh[block].get(user)
-        if fresh is not None:
-            at = fresh.position.get(host)
-            return None if at is None else fresh.rows.take(slice(at, at + 1))
+        if user in self._fresh[block]:
+            return self._fresh[block].find(user, host)
         ties = self._base_of(block, user)
         found = np.flatnonzero(ties.hosts == host)
         return ties.rows.take(slice(found[0], found[0] + 1)) if len(found) else None
 
+    def place(self, block: str, user: int, host: int) -> tuple[Cells, int]:
+        """Where the state of one tie lies, to be changed by a program of the block's updater (its views and row).
+
+        A tie that is not there yet is made, in identity state.
+        """
+        fresh = self._fresh[block]
+        if user not in fresh:
+            fresh.put(user, self._base_of(block, user))
+        return fresh.place(user, host)
+
     def apply(self, user: int, host: int, kind: int, at: int, count: int, value: int) -> None:
         """Let the tie (user, host) know one fact."""
-        for name, updater in self.updaters.items():
-            if updater.reads(kind):
-                fresh = self._fresh[name].get(user)
-                if fresh is None:
-                    fresh = self._fresh[name][user] = _Fresh(self.blocks[name], self._base_of(name, user))
-                position = fresh.row_of(self.blocks[name], host)
-                updater.apply(fresh.rows, position, kind, at, count, value)
+        for name in self._blocks_of[kind]:
+            held, row = self.place(name, user, host)
+            self.updaters[name].programs[kind](*held, row, at, count, value)  # type: ignore[misc]
 
     def forget(self, user: int) -> None:
         """The user has no ties any more; his slice of the base is never read again."""
-        for name, block in self.blocks.items():
-            self._fresh[name][user] = _Fresh(block, self._empty[name])
+        for name in self.blocks:
+            self._fresh[name].put(user, self._empty[name])
 
     @property
     def fresh_users(self) -> int:
         """How many users have ties that differ from the base, over all blocks."""
-        return len(set().union(*self._fresh.values())) if self._fresh else 0
+        return len(set().union(*(fresh.users() for fresh in self._fresh.values())))
 
     def _base_of(self, block: str, user: int) -> UserTies:
         held = self._base.get(block)
@@ -142,11 +109,15 @@ class RowStore:
         """
         self.block = block
         self.updater = Updater(block)
-        self.rows = identity(block, n)
+        self._programs = self.updater.programs
+        last = int(base.keys[-1]) + 1 if base is not None and len(base) else 0
+        self.rows = identity(block, max(n, last + last // _SPARE))
         if base is not None and len(base):
-            self.grow(int(base.keys[-1]) + 1)
-            self.rows.ints[base.keys], self.rows.decayed[base.keys] = base.rows.ints, base.rows.decayed
-            self.rows.latest[base.keys] = base.rows.latest
+            dense = last == len(base)  # keys are distinct and ascending
+            where = slice(0, last) if dense else base.keys
+            self.rows.ints[where], self.rows.decayed[where] = base.rows.ints, base.rows.decayed
+            self.rows.latest[where] = base.rows.latest
+        self._cells = cells(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -154,9 +125,10 @@ class RowStore:
     def grow(self, n: int) -> None:
         """Hold at least `n` rows."""
         if n > len(self.rows):
-            grown = identity(self.block, max(n, len(self.rows) * 3 // 2))
-            _copy(self.rows, grown, len(self.rows))
-            self.rows = grown
+            held = len(self.rows)
+            grown = identity(self.block, max(n, held + min(max(held // 2, 64), _MOST_SPARE)))
+            _copy(self.rows, grown, held)
+            self.rows, self._cells = grown, cells(grown)
 
     def forget(self, row: int) -> None:
         """The state of one row is the identity again."""
@@ -165,10 +137,11 @@ class RowStore:
 
     def apply(self, row: int, kind: int, at: int, count: int, value: int) -> None:
         """Let the state of one row know one fact."""
-        if self.updater.reads(kind):
+        program = self._programs[kind]
+        if program is not None:
             if row >= len(self.rows):
                 self.grow(row + 1)
-            self.updater.apply(self.rows, row, kind, at, count, value)
+            program(*self._cells, row, at, count, value)
 
 
 def _copy(source: Rows, target: Rows, n: int) -> None:

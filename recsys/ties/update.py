@@ -1,139 +1,154 @@
 """The same state, one fact at a time.
 
-An `Updater` is compiled once from a block's declaration: for every kind of fact the few columns it touches. Applying a
-fact costs microseconds and gives what the batch gives (`recsys.ties.batch`), whatever the order in which facts arrive.
+An `Updater` is compiled once from a block's declaration: for every kind of fact a straight-line Python function that
+touches the few columns the fact feeds. It works on flat views of the state's memory (`Cells`), where one number costs
+a third of what it costs through an array. Applying a fact takes about a microsecond a block and gives what the batch
+gives (`recsys.ties.batch`), whatever the order in which facts arrive.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import exp2
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from recsys.events.facts import NEVER, US_PER_DAY, FactKind
-from recsys.ties.algebra import DAY_BITS, Block, Kind, Rows
+from recsys.ties.algebra import DAY_BITS, Block, Column, Kind, Rows
 
-_Step = tuple[Kind, int, str, int]
+
+class Cells(NamedTuple):
+    """Flat views of `Rows`, row by row: they see and make the same changes, and stay valid as long as it is in use."""
+
+    ints: memoryview
+    decayed: memoryview
+    latest: memoryview
+
+
+Program = Callable[[memoryview, memoryview, memoryview, int, int, int, int], None]
+"""(ints, decayed, latest, row, at, count, value): lets the state at position `row` know one fact."""
+
+
+def cells(rows: Rows) -> Cells:
+    """Flat views of states that lie together in memory."""
+    assert all(part.flags.c_contiguous for part in (rows.ints, rows.decayed, rows.latest))  # `reshape` must not copy
+    return Cells(rows.ints.reshape(-1).data, rows.decayed.reshape(-1).data, rows.latest.reshape(-1).data)
 
 
 class Updater:
     """Applies facts to rows of one block.
+
+    Attributes:
+        programs: by `FactKind`, the function that applies such a fact; None for kinds the block does not read.
 
     Not thread-safe per row: one writer.
     """
 
     def __init__(self, block: Block) -> None:
         self.block = block
-        self._rates = [-1.0 / h for h in block.half_lives_us]
-        self._two_slots_ms = 2 * block.slot_ms
-        self._programs: list[tuple[tuple[_Step, ...], tuple[tuple[int, str], ...]] | None] = [None] * len(FactKind)
+        self.programs: list[Program | None] = [None] * len(FactKind)
         for kind in block.facts:
-            self._programs[kind] = self._compile(kind)
+            self.programs[kind] = _compiled(block, kind)
 
     def reads(self, kind: int) -> bool:
         """Whether facts of this kind touch the block."""
-        return self._programs[kind] is not None
+        return self.programs[kind] is not None
 
     def apply(self, rows: Rows, at_row: int, kind: int, at: int, count: int, value: int) -> None:
         """Let the state at position `at_row` know one fact.
 
         Args:
-            rows: states of the block, changed in place.
+            rows: states of the block that lie together in memory, changed in place.
             at_row: position of the key.
-            kind: `FactKind`, one the block reads.
+            kind: `FactKind`; one the block does not read changes nothing.
             at: instant of the fact, µs.
             count, value: the fact's numbers, as in `FACT_SCHEMA`.
         """
-        program = self._programs[kind]
-        if program is None:
-            return
-        steps, decays = program
-        ints = rows.ints[at_row]
-        ref = int(ints[0])
-        for how, column, source, size in steps:
-            if how is Kind.HOURS:
-                ints[column + (at % US_PER_DAY) // (US_PER_DAY // size)] += 1
-                continue
-            if how is Kind.DAYS:
-                _mark_day(ints, column, at // US_PER_DAY)
-                continue
-            amount = self._amount(source, at, count, value)
-            if how is Kind.SUM:
-                ints[column] += amount
-            elif how is Kind.MAX:
-                if amount > ints[column]:
-                    ints[column] = amount
-            elif how is Kind.MIN:
-                if amount < ints[column]:
-                    ints[column] = amount
-            elif amount > 0:
-                _insert_latest(rows.latest[at_row, column : column + size], amount)
-        if self._rates:
-            decayed = rows.decayed[at_row]
-            if ref == NEVER:
-                weight_age = 0
-            elif at > ref:
-                for i, rate in enumerate(self._rates):
-                    decayed[i] *= exp2((at - ref) * rate)
-                weight_age = 0
+        program = self.programs[kind]
+        if program is not None:
+            program(*cells(rows), at_row, at, count, value)
+
+
+def _compiled(block: Block, kind: FactKind) -> Program:
+    """The declaration of the columns that `kind` feeds, written out as statements."""
+    body = [f"i = row * {len(block.ints)}", "ref = I[i]"]
+    fed: dict[int, str] = {}
+    for column in block.columns:
+        if kind in column.facts:
+            if column.kind is Kind.DECAYED:
+                fed[block.decay_column(column.name)] = _amount(column, block)
             else:
-                weight_age = ref - at
-            for i, source in decays:
-                amount = self._amount(source, at, count, value)
-                decayed[i] += amount * exp2(weight_age * self._rates[i]) if weight_age else amount
-        if at > ref:
-            ints[0] = at
-
-    def _amount(self, source: str, at: int, count: int, value: int) -> int:
-        if source == "one":
-            return 1
-        if source == "at":
-            return at
-        if source == "count":
-            return count
-        if source == "value":
-            return value
-        return max(0, value - self._two_slots_ms)
-
-    def _compile(self, kind: FactKind) -> tuple[tuple[_Step, ...], tuple[tuple[int, str], ...]]:
-        steps: list[_Step] = []
-        decays: list[tuple[int, str]] = []
-        for column in self.block.columns:
-            if kind not in column.facts:
-                continue
-            match column.kind:
-                case Kind.DECAYED:
-                    decays.append((self.block.decay_column(column.name), column.source))
-                case Kind.LATEST:
-                    steps.append((column.kind, self.block.latest_slices[column.name].start, column.source, column.size))
-                case Kind.HOURS:
-                    steps.append((column.kind, self.block.int_column(f"{column.name}_0"), column.source, column.size))
-                case Kind.DAYS:
-                    steps.append((column.kind, self.block.int_column(f"{column.name}_last"), column.source, 0))
-                case _:
-                    steps.append((column.kind, self.block.int_column(column.name), column.source, 0))
-        return tuple(steps), tuple(decays)
+                body += _statements(block, column)
+    if block.decays:
+        body += _decays(block, fed)
+    body.append("if at > ref: I[i] = at")
+    source = f"def {block.name}_{kind.name.lower()}(I, D, L, row, at, count, value):\n    " + "\n    ".join(body)
+    names: dict[str, Any] = {"exp2": exp2, "mark_day": _mark_day, "insert_latest": _insert_latest}
+    exec(compile(source, f"<updater of {block.name}>", "exec"), names)
+    program: Program = names[f"{block.name}_{kind.name.lower()}"]
+    return program
 
 
-def _mark_day(ints: np.ndarray, column: int, day: int) -> None:
-    """Set the day's bit in the bitmap that starts at `column` (anchor day, bits)."""
-    last = int(ints[column])
-    if last == NEVER or day - last >= DAY_BITS:
-        ints[column], ints[column + 1] = day, 1
+def _statements(block: Block, column: Column) -> list[str]:
+    amount = _amount(column, block)
+    match column.kind:
+        case Kind.SUM:
+            return [f"I[i + {block.int_column(column.name)}] += {amount}"]
+        case Kind.MAX | Kind.MIN:
+            cell, sign = f"I[i + {block.int_column(column.name)}]", ">" if column.kind is Kind.MAX else "<"
+            return [f"x = {amount}", f"if x {sign} {cell}: {cell} = x"]
+        case Kind.HOURS:
+            slot = f"at % {US_PER_DAY} // {US_PER_DAY // column.size}"
+            return [f"I[i + {block.int_column(f'{column.name}_0')} + {slot}] += 1"]
+        case Kind.DAYS:
+            return [f"mark_day(I, i + {block.int_column(f'{column.name}_last')}, at // {US_PER_DAY})"]
+        case Kind.LATEST:
+            place = f"row * {block.latest_width} + {block.latest_slices[column.name].start}"
+            return [f"x = {amount}", f"if x > 0: insert_latest(L, {place}, {column.size}, x)"]
+        case Kind.DECAYED:
+            raise ValueError("decayed columns are carried forward together")
+
+
+def _decays(block: Block, fed: dict[int, str]) -> list[str]:
+    """All decayed columns carried to the fact's instant, or the fact's amounts carried to theirs."""
+    rates = [-1.0 / half_life for half_life in block.half_lives_us.tolist()]
+    body = [f"d = row * {len(rates)}", f"if ref == {NEVER}:", "    pass"]
+    body += [f"    D[d + {c}] += {amount}" for c, amount in fed.items()]
+    body += ["elif at > ref:", "    age = at - ref"]
+    for c, rate in enumerate(rates):
+        more = f" + {fed[c]}" if c in fed else ""
+        body.append(f"    D[d + {c}] = D[d + {c}] * exp2(age * {rate!r}){more}")
+    body += ["else:", "    age = ref - at"]
+    body += [f"    D[d + {c}] += {amount} * exp2(age * {rates[c]!r})" for c, amount in fed.items()]
+    return body
+
+
+def _amount(column: Column, block: Block) -> str:
+    beyond = f"max(0, value - {2 * block.slot_ms})"
+    return {"one": "1", "at": "at", "count": "count", "value": "value", "beyond": beyond}[column.source]
+
+
+def _mark_day(ints: memoryview, place: int, day: int) -> None:
+    """Set the day's bit in the bitmap that starts at `place` (anchor day, bits)."""
+    last = ints[place]
+    if day == last:
+        ints[place + 1] |= 1
+    elif last == NEVER or day - last >= DAY_BITS:
+        ints[place], ints[place + 1] = day, 1
     elif day > last:
-        ints[column] = day
-        ints[column + 1] = ((int(ints[column + 1]) << (day - last)) | 1) & (2**DAY_BITS - 1)
+        ints[place] = day
+        ints[place + 1] = ((ints[place + 1] << (day - last)) | 1) & (2**DAY_BITS - 1)
     elif last - day < DAY_BITS:
-        ints[column + 1] |= 1 << (last - day)
+        ints[place + 1] |= 1 << (last - day)
 
 
-def _insert_latest(kept: np.ndarray, instant: int) -> None:
-    """Insert an instant into a descending list of distinct ones, dropping the smallest."""
-    if instant <= kept[-1]:
+def _insert_latest(kept: memoryview, place: int, size: int, instant: int) -> None:
+    """Insert an instant into the descending list of distinct ones at `place`, dropping the smallest."""
+    if instant <= kept[place + size - 1]:
         return
-    values = kept.tolist()
+    values = kept[place : place + size].tolist()
     if instant in values:
         return
     values.append(instant)
     values.sort(reverse=True)
-    kept[:] = values[:-1]
+    for i in range(size):
+        kept[place + i] = values[i]
