@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.laotie-installed
-EXTRAS := train,dev,serve,report
+EXTRAS := train,dev,serve,stream,report
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo check test format clean

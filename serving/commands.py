@@ -70,6 +70,9 @@ def serve(
     host: Annotated[str | None, typer.Option("--host", help="Anything but loopback needs API keys.")] = None,
     port: Annotated[int | None, typer.Option("--port", min=0, max=65_535, help="0: any free port.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes sharing bundle and log.")] = None,
+    stream: Annotated[
+        str | None, typer.Option("--stream", metavar="URL", help="Also follow kafka://… or valkey://…/stream.")
+    ] = None,
 ) -> None:
     """Serve a bundle over HTTP, live to the second; a newly published one is taken over without a pause."""
     import logging
@@ -77,7 +80,7 @@ def serve(
     from recsys.bundle import resolve
     from serving.config import load_serving_config
 
-    settings = load_serving_config(config, {"host": host, "port": port, "workers": workers})
+    settings = load_serving_config(config, {"host": host, "port": port, "workers": workers, "stream": stream})
     found = resolve(bundle)
     if not options_of(ctx).quiet:
         logging.getLogger("laotie.serving").setLevel(logging.INFO if options_of(ctx).debug else logging.WARNING)

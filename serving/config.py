@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from recsys.config.sections import Section
 from recsys.errors import ConfigError
@@ -27,6 +27,25 @@ class ApiKey(Section):
     """Requests a second on average; 0: no limit."""
     burst: int = Field(default=100, ge=1)
     """Requests at once beyond the average."""
+
+
+class StreamConfig(Section):
+    """A broker's stream whose records are events, see `serving.streams`."""
+
+    url: str = Field(pattern=r"^(kafka|valkeys?|rediss?)://[^/\s]+/[^/\s]+$")
+    """`kafka://broker:9092/topic`, or `valkey://host:6379/stream`."""
+    start: Literal["earliest", "latest"] = "earliest"
+    """Where to begin when this log has read nothing of the stream yet."""
+    batch: int = Field(default=1_000, ge=1, le=20_000)
+    """Records in one commit at most; as many are held in memory."""
+    wait_s: float = Field(default=1.0, gt=0, le=60)
+    """Longest wait for the next record before looking whether to stop."""
+    retry_s: float = Field(default=5.0, gt=0)
+    """Longest pause before a broker that is gone is asked again; it begins with a twentieth of it."""
+    most_record_bytes: int = Field(default=1_000_000, ge=100)
+    """Larger records are set aside."""
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Settings of the client: librdkafka's, or arguments of redis-py."""
 
 
 class ServingConfig(Section):
@@ -66,8 +85,15 @@ class ServingConfig(Section):
     """How often a folder of bundles is asked for a new `CURRENT`; 0: never."""
     verify: Literal["sizes", "hashes"] = "sizes"
     """What is checked when a bundle is loaded; hashes are checked once at publish."""
+    stream: StreamConfig | None = None
+    """Events also come from a broker; None: over HTTP only. As text: its url."""
     keys: tuple[ApiKey, ...] = ()
     """Callers; none: everybody on loopback may do everything."""
+
+    @field_validator("stream", mode="before")
+    @classmethod
+    def _url_alone(cls, given: object) -> object:
+        return {"url": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -96,6 +122,9 @@ def load_serving_config(path: Path | None, overrides: dict[str, object] | None =
             raise ConfigError("config cannot be read", where=path, got=error) from error
     if not isinstance(settings, dict):
         raise ConfigError("config is no mapping", where=path, got=type(settings).__name__)
+    stream, url = settings.get("stream"), (overrides or {}).get("stream")
+    if isinstance(stream, dict) and url is not None:
+        overrides = {**(overrides or {}), "stream": {**stream, "url": url}}
     merged = settings | {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
         config = ServingConfig.model_validate_json(_json(merged))

@@ -15,6 +15,7 @@ from recsys.bundle import Bundle, resolve
 from recsys.errors import InputRefused, LaotieError
 from serving.config import load_serving_config
 from serving.engine import clock_us
+from serving.streams import StreamFailed, connect
 
 _PACKAGES = ("fastapi", "uvicorn", "msgspec", "prometheus_client", "httpx")
 _FREE_BYTES = 1_000_000_000
@@ -63,6 +64,7 @@ def examine(bundle: Path, log: Path | None, config: Path | None) -> Report:
         ("bundle", lambda: _bundle(bundle)),
         ("log", lambda: _log(where)),
         ("disk", lambda: _disk(where.parent)),
+        ("stream", lambda: _stream(config)),
         ("threads", _threads),
     )
     found = []
@@ -116,6 +118,20 @@ def _disk(folder: Path) -> Finding:
     free = shutil.disk_usage(folder).free
     said = f"{free / 1e9:.1f} GB free at the log"
     return Finding("disk", "ok" if free > _FREE_BYTES else "warning", said)
+
+
+def _stream(path: Path | None) -> Finding:
+    settings = load_serving_config(path).stream
+    if settings is None:
+        return Finding("stream", "ok", "none configured")
+    stream = connect(settings)
+    try:
+        position = stream.subscribe(None)
+    except StreamFailed as error:
+        return Finding("stream", "warning", str(error))
+    finally:
+        stream.close()
+    return Finding("stream", "ok", f"{stream.name} answers; a new log would begin at {position}")
 
 
 def _threads() -> Finding:

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -27,12 +28,13 @@ from serving.admission import Turns
 from serving.answers import document, explanation, live_rooms
 from serving.asked import Asked
 from serving.config import ApiKey, Role, ServingConfig
-from serving.engine import Engine
+from serving.engine import Engine, Event
 from serving.event_log import LogFailed
 from serving.ladder import STEPS
 from serving.measures import Measures
 from serving.problems import Problem
 from serving.queue import IntakeQueue
+from serving.streams.following import Follower
 
 log = logging.getLogger("laotie.serving")
 Handler = Callable[["Service", Request, str], Awaitable[Any]]
@@ -127,10 +129,9 @@ async def events(service: Service, request: Request, request_id: str) -> Any:
     body = wire.decoded(wire.EVENTS, await service.body(request))
     if len(body.events) > service.config.most_events:
         raise Problem(413, "too_large", f"a batch may have {service.config.most_events} events")
-    verdicts = await service.queue.put([(one.event_id, one.table, bytes(one.row)) for one in body.events])
-    for event, (status, reason) in zip(body.events, verdicts, strict=True):
-        table = event.table if reason != "unknown_table" else "unknown"
-        service.measures.events.labels(table, status, reason or "").inc()
+    rows: list[Event] = [(one.event_id, one.table, bytes(one.row)) for one in body.events]
+    verdicts = await service.queue.put(rows)
+    service.measures.count_events(rows, verdicts)
     results = [
         {"event_id": event.event_id, "status": status, "reason": reason}
         for event, (status, reason) in zip(body.events, verdicts, strict=True)
@@ -162,7 +163,9 @@ async def reload(service: Service, request: Request, request_id: str) -> Any:  #
 
 async def readyz(service: Service, request: Request, request_id: str) -> Any:  # noqa: ARG001 -- a handler
     """Whether lookups are answered, from which bundle, how old it and the feed are."""
-    return {"ready": True, **service.engine.vitals()}
+    follower = service.measures.follower
+    stream = {} if follower is None else {"stream": follower.vitals()}
+    return {"ready": True, **service.engine.vitals(), **stream}
 
 
 async def livez(service: Service, request: Request, request_id: str) -> Any:  # noqa: ARG001 -- a handler
@@ -236,16 +239,26 @@ def _json(document: Any, status: int) -> Response:
     return Response(orjson.dumps(document), status_code=status, media_type="application/json")
 
 
-def create_app(engine: Engine, config: ServingConfig) -> FastAPI:
-    """The application. Its lifespan starts the intake and the watch over `CURRENT`, and ends both."""
+def create_app(engine: Engine, config: ServingConfig, path: Path | None = None) -> FastAPI:
+    """The application. Its lifespan starts the intake, the watch over `CURRENT` and the following of the configured
+    stream, whose positions lie in the engine's log at `path`, and ends all three.
+    """
     service = Service(engine, config)
+    follower = None
+    if config.stream is not None and path is not None:
+        follower = Follower(engine, path, config.stream, service.measures.count_events)
+        service.measures.follower = follower
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if follower is not None:
+            follower.start()
         tasks = [asyncio.create_task(service.queue.run()), asyncio.create_task(service.watch())]
         try:
             yield
         finally:
+            if follower is not None:
+                await asyncio.to_thread(follower.stop)
             await service.queue.drain()
             for task in tasks:
                 task.cancel()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from serving.engine import Engine
+from serving.engine import Engine, Event
+from serving.intake import Verdict
+from serving.streams.following import Follower
 
 _LATENCIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -34,10 +38,31 @@ class Measures:
                 ("dedup_ids", "Event ids remembered"),
             )
         }
+        self.follower: Follower | None = None
+        """Whose stream this worker follows or waits to follow."""
+        self._stream = {
+            name: Gauge(f"laotie_stream_{name}", text, registry=r)
+            for name, text in (
+                ("following", "1: this worker reads the stream"),
+                ("up", "1: the broker of the stream answers"),
+                ("records", "Records read by this worker since its start"),
+                ("failures", "Times the broker or the log failed since the start"),
+                ("gaps", "Times the broker no longer held what came next: records were lost"),
+            )
+        }
+
+    def count_events(self, events: Sequence[Event], verdicts: Sequence[Verdict]) -> None:
+        """Count arriving events by result; names of tables that there are not count as `unknown`."""
+        for (_, table, _), (status, reason) in zip(events, verdicts, strict=True):
+            self.events.labels(table if reason != "unknown_table" else "unknown", status, reason or "").inc()
 
     def text(self, engine: Engine) -> bytes:
         """The page."""
         for name, value in engine.vitals().items():
             if name in self._gauges:
                 self._gauges[name].set(float("inf") if value is None else value)  # no event ever: the feed is stalled
+        if self.follower is not None:
+            vitals = self.follower.vitals()
+            for name, gauge in self._stream.items():
+                gauge.set(vitals[name])
         return generate_latest(self.registry)

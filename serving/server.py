@@ -16,6 +16,7 @@ import uvicorn
 from recsys.errors import ConfigError, LaotieError
 from serving.config import ServingConfig
 from serving.engine import Engine, clock_us
+from serving.streams import check_installed
 
 _SWITCH_S = 0.001
 """Longest a thread keeps the interpreter while another waits: the log's thread must not hold up the event loop."""
@@ -51,6 +52,8 @@ def run(bundle: Path, log: Path, config: ServingConfig, announce: Callable[[str]
     Raises:
         BundleRefused, GateFailed, ConfigError: nothing was served.
     """
+    if config.stream is not None:
+        check_installed(config.stream)
     bound = listening(config)
     address = f"http://{config.host}:{bound.getsockname()[1]}"
     if config.workers == 1:
@@ -111,7 +114,7 @@ def work(
     sys.setswitchinterval(_SWITCH_S)
     engine = Engine.open(bundle, log, config, clock)
     settings = uvicorn.Config(
-        create_app(engine, config),
+        create_app(engine, config, log),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -39,4 +39,4 @@ def test_the_unit_and_the_container_call_commands_that_exist() -> None:
     for command, options in re.findall(r"bin/laotie (\S+) (.*)", unit):
         shown = CliRunner().invoke(build_app(), [command, "--help"]).stdout
         assert all(option in shown for option in re.findall(r"--\w+", options))
-    assert ".[serve]" in (DEPLOY / "Containerfile").read_text(encoding="utf-8")
+    assert ".[serve,stream]" in (DEPLOY / "Containerfile").read_text(encoding="utf-8")
