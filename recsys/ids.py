@@ -25,6 +25,7 @@ IdKind: TypeAlias = Literal["int", "str"]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
 _LOOKUP_SPAN = 8  # a direct table is used while the ids span at most this many times their number
+_MOST_MET = 100_000  # ids kept at hand, as searching a mapped file costs microseconds
 _NPY_MAGIC, _IPC_MAGIC = b"\x93NUMPY", b"ARROW1"
 
 
@@ -59,6 +60,7 @@ class Vocabulary:
         self._text: pl.Series = pl.Series("id", [], pl.String)  # string ids of the base in row order
         self._text_rows: dict[str, int] | None = None
         self._base = 0
+        self._met: dict[int | str, int] = {}  # int ids of the base asked for one at a time of late, and their rows
         self._added: dict[int | str, int] = {}
         self._added_ids: list[int | str] = []
 
@@ -115,14 +117,23 @@ class Vocabulary:
 
     def row(self, external: int | str) -> int:
         """The row of one id, -1 when unknown (an id of the other kind is unknown too)."""
-        row = self._added.get(external, -1)
-        if row >= 0 or not self._base:
+        row = self._added.get(external)
+        if row is None:
+            row = self._met.get(external)
+        if row is not None:
             return row
+        if not self._base:
+            return -1
         if self.kind == "int":
             if not isinstance(external, int) or not -(2**63) <= external < 2**63:
                 return -1
             at = int(self._sorted.searchsorted(external))
-            return int(self._order[at]) if at < self._base and int(self._sorted[at]) == external else -1
+            if at == self._base or self._sorted.item(at) != external:
+                return -1
+            if len(self._met) >= _MOST_MET:
+                self._met = {}
+            row = self._met[external] = self._order.item(at)
+            return row
         if self._text_rows is None:
             self._text_rows = {text: n for n, text in enumerate(self._text.to_list())}
         return self._text_rows.get(external, -1) if isinstance(external, str) else -1
@@ -210,6 +221,7 @@ class Vocabulary:
                 both = np.load(path, mmap_mode="r", allow_pickle=False)
                 if both.ndim != 2 or both.shape[0] != 2 or both.dtype != np.int64:
                     raise ValueError(f"an array of {both.shape} {both.dtype} is not a vocabulary")
+                both = both.view(np.ndarray)  # reading one number of a memmap costs a microsecond
                 made._sorted, made._order, made._base = both[0], both[1], both.shape[1]
                 made.kind = "int" if made._base else None
             elif magic == _IPC_MAGIC:
@@ -244,6 +256,7 @@ class Vocabulary:
         else:
             self._text, self._text_rows = ids.alias("id"), None
         self._by_row = self._lookup = None
+        self._met = {}
         self._base = len(ids)
 
     def _append(self, external: int | str) -> int:

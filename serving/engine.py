@@ -221,12 +221,10 @@ class Engine:
         return [Record(seq, *one, now) for seq, one in enumerate(ordered, first)]
 
     def _fold(self, records: Iterator[Record]) -> None:
+        loaded, remember = self.loaded, self._verdicts.put
         for record in records:
-            if record.seq > self.loaded.applied:
-                verdict = self.loaded.take(record)
-                self._verdicts.put(record.seq, verdict)
-                key = (record.table, verdict[0] if verdict[1] is None else f"{verdict[0]}: {verdict[1]}")
-                self.loaded.counts[key] = self.loaded.counts.get(key, 0) + 1
+            if record.seq > loaded.applied:
+                remember(record.seq, loaded.take(record))
 
     def swap(self, path: Path | None = None) -> str:
         """Serve another bundle (None: the folder's `CURRENT`) without a pause; its name.
@@ -251,7 +249,6 @@ class Engine:
                 if self._log is not None:
                     for record in self._log.read(fresh.applied):
                         fresh.take(record)
-                fresh.counts = self.loaded.counts
                 fresh.last_received_us = max(fresh.last_received_us, self.loaded.last_received_us)
                 hand_over_leases(self.loaded, fresh)
                 self.loaded = fresh

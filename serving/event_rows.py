@@ -43,6 +43,9 @@ ONLINE_REASONS: Final = (NOT_A_ROW, UNKNOWN_TABLE, UNUSABLE_TYPE, IDS_OF_TWO_KIN
 """Reasons that only single events can have: in a file they are faults of a whole column, and the table is refused."""
 
 _RANK: Final = {name: position for position, name in enumerate(REASON_ORDER)}
+_ALL_WELL: Final = len(REASON_ORDER)
+_OUT_OF_RANGE: Final = _RANK["time_out_of_range"]
+_ID_ROLES: Final = ("user", "host", "room", "order")
 _EARLIEST_US: Final = from_datetime(EARLIEST)
 _LATEST_US: Final = from_datetime(LATEST)
 _MOST_INT64: Final = 2**63 - 1
@@ -90,8 +93,11 @@ class RowRules:
         self.kinds = kinds
         self._tables = {name: _columns(name) for name in TABLES}
 
-    def check(self, table: str, row: object) -> Values:
+    def check(self, table: str, row: object, latest_us: int = _MOST_INT64) -> Values:
         """The row in the types of its schema, times as µs, absent columns as None; unknown columns are dropped.
+
+        Args:
+            latest_us: no fact of the row may be later; announced spans may.
 
         Raises:
             Refused: with the reason the batch rules would count the row under.
@@ -102,28 +108,37 @@ class RowRules:
         if not isinstance(row, Mapping):
             raise Refused(NOT_A_ROW)
         values: Values = {}
-        worst = len(REASON_ORDER)
-        for name, of, null_reason in columns:
+        worst, newest, kinds = _ALL_WELL, 0, self.kinds
+        for name, of, if_null in columns:
             value = row.get(name)
             if value is not None:
-                value = self._typed(of, name, value)
-                if of == "time" and not _EARLIEST_US <= value <= _LATEST_US:
-                    worst = min(worst, _RANK["time_out_of_range"])
-            if value is None and null_reason is not None:
-                worst = min(worst, _RANK[null_reason])
+                kind = type(value)
+                if of == "time" or of == "plan":
+                    if kind is not int:
+                        value = instant_us(value)
+                    if not _EARLIEST_US <= value <= _LATEST_US:
+                        worst = min(worst, _OUT_OF_RANGE)
+                    elif of == "time" and value > newest:
+                        newest = value
+                elif not (kind is str and (kinds.get(of) == "str" or of == "text")) and not (
+                    kind is int and kinds.get(of) == "int" and -(2**63) <= value <= _MOST_INT64
+                ):
+                    value = self._typed(of, name, value)
+            if value is None and if_null < worst:
+                worst = if_null
             values[name] = value
-        if worst < len(REASON_ORDER):
+        if worst < _ALL_WELL:
             raise Refused(REASON_ORDER[worst])
         rule = _RULES.get(table)
         if rule is not None:
             broken = rule(values)
             if broken is not None:
                 raise Refused(broken)
+        if newest > latest_us:
+            raise Refused("later_than_now")
         return values
 
     def _typed(self, of: str, name: str, value: Any) -> Any:
-        if of == "time":
-            return instant_us(value)
         if of == "number":
             if type(value) is not int:
                 raise Refused(UNUSABLE_TYPE)
@@ -160,22 +175,23 @@ class RowRules:
 
     def adopt(self, table: str, values: Values) -> None:
         """Fix the kind of roles seen for the first time, from a row that is used."""
+        if len(self.kinds) == len(_ID_ROLES):
+            return
         for name, of, _ in self._tables[table]:
             value = values[name]
-            if of in ("user", "host", "room", "order") and value is not None and of not in self.kinds:
+            if of in _ID_ROLES and value is not None and of not in self.kinds:
                 self.kinds[of] = "int" if isinstance(value, int) else "str"
 
 
-def _columns(table: str) -> list[tuple[str, str, str | None]]:
-    """(name, role, reason when it is null or None if it may be) of every column."""
+def _columns(table: str) -> list[tuple[str, str, int]]:
+    """(name, role, rank of the reason under which a null is counted) of every column."""
     found = []
     for name, column in TABLES[table].columns().items():
-        of = role(column)
-        of = "time" if of == "plan" else "guests" if name == "cohost_ids" else of
-        null = None
+        of = "guests" if name == "cohost_ids" else role(column)
+        if_null = _ALL_WELL
         if not optional(column):
-            null = "null_key" if is_id(column) or name in TABLES[table].KEY else "null_value"
-        found.append((name, of, null))
+            if_null = _RANK["null_key" if is_id(column) or name in TABLES[table].KEY else "null_value"]
+        found.append((name, of, if_null))
     return found
 
 

@@ -98,10 +98,7 @@ class Intake:
         self.ids.put(event_id, True)
         self._facts_from, self._received_us = facts_from, received_us
         try:
-            values = self._rules.check(table, row)
-            latest = received_us + self._tolerance_us
-            if any(values[name] is not None and values[name] > latest for name in _TIMES[table]):
-                raise Refused("later_than_now")
+            values = self._rules.check(table, row, received_us + self._tolerance_us)
             verdict = self._takers[table](values)
         except Refused as refused:
             return QUARANTINED, refused.reason
@@ -142,13 +139,13 @@ class Intake:
             return -1, 0
         room = self.vocabularies.rooms.row(room_id)
         rooms = self.live.world.rooms
-        if room < 0 or room >= len(rooms.host) or rooms.host[room] < 0:
+        if room < 0 or room >= len(rooms.host):
             return -1, 0
-        start = int(rooms.started_at[room])
-        if start > at:
+        own, start = rooms.host.item(room), rooms.started_at.item(room)
+        if own < 0 or start > at:
             return -1, 0
         host = self.vocabularies.hosts.row(values["host_id"])
-        if host != rooms.host[room] and (table not in GUEST_TABLES or host not in rooms.cohosts.get(room, ())):
+        if host != own and (table not in GUEST_TABLES or host not in rooms.cohosts.get(room, ())):
             raise Refused("host_differs_from_room")
         end = self.ended.get(room)
         if table == "watches" and end is not None and end < at:

@@ -8,7 +8,7 @@ is then taken to be in it, everything else is applied.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,7 +45,10 @@ class Loaded:
     offset: int | None
     applied: int = 0
     last_received_us: int = NEVER
-    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        manifest = self.bundle.manifest
+        self._as_of_us, self._created_at_us = manifest.window.as_of_us, manifest.created_at_us
 
     @property
     def name(self) -> str:
@@ -64,14 +67,14 @@ class Loaded:
         if record.table == ANSWER:
             self._impressions(row, self._facts_from(record))
             return ACCEPTED, None
-        self.last_received_us = max(self.last_received_us, record.received_us)
+        if record.received_us > self.last_received_us:
+            self.last_received_us = record.received_us
         return self.intake.feed(record.event_id, record.table, row, record.received_us, self._facts_from(record))
 
     def _facts_from(self, record: Record) -> int:
         if self.offset is not None:
             return FOREVER if record.seq <= self.offset else NEVER
-        manifest = self.bundle.manifest
-        return manifest.window.as_of_us if record.received_us < manifest.created_at_us else NEVER
+        return self._as_of_us if record.received_us < self._created_at_us else NEVER
 
     def _impressions(self, answer: Any, facts_from: int) -> None:
         """A served answer: one impression per room, as the nightly batch will count them from the log."""

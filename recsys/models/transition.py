@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from math import exp2
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,22 +101,23 @@ class TransitionModel:
             at: instant of the entry, µs; late events are welcome.
         """
         self._reserve(max(host, *previous_hosts) if len(previous_hosts) else host)
-        age = float(np.exp2((at - self.reference_at) / (self.config.half_life_days * US_PER_DAY)))
+        config = self.config
+        age = exp2((at - self.reference_at) / (config.half_life_days * US_PER_DAY))
         self._entered[host] += age
         self._all_entered += age
         self.last_at = max(self.last_at, at)
-        for lag_weight, previous, gap_s in zip(self.config.lag_weights, previous_hosts, gaps_s, strict=False):
-            if not 0.0 < gap_s <= self.config.max_gap_s:
+        for lag_weight, previous, gap_s in zip(config.lag_weights, previous_hosts, gaps_s, strict=False):
+            if not 0.0 < gap_s <= config.max_gap_s:
                 continue
-            weight = lag_weight * age * 2.0 ** (-gap_s / self.config.gap_half_life_s)
+            weight = lag_weight * age * 2.0 ** (-gap_s / config.gap_half_life_s)
             if previous == host:
                 self._self_total[host] += weight
                 continue
             row = self._changed.get(previous)
             if row is None:
                 row = self._changed[previous] = GrowingRow(*self._stored(previous))
-            elif row.size >= 2 * self.config.row_limit and not (row.nexts[: row.size] == host).any():
-                kept = np.lexsort((row.nexts[: row.size], -row.counts[: row.size]))[: self.config.row_limit]
+            elif row.size >= 2 * config.row_limit and host not in row.place:
+                kept = np.lexsort((row.nexts[: row.size], -row.counts[: row.size]))[: config.row_limit]
                 row = self._changed[previous] = GrowingRow(row.nexts[kept], row.counts[kept])
             row.add(host, weight)
             self._row_total[previous] += weight

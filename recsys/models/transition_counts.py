@@ -139,23 +139,27 @@ def _starts(previous: NDArray[np.int64], n_hosts: int) -> NDArray[np.int64]:
 
 
 class GrowingRow:
-    """One row of counts that online updates have changed."""
+    """One row of counts that online updates have changed; `place` says where the count of a host is."""
 
-    __slots__ = ("counts", "nexts", "size")
+    __slots__ = ("_counts", "counts", "nexts", "place", "size")
 
     def __init__(self, nexts: NDArray[np.int32], counts: Floats) -> None:
         self.size = len(nexts)
         room = max(8, 2 * self.size)
         self.nexts, self.counts = np.full(room, -1, dtype=np.int32), np.zeros(room)
         self.nexts[: self.size], self.counts[: self.size] = nexts, counts
+        self.place = {host: i for i, host in enumerate(nexts.tolist())}
+        self._counts: Any = self.counts.data
 
     def add(self, host: int, weight: float) -> None:
-        found = np.flatnonzero(self.nexts[: self.size] == host)
-        if len(found):
-            self.counts[found[0]] += weight
+        place = self.place.get(host)
+        if place is not None:
+            self._counts[place] += weight  # through a flat view: a third of the time
             return
         if self.size == len(self.nexts):
             self.nexts = np.concatenate((self.nexts, np.full(self.size, -1, dtype=np.int32)))
             self.counts = np.concatenate((self.counts, np.zeros(self.size)))
+            self._counts = self.counts.data
         self.nexts[self.size], self.counts[self.size] = host, weight
+        self.place[host] = self.size
         self.size += 1

@@ -60,7 +60,9 @@ class _Run:
         return UserTies(self.slab.hosts[where], self.slab.rows.take(where))
 
     def fill(self, ties: UserTies) -> None:
-        self.n = len(ties)
+        self.n = len(ties.hosts)
+        if not self.n:
+            return
         where, rows = slice(self.start, self.start + self.n), self.slab.rows
         self.slab.hosts[where] = ties.hosts
         rows.ints[where], rows.decayed[where] = ties.rows.ints, ties.rows.decayed
@@ -104,7 +106,7 @@ class FreshTies:
 
     def put(self, user: int, ties: UserTies) -> None:
         """From now on these are the ties of the user; they are copied."""
-        n = len(ties)
+        n = len(ties.hosts)
         run = self._runs[user] = self._run(max(4, n + n // 2))
         run.fill(ties)
 
