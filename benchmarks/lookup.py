@@ -2,8 +2,8 @@
 
     python benchmarks/lookup.py --rooms 10000 [--http] [--events]
 
-The bundle is synthetic: random ties of few viewers, `--hosts` hosts, one live room each for `--rooms` of them, random
-factors, the ranker of stated weights unless `--bundle` names a built one. It is written to a temporary folder.
+The bundle is synthetic unless `--bundle` names a built one: random ties of few viewers, `--hosts` hosts, one live room
+each for `--rooms` of them, models of the sizes training gives (`benchmarks/synthetic_bundle.py`).
 """
 
 from __future__ import annotations
@@ -15,71 +15,20 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import polars as pl
+from synthetic_bundle import synthetic
 
-from recsys.bundle import BundleWriter, DataWindow, ManifestFields, publish
-from recsys.config import EngineConfig
-from recsys.events import Vocabularies, build_vocabularies, clean, from_frames
 from recsys.index.flat import best, inner_products
-from recsys.instants import from_datetime
-from recsys.live.artefact import ROOM_COLUMNS, WorldParts, save
-from recsys.models.baselines import PriorRanker
-from recsys.models.factors import HostFactors
-from recsys.models.suite import Models
-from recsys.pipeline.features import FEATURES
 from serving.answers import document
 from serving.asked import Asked
 from serving.config import ServingConfig
 from serving.engine import Engine
-from training.states import snapshot
 
-START = datetime(2024, 6, 1, tzinfo=UTC)
-AS_OF = from_datetime(START + timedelta(days=14))
 K = 100
-
-
-def synthetic(shelf: Path, *, users: int, hosts: int, ties: int, seed: int = 1) -> Path:
-    """A bundle of random ties: each viewer has `ties` hosts, a third of them followed, a tenth bought from."""
-    rng = np.random.default_rng(seed)
-    n = users * ties
-    user, host = np.repeat(np.arange(users), ties), rng.integers(0, hosts, n)
-    at = START + timedelta(0)
-    spread = pl.Series(rng.integers(0, 14 * 86_400_000_000, n)) + from_datetime(at)
-    when = spread.cast(pl.Datetime("us", "UTC"))
-    pairs = pl.DataFrame({"user_id": user, "host_id": host})
-    watches = pairs.with_columns(
-        room_id=pl.lit(0), entered_at=when, left_at=(spread + 600_000_000).cast(pl.Datetime("us", "UTC"))
-    )
-    follows = pairs.with_columns(at=when, action=pl.lit("follow")).gather_every(3)
-    purchases = pairs.with_row_index("order_id").select(
-        pl.col("order_id").cast(pl.Int64), "user_id", "host_id", at=when, amount_minor=pl.lit(1_000)
-    ).gather_every(10)  # fmt: skip
-    known = pl.DataFrame({"host_id": np.arange(hosts)})
-    events = clean(from_frames({"watches": watches, "follows": follows, "purchases": purchases, "hosts": known}))
-    vocabularies = build_vocabularies(events, as_of_us=AS_OF)
-    config = EngineConfig()
-    shot = snapshot(events, vocabularies, config, AS_OF)
-    vectors = rng.normal(size=(len(vocabularies.hosts), config.build.factors)).astype(np.float32)
-    factors = HostFactors.of(vectors, confidence=10.0, regularization=0.1, exponent=1.0)
-    models = Models(affinity=config.affinity, ranker=PriorRanker(FEATURES), factors=factors)
-    parts = WorldParts(
-        config, shot.states, shot.standings, shot.rooms.select(ROOM_COLUMNS), shot.leaves, shot.priors, models,
-        len(vocabularies.hosts),
-    )  # fmt: skip
-    fields = ManifestFields(
-        created_at_us=AS_OF, config=config.model_dump(mode="json"), window=DataWindow(as_of_us=AS_OF)
-    )
-    with BundleWriter(shelf, "synthetic") as writer:
-        save(writer, parts, Vocabularies(vocabularies.users, vocabularies.hosts))
-        writer.finish(fields)
-    publish(shelf, "synthetic")
-    return shelf
 
 
 def timed(call: Callable[[int], object], n: int) -> dict[str, float]:

@@ -170,6 +170,15 @@ class Vocabulary:
             return text.gather(pl.Series(wanted, dtype=pl.UInt32))
         return pl.Series("id", self._ints_by_row()[wanted])
 
+    def listed(self, rows: npt.NDArray[np.integer]) -> list[int | str]:
+        """What `ids` gives, as a list, without its cost per id ever added; IndexError as there."""
+        wanted = rows.tolist()
+        if self.kind == "int" and max(wanted, default=0) < self._base and min(wanted, default=0) >= 0:
+            return list(self._base_by_row()[rows].tolist())
+        if self.kind == "str" and min(wanted, default=0) < self._base:
+            return list(self.ids(rows).to_list())
+        return [self.id(row) for row in wanted]
+
     def id(self, row: int) -> int | str:
         """The external id of one row.
 

@@ -126,7 +126,7 @@ def live_rooms(engine: Engine, limit: int, after: int = 0) -> dict[str, Any]:
                 "room_id": ids.rooms.id(room),
                 "host_id": ids.hosts.id(host),
                 "started_at": format_instant(int(table.started_at[room])),
-                "category": table.category.get(room),
+                "category": table.category(room),
                 "cohost_ids": [ids.hosts.id(guest) for guest in table.cohosts.get(room, ())],
             }
             for room, host in zip(rows, hosts, strict=True)

@@ -159,8 +159,8 @@ class Engine:
                 at,
                 user,
                 epoch,
-                [ids.rooms.id(room) for room in answer.rooms.tolist()],
-                [ids.hosts.id(host) for host in answer.hosts.tolist()],
+                ids.rooms.listed(answer.rooms),
+                ids.hosts.listed(answer.hosts),
             )
 
     def _answer(self, world: World, request: Request, asked: Asked) -> Answer:

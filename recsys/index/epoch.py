@@ -30,6 +30,17 @@ class HostJoin(NamedTuple):
     """(m,) True where the host is a co-host of the room, not its owner."""
 
 
+class FlaggedRooms(NamedTuple):
+    """Live rooms a flag leads to; `guest` names a room once for each co-host with a flag. Ascending by position."""
+
+    own: IntVector
+    """(o,) positions of rooms whose host carries a flag."""
+    own_flags: NDArray[np.int8]
+    guest: IntVector
+    """(g,) positions of rooms one of whose co-hosts does."""
+    guest_flags: NDArray[np.int8]
+
+
 @dataclass(frozen=True, eq=False)
 class Epoch:
     """Rooms live at one moment: immutable, made by `LiveRoomIndex.publish`.
@@ -108,6 +119,36 @@ class Epoch:
         cohosted = np.arange(len(slots)) >= len(own)
         by_slot = np.lexsort((which, cohosted, slots))
         return HostJoin(self._position_of_slot[slots[by_slot]], which[by_slot], cohosted[by_slot])
+
+    def flagged(self, flags: NDArray[np.int8]) -> FlaggedRooms:
+        """Live rooms whose host or a co-host carries a flag: one pass for all that one viewer's ties lead to.
+
+        Args:
+            flags: (h,) by host row, 0 for none; hosts beyond it carry none.
+        """
+        by_host = flags[: self._host_bound]
+        if len(by_host) < self._host_bound:
+            by_host = np.concatenate((by_host, np.zeros(self._host_bound - len(by_host), dtype=np.int8)))
+        own = np.flatnonzero(by_host[self._hosts_N] != 0)
+        own = own[self._alive[own]]
+        joint = np.flatnonzero(by_host[self._cohosts] != 0)
+        joint = joint[self._alive[self._cohost_slots[joint]]]
+        guest_slots = self._cohost_slots[joint]
+        order = np.argsort(guest_slots, kind="stable")
+        return FlaggedRooms(
+            self._position_of_slot[own],
+            by_host[self._hosts_N[own]],
+            self._position_of_slot[guest_slots[order]],
+            by_host[self._cohosts[joint[order]]],
+        )
+
+    def nearest(self, query: Any, k: int) -> IntVector:
+        """(k′,) positions of the rooms `search` gives for one query (d,)."""
+        asked = as_queries(query[None, :], self.dimension, self._largest)
+        scores = inner_products(asked, self._vectors_NW)[0]
+        if len(self._dead):
+            scores[self._dead] = -np.inf
+        return self._position_of_slot[best(scores, self._rooms_N, min(max(k, 0), len(self)))]
 
     def search(self, queries: Any, k: int, *, exclude: Any | None = None) -> tuple[IntVector, FloatMatrix]:
         """Best live rooms of each query, exact.

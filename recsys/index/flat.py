@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import LaotieError
+from recsys.index.largest import kth_largest
 
 with warnings.catch_warnings():  # swig types lack __module__: a DeprecationWarning at import on Python 3.12+
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -31,8 +32,6 @@ IntVector = NDArray[np.int64]
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _WIDTH_STEP = 16
 _BLOCK_ROWS = 2048  # 0.5 MB at w = 64: a block stays in L2 while all queries pass over it
-_SAMPLE_STEP = 16
-_SAMPLED_FROM = 8192
 
 
 class IndexInputError(LaotieError, ValueError):
@@ -148,21 +147,6 @@ def best(scores: NDArray[np.float32], keys: NDArray[np.integer[Any]], k: int) ->
     """
     if k <= 0:
         return np.empty(0, dtype=np.int64)
-    near = np.flatnonzero(scores >= _kth_largest(scores, k)) if k < len(scores) else np.arange(len(scores))
+    near = np.flatnonzero(scores >= kth_largest(scores, k)) if k < len(scores) else np.arange(len(scores))
     order = np.lexsort((keys[near], -scores[near]))
     return near[order[:k]].astype(np.int64, copy=False)
-
-
-def _kth_largest(scores: NDArray[np.float32], k: int) -> np.float32:
-    """The k-th largest score, 1 ≤ k < n. Large inputs are first cut by a threshold guessed from every 16th score."""
-    pool = scores
-    if len(scores) >= _SAMPLED_FROM:
-        sample = scores[::_SAMPLE_STEP]
-        expected = k / _SAMPLE_STEP
-        rank = int(expected + 4 * expected**0.5) + 4
-        if rank < len(sample):
-            guess = np.partition(sample, len(sample) - rank)[len(sample) - rank]
-            above = scores[scores >= guess]
-            if len(above) >= k:
-                pool = above
-    return np.float32(np.partition(pool, len(pool) - k)[len(pool) - k])

@@ -29,6 +29,7 @@ from recsys.models.suite import Models
 from recsys.models.transition import TransitionModel
 from recsys.models.transition_counts import TransitionConfig
 from recsys.pipeline.features import FEATURES
+from recsys.pipeline.heat import Heat
 from recsys.pipeline.world import Priors, RoomTable, World
 from recsys.ties.algebra import Block, BlockState, Rows, identity, latest_columns
 from recsys.ties.blocks import blocks
@@ -68,13 +69,14 @@ def assemble(parts: WorldParts) -> LiveState:
     declared = blocks(round(parts.config.ties.product_slot_s))
     factors = parts.models.factors
     vectors = factors.vectors if factors is not None else np.zeros((0, 1), dtype=np.float32)
+    hosts = RowStore(declared.host, parts.n_hosts, parts.states.get("host"))
     world = World(
         config=parts.config,
         blocks=declared,
         ties=TieStore(
             declared.of("tie"), {b.name: parts.states[b.name] for b in declared.of("tie") if b.name in parts.states}
         ),
-        hosts=RowStore(declared.host, parts.n_hosts, parts.states.get("host")),
+        hosts=hosts,
         schedule=RowStore(declared.schedule, parts.n_hosts, parts.states.get("schedule")),
         arrivals=RowStore(declared.arrivals, parts.n_hosts, parts.states.get("arrivals")),
         users=RowStore(declared.user, 0, parts.states.get("user")),
@@ -82,7 +84,8 @@ def assemble(parts: WorldParts) -> LiveState:
         rooms=RoomTable(),
         index=LiveRoomIndex(vectors, LiveIndexConfig(cohost_weight=parts.config.pipeline.cohost_discount)),
         models=parts.models,
-        standings=parts.standings.copy(),
+        standings=np.array(parts.standings, order="F"),
+        heat=Heat(declared.host, hosts.rows),
         priors=parts.priors,
     )
     world.grow_hosts(parts.n_hosts)

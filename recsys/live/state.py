@@ -65,6 +65,8 @@ class LiveState:
                 world.users.apply(user, kind, at, count, value)
             if host >= 0:
                 world.hosts.apply(host, kind, at, count, value)
+                if kind == FactKind.ENTRY:
+                    world.heat.update(world.hosts.rows, host)
             if room >= 0:
                 world.moments.apply(room, kind, at, count, value)
 

@@ -29,7 +29,7 @@ def filtered(world: World, epoch: Epoch, request: Request, found: Candidates) ->
     removed: list[tuple[Outcome, npt.NDArray[np.int64]]] = []
     kept = found
     filters: tuple[tuple[Outcome, Filter], ...] = (
-        (Outcome.FILTERED_NOT_LIVE, lambda rooms: _live(epoch, request, rooms)),
+        (Outcome.FILTERED_NOT_LIVE, lambda rooms: _live(world, epoch, request, rooms)),
         (Outcome.FILTERED_BLOCKED, lambda rooms: _not_blocked(world, request, rooms)),
         (Outcome.FILTERED_EXCLUDED, lambda rooms: _not_excluded(request, rooms)),
         (Outcome.FILTERED_CATEGORY, lambda rooms: _of_category(world, request, rooms)),
@@ -42,24 +42,30 @@ def filtered(world: World, epoch: Epoch, request: Request, found: Candidates) ->
     return Filtered(kept, removed)
 
 
-def _live(epoch: Epoch, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    if request.rooms is not None:
+def _live(world: World, epoch: Epoch, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Candidates were live in `epoch`; only when the index has moved on since is each of them asked again."""
+    now = world.index.publish()
+    if request.rooms is not None or now is epoch:
         return np.ones(len(rooms), dtype=np.bool_)
-    live: npt.NDArray[np.bool_] = epoch.position_of_room(rooms) >= 0
+    live: npt.NDArray[np.bool_] = now.position_of_room(rooms) >= 0
     return live
 
 
 def _not_blocked(world: World, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    return ~np.isin(world.rooms.host[rooms], blocked_hosts(world, request.user))
+    return _none_of(world.rooms.host[rooms], blocked_hosts(world, request.user))
 
 
 def _not_excluded(request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    if request.exclude is None:
-        return np.ones(len(rooms), dtype=np.bool_)
-    return ~np.isin(rooms, request.exclude)
+    return _none_of(rooms, request.exclude)
 
 
 def _of_category(world: World, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     if request.category is None:
         return np.ones(len(rooms), dtype=np.bool_)
-    return np.array([world.rooms.category.get(int(room)) == request.category for room in rooms], dtype=np.bool_)
+    return world.rooms.of_category(rooms, request.category)
+
+
+def _none_of(rows: npt.NDArray[np.integer], unwanted: npt.NDArray[np.integer] | None) -> npt.NDArray[np.bool_]:
+    if unwanted is None or not len(unwanted):
+        return np.ones(len(rows), dtype=np.bool_)
+    return ~np.isin(rows, unwanted)

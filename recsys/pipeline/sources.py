@@ -11,11 +11,14 @@ A source that has nothing to say (a viewer without history has no vector) brings
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.index.epoch import Epoch
+from recsys.index.largest import largest
 from recsys.models.suite import Viewer
 from recsys.pipeline.request import SOURCES, Request, Source
 from recsys.pipeline.world import World
@@ -23,6 +26,12 @@ from recsys.ties.standing import STANDINGS, blocked, followed
 
 NEWCOMER_VISITORS = 20
 """A host whom fewer users than this have ever entered is a newcomer."""
+
+
+_CODES = {name: np.int8(code) for code, name in enumerate(SOURCES)}
+_PRIVATE, _VISITED, _WELCOME_GUEST = np.int8(1), np.int8(2), np.int8(4)
+_NO_ROOMS = np.empty(0, dtype=np.int64)
+_EVERY_HOUR_US = 3_600_000_000
 
 
 @dataclass(frozen=True)
@@ -62,72 +71,99 @@ def candidates(world: World, epoch: Epoch, request: Request, viewer: Viewer, *, 
     if request.rooms is not None:
         rooms = np.unique(request.rooms)
         return Candidates(rooms, np.zeros(len(rooms), dtype=np.int8))
-    own, guest = _joined(epoch, private_hosts(world, request.user))
-    visited = visited_hosts(world, request.user)
-    again, _ = _joined(epoch, visited)  # blocked hosts too: the filter then says why they are not shown
-    _, again_guest = _joined(epoch, np.setdiff1d(visited, blocked_hosts(world, request.user)))
-    by_source = [(Source.PRIVATE, own), (Source.COHOST, guest), (Source.VISITED, np.append(again, again_guest))]
+    if not len(epoch):
+        return Candidates(_NO_ROOMS, np.zeros(0, dtype=np.int8))
     sizes = world.config.pipeline.sources
-    by_source.append((Source.NEAREST, _nearest(epoch, viewer, sizes.nearest)))
-    by_source.append((Source.TRANSITION, _by_transition(epoch, viewer, sizes.transition)))
-    by_source.append((Source.POPULAR, _popular(world, epoch, len(epoch) if everything else sizes.popular, request.at)))
-    by_source.append((Source.NEWCOMER, _newcomers(world, epoch, sizes.newcomers, request)))
-    rooms = np.concatenate([rows for _, rows in by_source])
-    source = np.concatenate([np.full(len(rows), SOURCES.index(name), dtype=np.int8) for name, rows in by_source])
-    _, first = np.unique(rooms, return_index=True)
-    kept = np.sort(first)
-    return Candidates(rooms[kept], source[kept])
+    circle = _circle(world, epoch, request.user)
+    by_source = {
+        Source.PRIVATE: circle.own,
+        Source.COHOST: circle.guest,
+        Source.VISITED: circle.visited,
+        Source.NEAREST: _nearest(epoch, viewer, sizes.nearest),
+        Source.TRANSITION: _by_transition(epoch, viewer, sizes.transition),
+        Source.POPULAR: _popular(world, epoch, len(epoch) if everything else sizes.popular),
+        Source.NEWCOMER: _newcomers(world, epoch, sizes.newcomers, request),
+    }
+    positions = np.concatenate(list(by_source.values()))
+    source = np.repeat([_CODES[name] for name in by_source], [len(found) for found in by_source.values()])
+    first = np.empty(len(epoch), dtype=np.int32)
+    first[positions[::-1]] = np.arange(
+        len(positions) - 1, -1, -1, dtype=np.int32
+    )  # of repeats the first is written last
+    kept = first[positions] == np.arange(len(positions), dtype=np.int32)
+    return Candidates(epoch.rooms[positions[kept]], source[kept])
 
 
-def _joined(epoch: Epoch, hosts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Live rooms these hosts own, and live rooms they join as co-hosts."""
-    if not len(hosts) or not len(epoch):
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    joined = epoch.join(hosts)
-    rooms = epoch.rooms[joined.positions]
-    return rooms[~joined.cohosted], rooms[joined.cohosted]
+class _Circle(NamedTuple):
+    """Positions in the epoch of the rooms one viewer's own ties lead to; a room may be named more than once."""
+
+    own: npt.NDArray[np.int64]
+    guest: npt.NDArray[np.int64]
+    visited: npt.NDArray[np.int64]
+
+
+def _circle(world: World, epoch: Epoch, user: int) -> _Circle:
+    """Rooms of hosts followed, bought from or visited, and rooms such hosts join as guests, in one pass.
+
+    A blocked host brings no room as a guest, and his own only as visited: the filter then says why it is not shown.
+    """
+    relation, commerce, visits = (world.ties.of(name, user) for name in ("relation", "commerce", "visits"))
+    if not len(relation) + len(commerce) + len(visits):
+        return _Circle(_NO_ROOMS, _NO_ROOMS, _NO_ROOMS)
+    flags = np.zeros(len(world.standings), dtype=np.int8)
+    flags[visits.hosts] = _VISITED | _WELCOME_GUEST
+    flags[commerce.hosts] |= _PRIVATE
+    if len(relation):
+        flags[relation.hosts[followed(world.blocks.relation, relation.rows)]] |= _PRIVATE
+        flags[relation.hosts[blocked(world.blocks.relation, relation.rows)]] &= _VISITED
+    found = epoch.flagged(flags)
+    again, again_guest = found.own_flags & _VISITED != 0, found.guest_flags & _WELCOME_GUEST != 0
+    return _Circle(
+        found.own[found.own_flags & _PRIVATE != 0],
+        found.guest[found.guest_flags & _PRIVATE != 0],
+        np.concatenate((found.own[again], found.guest[again_guest])),
+    )
 
 
 def _nearest(epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.int64]:
-    if viewer.vector is None or not size or not len(epoch):
-        return np.empty(0, dtype=np.int64)
-    rooms: npt.NDArray[np.int64] = epoch.search(viewer.vector[None, :], size)[0][0]
-    return rooms
+    if viewer.vector is None or not size:
+        return _NO_ROOMS
+    return epoch.nearest(viewer.vector, size)
 
 
 def _by_transition(epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.int64]:
-    if viewer.transition_scores is None or not size or not len(epoch):
-        return np.empty(0, dtype=np.int64)
+    if viewer.transition_scores is None or not size:
+        return _NO_ROOMS
     scores = viewer.transition_scores[epoch.hosts]
-    return epoch.rooms[_largest(scores, size)][: int((scores > 0).sum())]
+    best = largest(scores, size)
+    return best[scores[best] > 0]
 
 
-def _popular(world: World, epoch: Epoch, size: int, at: int) -> npt.NDArray[np.int64]:
-    if not size or not len(epoch):
-        return np.empty(0, dtype=np.int64)
-    block, rows, hosts = world.blocks.host, world.hosts.rows, epoch.hosts
-    column = block.decay_column("entries_30m")  # one column of all live hosts: `decay_to` would carry all of them
-    age = np.maximum(float(at) - rows.ints[hosts, 0].astype(np.float64), 0.0)
-    rate = rows.decayed[hosts, column] * np.exp2(-age / block.half_lives_us[column])
-    return epoch.rooms[_largest(rate, size)]
+def _popular(world: World, epoch: Epoch, size: int) -> npt.NDArray[np.int64]:
+    return largest(world.heat.of_host[epoch.hosts], size) if size else _NO_ROOMS
 
 
 def _newcomers(world: World, epoch: Epoch, size: int, request: Request) -> npt.NDArray[np.int64]:
-    """Rooms of hosts with hardly any history, in an order that differs from viewer to viewer and hour to hour."""
-    if not size or not len(epoch):
-        return np.empty(0, dtype=np.int64)
-    visitors = world.standings[epoch.hosts, STANDINGS.index("visitors")]
-    new = np.flatnonzero(visitors < NEWCOMER_VISITORS)
-    seed = np.random.SeedSequence([request.user & 0xFFFFFFFF, request.at // 3_600_000_000])
-    rng = np.random.Generator(np.random.PCG64(seed))
-    rooms: npt.NDArray[np.int64] = epoch.rooms[rng.permutation(new)[:size]]
-    return rooms
+    """Rooms of hosts with hardly any history, in an order that differs from viewer to viewer and hour to hour.
+
+    It walks round the newcomers on air from a place and with a stride drawn from viewer and hour.
+    """
+    if not size:
+        return _NO_ROOMS
+    visitors = world.standings[:, STANDINGS.index("visitors")]
+    new = np.flatnonzero(visitors[epoch.hosts] < NEWCOMER_VISITORS)
+    if not len(new):
+        return _NO_ROOMS
+    drawn = _scrambled((request.user & 0xFFFFFFFF) << 32 | request.at // _EVERY_HOUR_US & 0xFFFFFFFF)
+    start, stride = drawn % len(new), 1 + (drawn >> 32) % len(new)
+    while gcd(stride, len(new)) != 1:
+        stride += 1
+    return new[(start + stride * np.arange(min(size, len(new)))) % len(new)]
 
 
-def _largest(values: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.intp]:
-    """Positions of the `size` largest values, largest first; equal values by position."""
-    if len(values) > size:
-        threshold = np.partition(values, len(values) - size)[len(values) - size]
-        kept = np.flatnonzero(values >= threshold)
-        return kept[np.argsort(-values[kept], kind="stable")][:size]
-    return np.argsort(-values, kind="stable")
+def _scrambled(seed: int) -> int:
+    """64 bits that look random (the finaliser of SplitMix64: Steele, Lea, Flood, OOPSLA 2014)."""
+    mixed = (seed + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+    return mixed ^ mixed >> 31

@@ -14,6 +14,7 @@ from recsys.config import EngineConfig
 from recsys.events.facts import NEVER
 from recsys.index.live_rooms import LiveRoomIndex
 from recsys.models.suite import Models
+from recsys.pipeline.heat import Heat
 from recsys.ties.blocks import Blocks
 from recsys.ties.standing import STANDINGS
 from recsys.ties.store import RowStore, TieStore
@@ -26,7 +27,9 @@ class RoomTable:
         self.host: npt.NDArray[np.int32] = np.full(1024, -1, dtype=np.int32)
         self.started_at: npt.NDArray[np.int64] = np.full(1024, NEVER, dtype=np.int64)
         self.cohosts: dict[int, tuple[int, ...]] = {}
-        self.category: dict[int, str] = {}
+        self.category_code: npt.NDArray[np.int32] = np.full(1024, -1, dtype=np.int32)
+        self._categories: list[str] = []
+        self._codes: dict[str, int] = {}
 
     def put(self, room: int, host: int, cohosts: tuple[int, ...], started_at: int, category: str | None) -> None:
         """Remember a room; its instants are not yet facts."""
@@ -34,13 +37,29 @@ class RoomTable:
             extra = max(room + 1 - len(self.host), len(self.host))
             self.host = np.concatenate([self.host, np.full(extra, -1, dtype=np.int32)])
             self.started_at = np.concatenate([self.started_at, np.full(extra, NEVER, dtype=np.int64)])
+            self.category_code = np.concatenate([self.category_code, np.full(extra, -1, dtype=np.int32)])
         self.host[room], self.started_at[room] = host, started_at
         if cohosts:
             self.cohosts[room] = cohosts
         else:
             self.cohosts.pop(room, None)
         if category is not None:
-            self.category[room] = category
+            code = self._codes.setdefault(category, len(self._categories))
+            if code == len(self._categories):
+                self._categories.append(category)
+            self.category_code[room] = code
+
+    def category(self, room: int) -> str | None:
+        """The category of a room, if it was told."""
+        code = int(self.category_code[room])
+        return self._categories[code] if code >= 0 else None
+
+    def of_category(self, rooms: npt.NDArray[np.int64], category: str) -> npt.NDArray[np.bool_]:
+        """Which rooms (r,) are of a category."""
+        code = self._codes.get(category)
+        if code is None:
+            return np.zeros(len(rooms), dtype=np.bool_)
+        return np.asarray(self.category_code[rooms] == code)
 
 
 @dataclass(frozen=True)
@@ -56,8 +75,8 @@ class Priors:
 class World:
     """All a request reads.
 
-    `standings` (n_hosts, len(STANDINGS)) counts users per host and relation; `leaves` holds announced absences per host
-    as (from, to), µs.
+    `standings` (n_hosts, len(STANDINGS)) counts users per host and relation, column by column in memory; `leaves` holds
+    announced absences per host as (from, to), µs; `heat` orders hosts by recent entries.
     """
 
     config: EngineConfig
@@ -72,6 +91,7 @@ class World:
     index: LiveRoomIndex
     models: Models
     standings: npt.NDArray[np.int64]
+    heat: Heat
     priors: Priors = field(default_factory=Priors)
     leaves: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
@@ -83,6 +103,8 @@ class World:
         self.hosts.grow(n)
         self.schedule.grow(n)
         self.arrivals.grow(n)
+        self.heat.grow(n)
         if n > len(self.standings):
-            extra = max(n, len(self.standings) * 3 // 2) - len(self.standings)
-            self.standings = np.concatenate([self.standings, np.zeros((extra, len(STANDINGS)), dtype=np.int64)])
+            grown = np.zeros((max(n, len(self.standings) * 3 // 2), len(STANDINGS)), dtype=np.int64, order="F")
+            grown[: len(self.standings)] = self.standings
+            self.standings = grown

@@ -36,6 +36,8 @@ def test_like_a_dictionary_through_files(batches: list[list[int]] | list[list[st
     assert [vocabulary.row(external) for external in model] == list(model.values())
     assert [vocabulary.id(row) for row in model.values()] == list(model)
     assert vocabulary.ids(np.arange(len(model))).to_list() == list(model)
+    for some in (np.arange(len(model))[::-1], np.arange(len(model))[:1], np.arange(len(model))[-1:]):
+        assert vocabulary.listed(some) == [list(model)[row] for row in some]
 
 
 def test_unknown_null_and_other_kinds() -> None:
@@ -59,6 +61,8 @@ def test_unknown_null_and_other_kinds() -> None:
         vocabulary.rows(pl.Series([1.5]))
     with pytest.raises(IndexError):
         vocabulary.ids(np.array([3]))
+    with pytest.raises(IndexError):
+        vocabulary.listed(np.array([0, 3]))
     with pytest.raises(IndexError):
         vocabulary.id(-1)
 

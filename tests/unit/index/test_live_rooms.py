@@ -11,6 +11,7 @@ import pytest
 
 from recsys.errors import LaotieError
 from recsys.index import IndexInputError, LiveIndexConfig, LiveRoomIndex
+from recsys.index.largest import largest
 
 HOSTS = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0], [0.0, 0.0]], dtype=np.float32)
 
@@ -49,6 +50,38 @@ def test_the_join_names_the_host_that_led_to_each_room() -> None:
     assert epoch.rooms_of_hosts([]).tolist() == []
     assert epoch.hosts[epoch.position_of_room([13, 10, 999])[:1]].tolist() == [3]
     assert epoch.position_of_room([13, 10, 999]).tolist() == [2, -1, -1]
+
+
+def test_flags_of_hosts_lead_to_their_rooms_and_to_those_they_join() -> None:
+    index = LiveRoomIndex(HOSTS)
+    index.start_many([10, 11, 12, 13], [0, 1, 2, 3], [1, 1, 3], [0, 2, 0])
+    index.end(10)
+    epoch = index.publish()
+    found = epoch.flagged(np.array([1, 0, 6], dtype=np.int8))
+    assert epoch.rooms[found.own].tolist() == [12] and found.own_flags.tolist() == [6]
+    assert epoch.rooms[found.guest].tolist() == [11, 11, 13] and sorted(found.guest_flags.tolist()) == [1, 1, 6]
+    assert found.guest_flags[2] == 1
+    nothing = epoch.flagged(np.zeros(0, dtype=np.int8))
+    assert not len(nothing.own) and not len(nothing.guest)
+
+
+def test_the_nearest_are_what_a_search_finds() -> None:
+    rng = np.random.default_rng(2)
+    index = LiveRoomIndex(rng.normal(size=(40, 3)))
+    index.start_many(np.arange(30), rng.integers(0, 40, 30))
+    index.end_many([3, 17])
+    epoch, query = index.publish(), rng.normal(size=3).astype(np.float32)
+    for k in (0, 1, 9, 28, 60):
+        assert epoch.rooms[epoch.nearest(query, k)].tolist() == epoch.search(query[None, :], k)[0][0].tolist()
+
+
+@pytest.mark.parametrize("n", [1, 50, 20_000])
+def test_the_largest_come_first_and_draws_by_position(n: int) -> None:
+    values = np.random.default_rng(n).integers(0, 30, n).astype(np.float64)
+    values[::7] = -np.inf
+    order = np.lexsort((np.arange(n), -values))
+    for k in (0, 1, 40, n):
+        assert largest(values, k).tolist() == order[:k].tolist()
 
 
 def test_ties_go_to_the_smaller_room_and_answers_are_never_short() -> None:

@@ -13,8 +13,12 @@ from recsys.config import EngineConfig, load_config
 from recsys.events.facts import FactKind
 from recsys.models.baselines import PriorRanker
 from recsys.pipeline.features import FEATURES
-from recsys.pipeline.request import SOURCES, Outcome, Source
+from recsys.pipeline.filters import filtered
+from recsys.pipeline.heat import Heat
+from recsys.pipeline.request import SOURCES, Outcome, Request, Source
 from recsys.pipeline.scoring import COHOST_TERM, NOTHING_FINITE
+from recsys.pipeline.sources import candidates
+from recsys.ties.algebra import decay_to
 from tests.small_world import DAY, HOUR, MINUTE, T0, Scene, outcomes_of
 
 NOW = T0 + 6 * HOUR
@@ -232,6 +236,50 @@ def test_a_room_announced_for_a_host_nobody_has_heard_of_can_be_ranked() -> None
     row = {"room": [4000], "host": [900], "cohosts": [[1200]], "started_at": [NOW + 1], "category": [None]}
     scene.live.register_rooms(pl.DataFrame(row))
     assert sorted(scene.ask(VIEWER, NOW, rooms=[4000, 1]).rooms.tolist()) == [1, 4000]
+
+
+def test_heat_orders_hosts_as_their_decayed_rates_do() -> None:
+    """At any instant, after entries in any order and other facts in between."""
+    scene, rng = Scene(30), np.random.default_rng(4)
+    for host in range(30):
+        scene.room(host, host)
+    for minute in range(400):
+        host = int(rng.integers(0, 28))
+        at = T0 + int(rng.integers(0, 400)) * MINUTE  # late ones too
+        scene.fact(at, FactKind.ENTRY, minute % 9, host, host)
+        scene.fact(at + 1, FactKind.COMMENT, minute % 9, host, host)
+    world, block = scene.world, scene.world.blocks.host
+    for at in (T0 + 400 * MINUTE, T0 + 2 * DAY):
+        rates = decay_to(block, world.hosts.rows, at)[:30, block.decay_column("entries_30m")]
+        assert np.argsort(world.heat.of_host[:30], kind="stable").tolist() == np.argsort(rates, kind="stable").tolist()
+        np.testing.assert_allclose(
+            world.heat.of_host[:28] - world.heat.of_host[0], np.log2(rates[:28]) - np.log2(rates[0]), atol=1e-6
+        )
+    assert np.isneginf(world.heat.of_host[28:]).all()
+    again = Heat(block, world.hosts.rows).of_host
+    np.testing.assert_allclose(again, world.heat.of_host[: len(again)], atol=1e-9)
+
+
+def test_newcomers_take_turns() -> None:
+    """Each request brings as many as asked for, distinct, and not always the same."""
+    scene = Scene(60, load_config(None, {"pipeline.sources.popular": 0, "pipeline.sources.newcomers": 7}))
+    for host in range(60):
+        scene.room(host, host, T0 + host)
+    brought = [frozenset(scene.ask(user, NOW, k=1).candidates.tolist()) for user in range(20, 40)]
+    assert {len(rooms) for rooms in brought} == {7}
+    assert len(set(brought)) > 15 and len(frozenset().union(*brought)) > 50
+    assert brought[0] == frozenset(scene.ask(20, NOW, k=1).candidates.tolist())
+
+
+def test_a_room_that_ended_after_the_snapshot_is_filtered() -> None:
+    scene = crowded(6)
+    epoch, request = scene.world.index.publish(), Request(VIEWER, NOW, 3)
+    viewer = scene.world.models.viewer(scene.world.ties, scene.world.blocks, VIEWER, 6, NOW)
+    found = candidates(scene.world, epoch, request, viewer)
+    assert filtered(scene.world, epoch, request, found).removed == []
+    scene.end(4, NOW - 1)
+    kept, removed = filtered(scene.world, epoch, request, found)
+    assert 4 not in kept.rooms and [(why, rows.tolist()) for why, rows in removed] == [(Outcome.FILTERED_NOT_LIVE, [4])]
 
 
 def test_nothing_live_is_an_answer() -> None:

@@ -1,0 +1,43 @@
+"""How many viewers came to a host lately, in a form that orders hosts at any instant.
+
+The rate at instant t is r · 2^(−(t − ref)/h) with the decayed sum r at the host's own last fact ref. All hosts share h,
+so their order at any t is the order of log₂ r + ref/h, in which t does not occur: kept per host, moved by one number a
+fact, and read for all live rooms by one gather.
+"""
+
+from __future__ import annotations
+
+from math import inf, log2
+
+import numpy as np
+
+from recsys.ties.algebra import Block, Floats, Rows
+
+
+class Heat:
+    """`of_host` (n,): log₂ of a decayed sum, up to a constant of the instant; −∞ where nobody ever came.
+
+    Args:
+        block: the hosts' block.
+        rows: states by host row.
+        name: the decayed column.
+    """
+
+    def __init__(self, block: Block, rows: Rows, name: str = "entries_30m") -> None:
+        self._column = block.decay_column(name)
+        self._half_life_us = float(block.half_lives_us[self._column])
+        counts = rows.decayed[:, self._column]
+        known = counts > 0.0
+        self.of_host: Floats = np.full(len(rows), -np.inf)
+        self.of_host[known] = np.log2(counts[known]) + rows.ints[known, 0] / self._half_life_us
+
+    def grow(self, n: int) -> None:
+        """Hold at least `n` hosts."""
+        if n > len(self.of_host):
+            more = max(n, len(self.of_host) * 3 // 2) - len(self.of_host)
+            self.of_host = np.concatenate([self.of_host, np.full(more, -np.inf)])
+
+    def update(self, rows: Rows, host: int) -> None:
+        """The state of one host has changed."""
+        count = float(rows.decayed[host, self._column])
+        self.of_host[host] = log2(count) + int(rows.ints[host, 0]) / self._half_life_us if count > 0.0 else -inf
