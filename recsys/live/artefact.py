@@ -115,6 +115,7 @@ def save(writer: BundleWriter, parts: WorldParts, vocabularies: Vocabularies) ->
         "graph": models.graph is not None,
         "factors": models.factors is not None,
         "transition": models.transition is not None,
+        "transition_settings": models.transition.config.model_dump() if models.transition is not None else {},
         "strength": sorted(models.strength),
         "ranker": isinstance(models.ranker, AdditiveModel),
         "n_hosts": parts.n_hosts,
@@ -231,7 +232,9 @@ def _load_models(bundle: Bundle, present: Mapping[str, Any], config: EngineConfi
         ranker=AdditiveModel.from_arrays(FEATURES, arrays, "ranker") if present["ranker"] else PriorRanker(FEATURES),
         graph=HostGraph.from_arrays(arrays, "graph") if present["graph"] else None,
         factors=HostFactors.from_arrays(arrays, "factors") if present["factors"] else None,
-        transition=TransitionModel(_Arrays(bundle, "models/transition_"), TransitionConfig())
+        transition=TransitionModel(
+            _Arrays(bundle, "models/transition_"), TransitionConfig(**present.get("transition_settings", {}))
+        )
         if present["transition"]
         else None,
         strength={name: StrengthHead.from_arrays(name, arrays) for name in present["strength"]},

@@ -116,16 +116,18 @@ class Models:
         """Learn from an entry before the tie itself is updated."""
         if self.transition is not None:
             recent, ages_s = _latest_entered(ties, blocks, user, at)
-            if recent:
-                self.transition.update(recent, ages_s, host, at)
+            self.transition.update(recent, ages_s, host, at)
 
 
 def recent_hosts(ties: TieStore, blocks: Blocks, user: int, at: int) -> tuple[npt.NDArray[np.int64], Floats]:
-    """The user's last hosts, latest first, and how long ago he entered them, s; at most `RECENT_HOSTS`."""
+    """The user's last hosts, latest first, and how long ago he entered them, s; at most `RECENT_HOSTS`.
+
+    Of hosts entered at one instant the larger row is the later one, as facts of one instant are applied.
+    """
     visits = ties.of("visits", user)
     last = visits.rows.ints[:, blocks.visits.int_column("last_entry_at")]
     seen = np.flatnonzero(last != NEVER)
-    latest = seen[np.lexsort((visits.hosts[seen], -last[seen]))][:RECENT_HOSTS]
+    latest = seen[np.lexsort((visits.hosts[seen], last[seen]))][::-1][:RECENT_HOSTS]
     return visits.hosts[latest].astype(np.int64), (at - last[latest]) / 1e6
 
 

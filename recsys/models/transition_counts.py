@@ -82,11 +82,12 @@ class TransitionCounter:
         age = np.exp2((at - self.reference_at) / (self.config.half_life_days * US_PER_DAY))
         self._entered += np.bincount(host, age, n)
         found = [self._pairs]
-        for lag, lag_weight in enumerate(self.config.lag_weights, 1):
-            gap_s = (at[lag:] - at[:-lag]) / US_PER_S
-            kept = np.flatnonzero((user[lag:] == user[:-lag]) & (gap_s > 0.0) & (gap_s <= self.config.max_gap_s))
-            previous, following = host[kept], host[kept + lag]
-            weight = lag_weight * age[kept + lag] * np.exp2(-gap_s[kept] / self.config.gap_half_life_s)
+        recent = distinct_before(user, host, len(self.config.lag_weights))
+        for lag_weight, latest in zip(self.config.lag_weights, recent, strict=True):
+            gap_s = np.where(latest >= 0, at - at[latest], -1) / US_PER_S
+            kept = np.flatnonzero((gap_s > 0.0) & (gap_s <= self.config.max_gap_s))
+            previous, following = host[latest[kept]], host[kept]
+            weight = lag_weight * age[kept] * np.exp2(-gap_s[kept] / self.config.gap_half_life_s)
             same = previous == following
             self._self_total += np.bincount(previous[same], weight[same], n)
             self._row_total += np.bincount(previous[~same], weight[~same], n)
@@ -109,6 +110,39 @@ class TransitionCounter:
         self._row_total = np.concatenate((self._row_total, more))
         self._self_total = np.concatenate((self._self_total, more))
         self._entered = np.concatenate((self._entered, more))
+
+
+def distinct_before(user: NDArray[np.int64], host: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
+    """Where each entry's user was before: the position of his latest entry at each of his last distinct hosts.
+
+    Args:
+        user, host: (n,) of all entries of some users, sorted by user and time.
+        depth: how many hosts back.
+
+    Returns:
+        (depth, n) positions, latest host first, −1 where there is none. The host of the entry itself counts too.
+    """
+    n = len(user)
+    before = np.arange(n) - 1
+    same_user = np.zeros(n, dtype=np.bool_)
+    same_user[1:] = user[1:] == user[:-1]
+    before[~same_user] = -1
+    repeats = same_user.copy()
+    repeats[1:] &= host[1:] == host[:-1]
+    run_starts = np.maximum.accumulate(np.where(repeats, 0, np.arange(n)))
+    other = np.append(before[run_starts], -1)  # the latest earlier entry at another host; −1 has none before it
+    found = np.full((depth, n), -1, dtype=np.int64)
+    latest = before
+    for lag in range(depth):
+        found[lag] = latest
+        latest = other[latest]
+        open_ = np.flatnonzero(latest >= 0)
+        while len(open_):  # skip hosts already found
+            known = (host[found[: lag + 1, open_]] == host[latest[open_]]).any(axis=0)
+            open_ = open_[known]
+            latest[open_] = other[latest[open_]]
+            open_ = open_[latest[open_] >= 0]
+    return found
 
 
 def pack(

@@ -12,7 +12,7 @@ import numpy as np
 
 from recsys.events.facts import NEVER, US_PER_DAY
 from recsys.ties.algebra import Block, Floats, Ints, decay_to, popcount
-from recsys.ties.blocks import TIE_HOUR_SLOTS, Blocks
+from recsys.ties.blocks import ATTENDED_KEPT, TIE_HOUR_SLOTS, Blocks
 from recsys.ties.gathering import TiesOfUser
 from recsys.ties.standing import blocked, followed, following_since
 
@@ -132,8 +132,8 @@ def _visits(
     n_attended = (attended != NEVER).sum(axis=1).astype(np.float64)
     past = (broadcasts != NEVER) & (broadcasts != live_started[:, None])
     missed = (past & (broadcasts > last[:, None])).sum(axis=1).astype(np.float64)
-    recent = past[:, :8]
-    came = (broadcasts[:, :8, None] == attended[:, None, :]).any(axis=2) & recent
+    recent = past[:, :ATTENDED_KEPT]  # no further back than a tie remembers having attended
+    came = (broadcasts[:, :ATTENDED_KEPT, None] == attended[:, None, :]).any(axis=2) & recent
     span = np.where(n_attended > 1, _oldest(attended)[0] - _oldest(attended)[1], 0) / US_PER_HOUR
     gap = np.where(n_attended > 1, span / np.maximum(n_attended - 1, 1), np.nan)
     since = (at - last - paused_us) / US_PER_HOUR

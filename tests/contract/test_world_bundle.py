@@ -24,6 +24,8 @@ from recsys.events import (
 )
 from recsys.live.artefact import WorldParts, assemble, load, save
 from recsys.live.state import LiveState
+from recsys.models.transition import TransitionModel
+from recsys.models.transition_counts import TransitionConfig
 from recsys.pipeline.lookup import lookup
 from recsys.pipeline.request import Answer, Request
 from recsys.ties.algebra import Rows
@@ -99,6 +101,17 @@ def test_a_loaded_world_answers_like_the_one_saved_and_moves_on_alike(
         live.register_rooms(room_table(events, vocabularies))
         live.apply_all(facts)
     assert_same(asked(memory, n, at + DAY), asked(loaded, n, at + DAY))
+
+
+def test_transitions_keep_the_settings_they_were_fitted_with(
+    tmp_path: Path, parts: WorldParts, vocabularies: Vocabularies, at: int
+) -> None:
+    fitted = TransitionConfig(lag_weights=(1.0, 0.5), half_life_days=9.0, prior=1.0)
+    parts.models.transition = TransitionModel.fit(
+        pl.DataFrame({"user": [0, 0], "host": [0, 1], "at": [0, DAY]}), fitted
+    )
+    live, _ = load(Bundle.open(write(tmp_path, "settings", parts, vocabularies, at)))
+    assert live.world.models.transition is not None and live.world.models.transition.config == fitted
 
 
 def test_an_empty_world_goes_through_a_bundle(tmp_path: Path) -> None:

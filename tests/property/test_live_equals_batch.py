@@ -26,6 +26,7 @@ from recsys.ties.algebra import BlockState, Rows, identity
 from recsys.ties.store import RowStore
 from tests.conftest import NOW
 from tests.small_world import empty_parts
+from training.collaborative import fit_transitions
 from training.states import Snapshot, snapshot
 
 CONFIG = EngineConfig()
@@ -130,6 +131,28 @@ def parts_of(shot: Snapshot, n_hosts: int) -> WorldParts:
     parts.states, parts.standings, parts.priors = shot.states, shot.standings, Priors()
     parts.rooms, parts.leaves = shot.rooms, shot.leaves
     return parts
+
+
+def test_transitions_learnt_event_by_event_equal_a_later_fit(
+    events: Events, vocabularies: Vocabularies, instants: list[int], snapshots: list[Snapshot]
+) -> None:
+    """From the user's last distinct hosts, in the batch as online."""
+    n_hosts = len(vocabularies.hosts)
+    begin, end = instants[1], instants[3]
+    parts = parts_of(snapshots[1], n_hosts)
+    parts.models.transition, _ = fit_transitions(events, vocabularies, CONFIG, begin)
+    live = moved(assemble(parts), events, vocabularies, begin, end)
+    later, _ = fit_transitions(events, vocabularies, CONFIG, end)
+    online = live.world.models.transition
+    assert online is not None and later is not None and online is parts.models.transition
+    everyone = np.arange(n_hosts)
+    for host in range(n_hosts):
+        there, again = (model.evidence([host], [0.0], everyone, at=end) for model in (online, later))
+        np.testing.assert_allclose(there, again, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(
+            *(model.scores([host], [0.0], everyone, at=end) for model in (online, later)), rtol=1e-4, atol=1e-8
+        )
+    np.testing.assert_allclose(online.self_share(everyone), later.self_share(everyone), rtol=1e-5)
 
 
 @pytest.mark.parametrize("begin", [0, 1])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from recsys.errors import InputRefused
 from recsys.events.facts import US_PER_DAY, US_PER_S
 from recsys.models.transition import TransitionModel
-from recsys.models.transition_counts import TransitionConfig
+from recsys.models.transition_counts import TransitionConfig, distinct_before
 
 PLAIN = TransitionConfig(
     lag_weights=(1.0, 0.5), gap_half_life_s=100.0, max_gap_s=1_000.0, half_life_days=1.0, prior=0.0
@@ -27,12 +27,12 @@ def entries(*rows: tuple[int, int, float]) -> pl.DataFrame:
 
 
 def event_by_event(frame: pl.DataFrame, config: TransitionConfig, model: TransitionModel) -> TransitionModel:
-    """What the service does: applies entries in time order, remembering the last of every user."""
+    """What the service does: applies entries in time order, remembering the last hosts of every user."""
     recent: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
     for user, host, at in frame.sort("at", "host", "user").iter_rows():
         before = recent[user]
         model.update([h for h, _ in before], [(at - then) / US_PER_S for _, then in before], host, at)
-        recent[user] = [(host, at), *before][: len(config.lag_weights)]
+        recent[user] = [(host, at), *(entry for entry in before if entry[0] != host)]
     return model
 
 
@@ -56,6 +56,24 @@ def test_counts_by_hand() -> None:
     assert model.self_share(np.array([1, 0, 99])).tolist() == pytest.approx(
         [0.5 * 2 ** (-50 / day) / (0.5 * 2 ** (-50 / day) + 0.5), 0.0, 0.0]
     )
+
+
+def test_a_host_entered_again_takes_one_place_among_the_last() -> None:
+    """0 1 1 2: before the entry at 2 the last hosts are 1, 0; the second entry at 1 hides the first."""
+    model = TransitionModel.fit(entries((0, 0, 0), (0, 1, 50), (0, 1, 100), (0, 2, 200)), PLAIN)
+    assert counts(model)[0, 2] == pytest.approx(0.5 * 2 ** (-200 / 100))  # second lag, gap 200 s
+    assert counts(model)[1, 2] == pytest.approx(0.5)  # first lag, from the latest entry
+    assert counts(model)[2].sum() == 0.0
+
+
+def test_distinct_hosts_before_each_entry() -> None:
+    user = np.array([0, 0, 0, 0, 0, 0, 1, 1])
+    host = np.array([5, 6, 5, 5, 6, 7, 5, 7])
+    assert distinct_before(user, host, 3).tolist() == [
+        [-1, 0, 1, 2, 3, 4, -1, 6],
+        [-1, -1, 0, 1, 1, 3, -1, -1],
+        [-1, -1, -1, -1, -1, -1, -1, -1],
+    ]
 
 
 def test_a_count_halves_at_its_half_life_and_by_gap() -> None:
@@ -151,7 +169,7 @@ def test_missing_columns_and_nulls_are_refused() -> None:
 
 
 histories = st.lists(
-    st.tuples(st.integers(0, 4), st.integers(0, 8), st.integers(0, 3 * 86_400)),
+    st.tuples(st.integers(0, 4), st.integers(0, 8) | st.integers(0, 2), st.integers(0, 3 * 86_400)),
     max_size=60,
     unique_by=lambda e: (e[0], e[2]),
 )
@@ -186,7 +204,7 @@ def test_batch_equals_event_by_event_split_anywhere_and_permuted(
             before = recent[user]
             if at >= cut_at:
                 base.update([h for h, _ in before], [(at - then) / US_PER_S for _, then in before], host, at)
-            recent[user] = [(host, at), *before][:5]
+            recent[user] = [(host, at), *(entry for entry in before if entry[0] != host)]
         assert np.allclose(
             base.scores([1, 2], [5.0, 9.0], at=4 * US_PER_DAY),
             whole.scores([1, 2], [5.0, 9.0], at=4 * US_PER_DAY),

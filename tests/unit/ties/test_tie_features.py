@@ -65,8 +65,17 @@ def test_visits(scene: Scene) -> None:
 def test_the_room_in_question_is_neither_missed_nor_attended(scene: Scene) -> None:
     in_question = tie(scene, 0, live_started=T0 + 7 * DAY + EVENING)
     assert in_question["tie_broadcasts_missed"] == 2
-    assert in_question["tie_attendance"] == pytest.approx((3 + 0.5) / (7 + 1.5))
-    assert tie(scene, 0)["tie_attendance"] == pytest.approx((3 + 0.5) / (8 + 1.5))
+    assert in_question["tie_attendance"] == pytest.approx((2 + 0.5) / (5 + 1.5))  # of days 2 … 6
+    assert tie(scene, 0)["tie_attendance"] == pytest.approx((2 + 0.5) / (6 + 1.5))
+
+
+def test_who_came_to_every_broadcast_attends_them_all() -> None:
+    """A tie remembers six broadcasts; a seventh and eighth are not held against it."""
+    scene = Scene(n_hosts=1)
+    for day in range(8):
+        scene.room(day, 0, T0 + day * DAY + EVENING).enter(FAN, day, T0 + day * DAY + EVENING + MINUTE)
+    assert tie(scene, 0)["tie_attendance"] == pytest.approx(6.5 / 7.5)
+    assert tie(scene, 0, live_started=T0 + 7 * DAY + EVENING)["tie_attendance"] == pytest.approx(5.5 / 6.5)
 
 
 def test_hour_match_is_high_at_the_usual_hour_only(scene: Scene) -> None:
