@@ -43,6 +43,9 @@ def document(served: Served, *, breakdown: bool = False) -> dict[str, Any]:
             start=1,
         )
     ]
+    if answer.heads:
+        for i, room in enumerate(rooms):
+            room["heads"] = answer.heads_at(i)
     if breakdown:
         for i, room in enumerate(rooms):
             room["breakdown"] = _terms(served, i)

@@ -85,5 +85,6 @@ def only_from(answer: Answer, sources: frozenset[str]) -> Answer:
         reserved=answer.reserved[kept],
         reasons=[why for why, held in zip(answer.reasons, kept, strict=True) if held] if answer.reasons else [],
         contributions=answer.contributions[kept],
+        heads={name: said[kept] for name, said in answer.heads.items()},
         short_why=f"only {int(kept.sum())} candidates come from the sources asked for",
     )

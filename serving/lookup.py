@@ -105,6 +105,7 @@ def rooms_of(answer: Answer, rooms: Vocabulary, hosts: Vocabulary) -> list[dict[
                 "host_id": host_ids[i],
                 "score": float(answer.score[i]),
                 "strength": float(answer.strength[i]),
+                "heads": answer.heads_at(i),
                 "source": str(SOURCES[answer.sources[i]]),
                 "reserved": bool(answer.reserved[i]),
                 "reasons": answer.reasons[i],

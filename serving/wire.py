@@ -83,6 +83,7 @@ ROOM_EXAMPLE: Final = {
     "host_id": 7,
     "score": 2.31,
     "strength": 0.42,
+    "heads": {"returns": 0.42, "stays": 0.37, "buys": 0.06, "rebuys": 0.55},
     "source": "private_domain",
     "slot": "organic",
     "reasons": ["followed 214 days", "bought 5 times, last 6 days ago"],

@@ -35,6 +35,8 @@ CHEAP = {
     "ranker.bins": 31,
     "strength.rounds": 40,
     "strength.bins": 31,
+    "heads.rounds": 40,
+    "heads.bins": 31,
     "gates": [],
 }
 """Settings of builds in tests: every stage is real, the models small. No gate, for a small market decides nothing."""

@@ -29,28 +29,21 @@ from recsys.events import (
     Vocabularies,
     build_vocabularies,
     clean,
-    fact_stream,
     known_before,
     last_fact_us,
     open_events,
-    room_table,
 )
-from recsys.events.facts import US_PER_DAY, FactKind
 from recsys.ids import Vocabulary
 from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble, save
-from recsys.live.state import LiveState
-from recsys.models.baselines import PriorRanker
 from recsys.models.suite import Models
-from recsys.pipeline.features import FEATURES
 from recsys.progress import Progress, silent
 from recsys.ties.algebra import BlockState
 from training.collaborative import fit_collaborative, fit_transitions
 from training.delta import Advanced, advance, known_states
 from training.drift import base_profile, drift_metrics, drift_of, profile_of, sampled_values, strength_histogram
-from training.learn import learn_ranker, learn_strength
-from training.log import replay_and_log
+from training.learning import learn_models
 from training.report import build_page, write_report
-from training.states import Snapshot, snapshot
+from training.states import snapshot
 
 
 @dataclass
@@ -64,6 +57,7 @@ class Trained:
     metrics: dict[str, float]
     stages: list[StageResult]
     counts: dict[str, int] = field(default_factory=dict)
+    heads: list[dict[str, object]] = field(default_factory=list)
 
 
 def build(
@@ -130,7 +124,9 @@ def build(
         writer.json("quality", events.quality.to_json())
         writer.json("profile", profile_of(values))
         body = fields.model_dump(mode="json") | {"bundle": name, "quality": events.quality.to_json(), "drift": drift}
-        write_report(writer.path("report.html"), build_page, body | {"strengths": strength_histogram(values)})
+        body |= {"strengths": strength_histogram(values), "heads": trained.heads}
+        writer.json("heads", trained.heads)
+        write_report(writer.path("report.html"), build_page, body)
         path = writer.finish(fields)
     publish(bundles, path.name)  # a refused bundle has another name; this says why it was refused
     retain(bundles, config.build.keep_bundles)
@@ -167,7 +163,7 @@ def train(
         raise InputRefused(
             "no fact lies before the as-of", got=f"as of {as_of} µs, first fact later", hint="choose a later --as-of"
         )
-    learnt, metrics, stages, first = _learn(events, vocabularies, config, as_of, progress)
+    learnt = learn_models(events, vocabularies, config, as_of, progress)
     shot = snapshot(events, vocabularies, config, as_of, progress) if advanced is None else advanced.shot
     why = "" if advanced else "a late row takes back a fact of the base, or the as-of is earlier: rebuilt"
     ties = [StageResult(name="delta", status="passed" if advanced else "skipped", why=why)] if since else []
@@ -187,7 +183,8 @@ def train(
     parts = WorldParts(
         config, shot.states, shot.standings, shot.rooms.select(ROOM_COLUMNS), shot.leaves, shot.priors, models, n_hosts
     )
-    return Trained(parts, vocabularies, as_of, first, metrics, [*ties, *cf_stages, transition_stage, *stages], counts)
+    stages = [*ties, *cf_stages, transition_stage, *learnt.stages]
+    return Trained(parts, vocabularies, as_of, learnt.from_us, learnt.metrics, stages, counts, learnt.head_documents)
 
 
 def index_metrics(parts: WorldParts, seed: int) -> dict[str, float]:
@@ -219,64 +216,6 @@ def _since(
         )
     known = known_states(Bundle.open(resolve(base)), lake.manifest, config)
     return lambda as_of_us: advance(known, lake, config, as_of_us, now_us, progress)
-
-
-def _learn(
-    events: Events, vocabularies: Vocabularies, config: EngineConfig, as_of: int, progress: Progress
-) -> tuple[Models, dict[str, float], list[StageResult], int | None]:
-    """Ranker and strength, learnt by replaying the latest stretch before the as-of on states as of its beginning."""
-    untrained = Models(affinity=config.affinity, ranker=PriorRanker(FEATURES))
-    if "watches" not in events.tables or "rooms" not in events.tables:
-        why = "needs watches and rooms"
-        stages = [StageResult(name=name, status="skipped", why=why) for name in ("ranker", "strength")]
-        return untrained, {}, stages, None
-    rooms = room_table(events, vocabularies)
-    started = rooms.filter(pl.col("started_at") < as_of)["started_at"].to_numpy()
-    if not len(started):
-        why = "no broadcast before the as-of"
-        stages = [StageResult(name=name, status="skipped", why=why) for name in ("ranker", "strength")]
-        return untrained, {}, stages, None
-    first = int(started.min())
-    span = as_of - first
-    learn_from = as_of - int(min(span * config.build.learn_share, config.build.learn_days * US_PER_DAY))
-    later = as_of - int((as_of - learn_from) * config.build.later_share)
-    shot = snapshot(events, vocabularies, config, learn_from, progress)
-    live = _at_start_of_learning(events, vocabularies, config, shot, progress)
-    live.register_rooms(rooms)
-    facts = fact_stream(events, vocabularies, from_us=learn_from, before_us=as_of)
-    log = replay_and_log(live, facts, config.build, config.build.seed, progress)
-    ranker, ranker_metrics, ranker_stage = learn_ranker(log, later, config)
-    ended = (pl.col("ended_at") < as_of).fill_null(False)
-    broadcasts = rooms.filter(pl.col("started_at") < as_of).with_columns(finished=ended)
-    entries = facts.filter(pl.col("kind") == int(FactKind.ENTRY)).select(pl.col("user").cast(pl.Int64), pl.col("room"))
-    head, strength_metrics, strength_stage = learn_strength(log, broadcasts, entries, later, config)
-    models = Models(
-        affinity=config.affinity,
-        ranker=ranker if ranker is not None else PriorRanker(FEATURES),
-        strength={head.name: head} if head is not None else {},
-    )
-    return models, ranker_metrics | strength_metrics, [ranker_stage, strength_stage], first
-
-
-def _at_start_of_learning(
-    events: Events, vocabularies: Vocabularies, config: EngineConfig, shot: Snapshot, progress: Progress
-) -> LiveState:
-    factors, graph, _ = fit_collaborative(shot, config, len(vocabularies.users), len(vocabularies.hosts))
-    transition, _ = fit_transitions(events, vocabularies, config, shot.as_of_us, progress)
-    models = Models(
-        affinity=config.affinity, ranker=PriorRanker(FEATURES), graph=graph, factors=factors, transition=transition
-    )
-    parts = WorldParts(
-        config,
-        shot.states,
-        shot.standings,
-        shot.rooms.select(ROOM_COLUMNS),
-        shot.leaves,
-        shot.priors,
-        models,
-        len(vocabularies.hosts),
-    )
-    return assemble(parts)
 
 
 def _renumbered(parts: WorldParts, rooms: pl.DataFrame) -> WorldParts:

@@ -37,7 +37,7 @@ def reliability(rows: Rows) -> dict[str, Any]:
     line = ends.mark_line(strokeDash=[4, 4], color="#888").encode(x="p:Q", y="p:Q")
     points = _chart(rows).mark_line(point=True)
     curve = points.encode(
-        x=alt.X("said:Q", title="said probability"), y=alt.Y("observed:Q", title="share that came back"),
+        x=alt.X("said:Q", title="said probability"), y=alt.Y("observed:Q", title="share observed"),
         tooltip=["said:Q", "observed:Q", "n:Q"],
     )  # fmt: skip
     return _spec(line + curve, width=360, height=360)

@@ -45,7 +45,6 @@ from recsys.events.facts import FACT_SCHEMA, FactKind
 from recsys.live.artefact import assemble
 from recsys.live.state import LiveState
 from recsys.models.baselines import memory, popularity
-from recsys.models.calibration import calibration_error, log_loss_skill
 from recsys.pipeline.features import FEATURES
 from recsys.pipeline.lookup import lookup
 from recsys.pipeline.request import Request
@@ -53,9 +52,8 @@ from recsys.pipeline.scoring import scored
 from recsys.pipeline.sources import private_hosts
 from recsys.progress import Progress, silent
 from training.build import Trained, train
-from training.learn import next_broadcast
-from training.log import TieLog
-from training.report import evaluation_page, reliability_bins, write_report
+from training.judged_heads import JudgedHeads
+from training.report import evaluation_page, write_report
 
 JUDGED_SHARE = 0.2
 """Latest share of the data window that is judged when no cut is given."""
@@ -89,9 +87,18 @@ class Evaluation:
                 f"{row['ndcg_at_10']:.4f} | {row['ndcg_at_10_low']:.4f}–{row['ndcg_at_10_high']:.4f} | "
                 f"{row['hit_at_1']:.4f} | {row['hit_at_10']:.4f} | {row['mrr']:.4f} |"
             )
-        for name, part in (("strength", self.body["strength"]), ("fan reach", self.body["fan_reach"])):
-            said = ", ".join(f"{key} {_short(value)}" for key, value in part.items()) or "nothing to judge it on"
-            lines += ["", f"{name}: {said}"]
+        said = ", ".join(f"{key} {_short(value)}" for key, value in self.body["fan_reach"].items())
+        lines += ["", f"fan reach: {said or 'nothing to judge it on'}"]
+        lines += ["", "| head | ties | base rate | AUC | log loss | skill | 95 % | ECE | by chance |", "|" + "---|" * 9]
+        for head in self.body["heads"]:
+            if "skipped" in head:
+                lines.append(f"| {head['head']} | {head['skipped']} |" + " |" * 7)
+                continue
+            lines.append(
+                f"| {head['head']} | {head['rows']:.0f} | {head['base_rate']:.5f} | {head['auc']:.4f} | "
+                f"{head['log_loss']:.5f} | {head['skill']:.4f} | {head['skill_low']:.4f}–{head['skill_high']:.4f} | "
+                f"{head['ece']:.5f} | {head['ece_chance']:.5f} |"
+            )
         return "\n".join(lines)
 
 
@@ -164,7 +171,7 @@ class _Judged:
         self.requests: list[dict[str, Any]] = []
         self.fans: list[tuple[int, int, int, int]] = []
         self.shown: list[tuple[int, int, int]] = []
-        self.ties, self.reliability = TieLog(self.world, self.rng), list[dict[str, float]]()
+        self.heads = JudgedHeads(self.world, self.rng)
 
     def run(self, facts: pl.DataFrame, progress: Progress) -> None:
         is_entry = (facts["kind"] == int(FactKind.ENTRY)).to_numpy()
@@ -200,7 +207,7 @@ class _Judged:
         read["tie_entries"] = float(np.nan_to_num(read["tie_entries"]))
         followed = read.pop("tie_followed") > 0.5
         self.requests.append({"request_id": request, "user_id": user, "right": room, "follows": followed, **read})
-        self.ties.log(at, user)
+        self.heads.log(at, user)
         private = private_hosts(world, user)
         fans = epoch.join(private)
         if len(fans.positions):
@@ -251,30 +258,8 @@ class _Judged:
             "rooms": float(np.mean(lengths)),
             "metrics": pl.concat(tables).to_dicts(),
             "gain_over_memory": gain.to_dicts()[0],
-            "strength": self._strength(rooms, facts),
-            "reliability": self.reliability,
+            "heads": self.heads.documents(rooms, facts, seed),
             "fan_reach": self._reach(seed),
-        }
-
-    def _strength(self, rooms: pl.DataFrame, facts: pl.DataFrame) -> dict[str, float]:
-        head = self.world.models.strength.get("returns")
-        if head is None:
-            return {}
-        last = int(facts["at"].to_numpy().max())
-        ended = (pl.col("ended_at") <= last).fill_null(False)
-        broadcasts = rooms.filter(pl.col("started_at") <= last).with_columns(finished=ended)
-        entries = facts.filter(pl.col("kind") == int(FactKind.ENTRY)).select(pl.col("user").cast(pl.Int64), "room")
-        answered = next_broadcast(self.ties.frame(), broadcasts, entries).filter(pl.col("tied"))
-        if not len(answered) or answered["came"].n_unique() < 2:
-            return {}
-        p = head.probability(self.ties.rows()[answered["row"]].T.astype(np.float64))
-        came = answered["came"].to_numpy()
-        self.reliability = reliability_bins(p, came)
-        return {
-            "ties": float(len(answered)),
-            "base_rate": float(came.mean()),
-            "log_loss_skill": log_loss_skill(p, came),
-            "ece": calibration_error(p, came),
         }
 
     def _reach(self, seed: int) -> dict[str, float]:

@@ -27,14 +27,15 @@ from recsys.ties.features import TIE_FEATURES
 
 TIES_PER_REQUEST = 12
 STRANGERS_PER_REQUEST = 2
+_LOGGED = {"user": pl.Int64, "host": pl.Int64, "at": pl.Int64, "tied": pl.Boolean, "weight": pl.Float64}
 
 
 @dataclass
 class TrainingLog:
     """What was seen. `rows` (N, F) float32, `groups` candidates per request, `labels` (N,) 1 for the room entered.
 
-    `requests`: user, at, known (an earlier tie with the entered host) per request. `ties`: user, host, at, tied per
-    logged tie; `tie_rows` (R, F_tie), NaN for strangers.
+    `requests`: user, at, known (an earlier tie with the entered host) per request. `ties`: user, host, at, tied, weight
+    per logged tie; `tie_rows` (R, F_tie), NaN for strangers.
     """
 
     rows: npt.NDArray[np.float32]
@@ -111,33 +112,57 @@ class _Log:
 
 
 class TieLog:
-    """Ties as they were at sampled instants: what strength is trained, calibrated and judged on."""
+    """Ties as they were at sampled instants: what strength is trained, calibrated and judged on.
 
-    def __init__(self, world: World, rng: np.random.Generator) -> None:
-        self.world, self.rng = world, rng
+    Of a user with many ties a sample is logged; the weight of a logged tie is how many it stands for.
+
+    Args:
+        world: the state, moved by the caller.
+        of: the blocks in which a pair must have something to count as tied.
+        strangers: pairs without a tie that are logged besides, each time.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        rng: np.random.Generator,
+        *,
+        of: tuple[str, ...] = ("visits", "relation"),
+        strangers: int = STRANGERS_PER_REQUEST,
+    ) -> None:
+        self.world, self.rng, self.of, self.strangers = world, rng, of, strangers
         self._rows: list[npt.NDArray[np.float32]] = []
-        self._ties: list[tuple[int, int, int, bool]] = []
+        self._ties: list[tuple[int, int, int, bool, float]] = []
 
     def log(self, at: int, user: int) -> None:
         """Log some of the user's ties, live or not, and a few hosts he has no tie with."""
         world = self.world
-        known = np.union1d(world.ties.of("visits", user).hosts, world.ties.of("relation", user).hosts).astype(np.int64)
+        known = np.unique(np.concatenate([world.ties.of(block, user).hosts for block in self.of])).astype(np.int64)
         tied = known
         if len(tied) > TIES_PER_REQUEST:
             tied = np.sort(self.rng.choice(tied, TIES_PER_REQUEST, replace=False))
-        strangers = self.rng.integers(0, len(world.standings), STRANGERS_PER_REQUEST)
+        weight = len(known) / max(len(tied), 1)
+        strangers = self.rng.integers(0, len(world.standings), self.strangers)
         hosts = np.concatenate([tied, strangers[~np.isin(strangers, known)]])
+        if not len(hosts):
+            return
         rows = np.full((len(hosts), len(TIE_FEATURES)), np.nan, dtype=np.float32)
         ties, values = ties_at(world, user, hosts, np.full(len(hosts), NEVER, dtype=np.int64), at)
         rows[ties.asked] = values.T
         self._rows.append(rows)
-        self._ties += [(user, int(host), at, i < len(tied)) for i, host in enumerate(hosts)]
+        self._ties += [
+            (user, int(host), at, i < len(tied), weight if i < len(tied) else 1.0) for i, host in enumerate(hosts)
+        ]
 
     def rows(self) -> npt.NDArray[np.float32]:
         """Features (R, F_tie) of the logged ties, NaN for strangers."""
         return np.concatenate([np.empty((0, len(TIE_FEATURES)), dtype=np.float32), *self._rows])
 
     def frame(self) -> pl.DataFrame:
-        """user, host, at and tied of the logged ties, R rows."""
-        schema = {"user": pl.Int64, "host": pl.Int64, "at": pl.Int64, "tied": pl.Boolean}
-        return pl.DataFrame(self._ties, schema=schema, orient="row")
+        """user, host, at, tied and weight of the logged ties, R rows."""
+        return pl.DataFrame(self._ties, schema=_LOGGED, orient="row")
+
+    @staticmethod
+    def nothing() -> pl.DataFrame:
+        """The frame of an empty log."""
+        return pl.DataFrame(schema=_LOGGED)

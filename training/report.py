@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from training import charts
@@ -51,13 +49,7 @@ def evaluation_page(body: Mapping[str, Any]) -> str:
     for name, title, lead in _STRATA:
         if part := [row for row in strata if row["stratum"] == name]:
             sections.append(Section(title, lead, charts.strata(part), [_shown(row) for row in part]))
-    if strength := body.get("strength"):
-        sections.append(
-            Section("Strength of ties", "Does 0.3 mean that three in ten come back? Figures on later ties.",
-                    None, _pairs(strength))
-        )  # fmt: skip
-    if reliability := body.get("reliability"):
-        sections += _of_reliability(reliability)
+    sections += _of_heads(body.get("heads", ()))
     if reach := body.get("fan_reach"):
         lead = "Share of a viewer's private domain that is live at a request and shown (k places)."
         sections.append(Section("Fan reach", lead, charts.interval(reach, "reach"), _pairs(reach)))
@@ -74,6 +66,7 @@ def build_page(body: Mapping[str, Any]) -> str:
         Section("Metrics", "Measured on the latest stretch of the data, which training had not seen.", None,
                 _pairs(body["metrics"])),
     ]  # fmt: skip
+    sections += _of_heads(body.get("heads", ()))
     if strengths := body.get("strengths"):
         lead = "How strong the ties of sampled viewers are. Most are weak: people come once and do not return."
         sections.append(Section("Tie strengths", lead, charts.histogram(strengths, "strength")))
@@ -134,15 +127,6 @@ def write_report(path: Path, make: Callable[[Mapping[str, Any]], str], body: Map
     return True
 
 
-def reliability_bins(
-    said: npt.NDArray[np.floating], came: npt.NDArray[np.integer], bins: int = 15
-) -> list[dict[str, float]]:
-    """Bins of equal numbers of ties by what was said: mean `said`, share `observed`, number `n`. (m,), (m,)."""
-    order = np.argsort(said, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
-    return [{"said": float(said[p].mean()), "observed": float(came[p].mean()), "n": float(len(p))} for p in parts]
-
-
 _STRATA = (
     ("host_known", "Known and unknown hosts", "Requests that led to a host the viewer knew, and to one he did not."),
     ("followed", "Followed hosts", "Requests that led to a followed host, and the others."),
@@ -156,13 +140,25 @@ _STRATA = (
 )
 
 
-def _of_reliability(reliability: Sequence[Mapping[str, Any]]) -> list[Section]:
-    lead = "Said probability against the share that came back, in bins of equal numbers; on the line is right."
-    spread = "How many of the judged ties have which strength."
-    return [
-        Section("Reliability", lead, charts.reliability(reliability)),
-        Section("Tie strengths", spread, charts.histogram(reliability, "said")),
-    ]
+def _of_heads(heads: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """What the heads say of ties and how true it is: one table, and a curve of each."""
+    if not heads:
+        return []
+    rows = [{name: value for name, value in head.items() if name != "reliability"} for head in heads]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lead = (
+        "Does 0.3 mean that three in ten did? On later ties: skill is against the base rate, ece the calibration "
+        "error, ece_chance what flawless probabilities would show on as many ties."
+    )
+    sections = [Section("Strength of ties", lead, None, [{n: row.get(n, "") for n in names} for row in rows])]
+    for head in heads:
+        if curve := head.get("reliability"):
+            lead = f"Said probability that a viewer {head['means']}, against the share that did; on the line is right."
+            sections.append(Section(f"Reliability: {head['head']}", lead, charts.reliability(curve)))
+            if head["head"] == "returns":
+                spread = "How many of the judged ties have which strength."
+                sections.append(Section("Tie strengths", spread, charts.histogram(curve, "said")))
+    return sections
 
 
 def _ends(body: Mapping[str, Any]) -> list[Section]:

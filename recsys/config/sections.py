@@ -118,6 +118,14 @@ class ProbabilityConfig(Section):
     bins: int = Field(default=63, ge=3, le=255)
 
 
+class HeadsConfig(ProbabilityConfig):
+    """The strength heads besides `returns`: each as cheap to read as it is worth."""
+
+    rounds: int = Field(default=120, ge=1)
+    customer_facts: int = Field(default=300_000, ge=1_000)
+    """Facts of sampled users that are read to learn whether customers buy again within 30 days."""
+
+
 class GateRule(Section):
     """A threshold on one metric of a finished bundle; at least one bound is given, bounds are inclusive."""
 
@@ -179,6 +187,7 @@ class EngineConfig(Section):
     build: BuildConfig = BuildConfig()
     ranker: RankerConfig = RankerConfig()
     strength: ProbabilityConfig = ProbabilityConfig()
+    heads: HeadsConfig = HeadsConfig()
     gates: tuple[GateRule, ...] = DEFAULT_GATES
     pipeline: PipelineConfig = PipelineConfig()
 

@@ -123,9 +123,11 @@ def fit_probability(
     config: ProbabilityConfig,
     seed: int,
     threads: int,
+    weights: Floats | None = None,
 ) -> AdditiveModel:
-    """A model of the log-odds of `labels` (N,) in additive form, from rows (N, F)."""
-    data = lgb.Dataset(rows, labels, params={"max_bin": config.bins, "verbosity": -1, "min_data_in_leaf": 40})
+    """A model of the log-odds of `labels` (N,) in additive form, from rows (N, F) that count `weights` (N,) each."""
+    settings = {"max_bin": config.bins, "verbosity": -1, "min_data_in_leaf": 40}
+    data = lgb.Dataset(rows, labels, weight=weights, params=settings)
     booster = _boost(data, "binary", config.rounds, 4, 2, config.learning_rate, 0.5, threads, seed)
     return from_boosted_trees(features, booster.dump_model())
 

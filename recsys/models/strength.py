@@ -1,7 +1,8 @@
 """Strength heads: calibrated probabilities of what a tie will do next, with an additive explanation.
 
-The first head, `returns`, is the probability that the viewer enters the host's next broadcast. A head is an additive
-model on tie features (log-odds) followed by a monotone calibration fitted on a later window than it was trained on.
+The first head, `returns`, is the probability that the viewer enters the host's next broadcast, and the strength of a
+tie. A head is an additive model on tie features (log-odds) followed by a monotone calibration fitted on a later window
+than it was trained on.
 
 Shape letters: m ties, F tie features, T terms.
 """
@@ -20,13 +21,26 @@ from recsys.models.calibration import IsotonicMap, sigmoid
 from recsys.ties.algebra import Floats
 from recsys.ties.features import TIE_FEATURES
 
+HEADS = {
+    "returns": "enters the host's next broadcast",
+    "stays": "stays a minute or more in it",
+    "lingers": "stays in it beyond two product slots",
+    "comments": "comments in it",
+    "buys": "buys in it, or within half an hour after it",
+    "rebuys": "a customer of the host buys there again within 30 days",
+    "turns_away": "unfollows, blocks or sends back within 7 days",
+}
+"""All heads and what each is the probability of."""
+_OF_CUSTOMERS = frozenset({"rebuys"})
+_ORDERS = TIE_FEATURES.index("tie_order_lines")
+
 
 @dataclass(frozen=True)
 class StrengthHead:
     """One calibrated head.
 
-    `stranger` is the probability said of a pair without a tie: the rate at which viewers without one came, as measured
-    on the calibration window.
+    `stranger` is the probability said of a pair without a tie: the rate at which it happened to viewers without one;
+    NaN where it means nothing (a stranger cannot buy again).
     """
 
     name: str
@@ -37,6 +51,15 @@ class StrengthHead:
     def probability(self, tie_values: Floats) -> Floats:
         """Calibrated probabilities (m,) of ties with features (F, m)."""
         return self.calibration.apply(sigmoid(self.model.score(tie_values)))
+
+    def of_all(self, tie_values: Floats, tied: npt.NDArray[np.bool_]) -> Floats:
+        """Probabilities (n,) of pairs with features (F, n), of which `tied` (n,) have a tie; NaN where none applies."""
+        said = np.full(len(tied), self.stranger)
+        speaks = tied & (tie_values[_ORDERS] > 0) if self.name in _OF_CUSTOMERS else tied
+        said[tied & ~speaks] = np.nan
+        if speaks.any():
+            said[speaks] = self.probability(tie_values[:, speaks])
+        return said
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Plain arrays for a bundle; `from_arrays` reads them back."""

@@ -7,7 +7,7 @@ import numpy as np
 from recsys.pipeline.filters import filtered
 from recsys.pipeline.reasons import reasons
 from recsys.pipeline.request import OUTCOMES, SOURCES, Answer, Outcome, Request
-from recsys.pipeline.scoring import scored
+from recsys.pipeline.scoring import heads_of, scored
 from recsys.pipeline.selection import select
 from recsys.pipeline.sources import candidates
 from recsys.pipeline.world import World
@@ -36,7 +36,9 @@ def lookup(world: World, request: Request) -> Answer:
     order, reserved = select(world, request, kept, world.rooms.host[kept.rooms].astype(np.int64), scores.score)
     rooms, through = kept.rooms[order], scores.hosts[order]
     words: list[list[str]] = []
+    heads: dict[str, np.ndarray] = {}
     if request.explain:
+        heads = heads_of(world, rooms, through, scores.values[:, order])
         words = reasons(world, request.user, rooms, through, kept.source[order], reserved, request.at)
     outcomes = np.full(len(kept), OUTCOMES.index(Outcome.NOT_SELECTED), dtype=np.int8)
     outcomes[order] = OUTCOMES.index(Outcome.SHOWN)
@@ -64,4 +66,5 @@ def lookup(world: World, request: Request) -> Answer:
         outcomes=np.concatenate([codes for _, codes in story]),
         stage_counts=counts,
         short_why=short,
+        heads=heads,
     )

@@ -67,7 +67,8 @@ class Answer:
     `sources` (n,) are positions in `SOURCES`. `score` is the log-odds sum, highest first; `strength` the calibrated
     probability in [0, 1] that the viewer comes back to the host's next broadcast. `contributions` (n, F) add up, with
     `bias`, to `score` (reserved places may stand out of order: `reserved`). `candidates` (c,) and `outcomes` (c,)
-    positions in `OUTCOMES` tell what became of every candidate.
+    positions in `OUTCOMES` tell what became of every candidate. `heads` holds, where `explain` was asked for, the (n,)
+    calibrated probabilities of every head (`recsys.models.strength.HEADS`), NaN where a head does not apply.
     """
 
     rooms: npt.NDArray[np.int64]
@@ -86,6 +87,11 @@ class Answer:
     degraded: tuple[str, ...] = ()
     short_why: str | None = None
     weights: dict[str, float] = field(default_factory=dict)
+    heads: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rooms)
+
+    def heads_at(self, i: int) -> dict[str, float]:
+        """What the heads say of the i-th room, by name; heads that do not apply are left out."""
+        return {name: float(said[i]) for name, said in self.heads.items() if np.isfinite(said[i])}

@@ -30,7 +30,7 @@ class Scored:
     """Scores of n candidates.
 
     `hosts` (n,) is the host the score came through; `contributions` (T + 1, n) sum with `bias` to `score` (n,);
-    `strength` (n,) in [0, 1]; `values` (F, n) the features behind them; `tied` (n,) whether a tie is known.
+    `strength` (n,) in [0, 1]; `values` (F, n) the features behind them.
     """
 
     hosts: npt.NDArray[np.int64]
@@ -95,3 +95,18 @@ def _strength(world: World, values: Floats, tied: npt.NDArray[np.intp]) -> Float
     strength = np.full(values.shape[1], head.stranger)
     strength[tied] = head.probability(values[:N_TIE, tied])
     return strength
+
+
+def heads_of(
+    world: World, rooms: npt.NDArray[np.int64], through: npt.NDArray[np.int64], values: Floats
+) -> dict[str, Floats]:
+    """What every head says of answered rooms (n,), by name; NaN where it does not apply.
+
+    Args:
+        through: (n,) the host each score came through; a guest's probabilities are discounted by λ, as strength is.
+        values: (F, n) the features behind the scores.
+    """
+    ties = values[:N_TIE]
+    tied = np.asarray(np.isfinite(ties).any(axis=0))
+    share = np.where(world.rooms.host[rooms] == through, 1.0, world.config.pipeline.cohost_discount)
+    return {name: share * head.of_all(ties, tied) for name, head in world.models.strength.items()}

@@ -93,14 +93,15 @@ def tie_features(
         ties: from `gather`.
         broadcasts: (m, K) starts of the hosts' latest broadcasts, µs, descending, padded with NEVER.
         live_started: (m,) start of the room in question, NEVER when none: it counts neither as missed nor attended.
-        paused_us: (m,) announced leave of the host since the last visit; the hours since then do not count it.
+        paused_us: (m,) announced leave of the host since the last visit: the tie's clock stood still for so long, and
+            neither ages nor decayed sums of visits, comments, gifts and orders count it.
         user_entries: entries of the user in all, for shares.
         at: instant, µs; every state must hold facts before it only.
     """
     parts = [
         _visits(blocks.visits, ties, broadcasts, live_started, paused_us, user_entries, at),
-        _depth(blocks.depth, ties, at),
-        _commerce(blocks.commerce, ties, at),
+        _depth(blocks.depth, ties, at - paused_us),
+        _commerce(blocks.commerce, ties, at - paused_us),
         _relation(blocks.relation, ties, at),
         _exposure(blocks, ties, at),
     ]
@@ -118,13 +119,17 @@ def _visits(
 ) -> Floats:
     rows, has = ties.rows["visits"], ties.has["visits"]
     column = {name: rows.ints[:, i] for i, name in enumerate(block.ints)}
-    decayed = dict(zip(block.decays, decay_to(block, rows, at).T, strict=True))
+    decayed = dict(zip(block.decays, decay_to(block, rows, at - paused_us).T, strict=True))
     entries = column["n_entries"].astype(np.float64)
     safe_entries = np.maximum(entries, 1.0)
     last, first = column["last_entry_at"], column["first_entry_at"]
     all_3d = decay_to(block, ties.all_visits, at)[:, block.decay_column("entries_3d")]
     all_last = ties.all_visits.ints[:, block.int_column("last_entry_at")]
     ours_3d = decayed["entries_3d"]
+    total_3d, strongest_3d = float(all_3d.sum()), float(all_3d.max(initial=0.0))
+    if np.any(paused_us):  # paused ties are in the sum as if they had cooled
+        total_3d += float((ours_3d - decay_to(block, rows, at)[:, block.decay_column("entries_3d")]).sum())
+        strongest_3d = max(strongest_3d, float(ours_3d.max(initial=0.0)))
     today = at // US_PER_DAY
     shift = np.clip(today - column["active_days_last"], 0, 62)
     week = np.where(shift < 7, np.left_shift(column["active_days_bits"], np.minimum(shift, 7)) & 127, 0)
@@ -151,8 +156,8 @@ def _visits(
             ours_3d,
             decayed["entries_14d"],
             entries / max(user_entries, 1.0),
-            ours_3d / max(float(all_3d.sum()), 1e-9),
-            ours_3d / max(float(all_3d.max(initial=0.0)), 1e-9),
+            ours_3d / max(total_3d, 1e-9),
+            ours_3d / max(strongest_3d, 1e-9),
             (all_3d[None, :] > ours_3d[:, None]).sum(axis=1),
             since,
             (all_last[None, :] > last[:, None]).sum(axis=1),
@@ -181,7 +186,7 @@ def _oldest(instants: Ints) -> tuple[Ints, Ints]:
     return instants[:, 0], instants[np.arange(len(instants)), np.maximum(known - 1, 0)]
 
 
-def _depth(block: Block, ties: TiesOfUser, at: int) -> Floats:
+def _depth(block: Block, ties: TiesOfUser, at: Ints | int) -> Floats:
     rows, has = ties.rows["depth"], ties.has["depth"]
     if not has.any():
         return np.full((len(DEPTH_FEATURES), len(has)), np.nan)
@@ -203,7 +208,7 @@ def _depth(block: Block, ties: TiesOfUser, at: int) -> Floats:
     return out
 
 
-def _commerce(block: Block, ties: TiesOfUser, at: int) -> Floats:
+def _commerce(block: Block, ties: TiesOfUser, at: Ints | int) -> Floats:
     rows, has = ties.rows["commerce"], ties.has["commerce"]
     if not has.any():
         return np.full((len(COMMERCE_FEATURES), len(has)), np.nan)
@@ -262,7 +267,7 @@ def _exposure(blocks: Blocks, ties: TiesOfUser, at: int) -> Floats:
     return out
 
 
-def _age(at: int, instant: Ints, unit: int) -> Floats:
+def _age(at: Ints | int, instant: Ints, unit: int) -> Floats:
     """Time since an instant in units of `unit` µs, NaN for NEVER."""
     known = instant != NEVER
     return np.where(known, (at - np.where(known, instant, at)) / unit, np.nan)

@@ -8,7 +8,8 @@ import pytest
 
 from recsys.config import RankerConfig
 from recsys.models.additive_training import Choices, fit_ranker
-from training.learn import ndcg_at_10, next_broadcast
+from training.labels import next_broadcast
+from training.learn import ndcg_at_10
 
 NAMES = ("known", "popular", "liked", "noise", "bid")
 QUICK = RankerConfig(teacher_rounds=20, network_share=0.0, rounds=80, pairs=6, bins=31)

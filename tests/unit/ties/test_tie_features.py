@@ -110,6 +110,23 @@ def test_an_announced_leave_pauses_the_clock_once(scene: Scene) -> None:
     assert tie(scene, 0)["tie_hours_since_entry"] == pytest.approx(paused["tie_hours_since_entry"] - 12)
 
 
+def test_a_host_on_leave_keeps_its_ties(scene: Scene) -> None:
+    """Asked after an announced leave of a week, a tie is what it was before it; without the notice it has cooled."""
+    for at, kind in ((5, FactKind.COMMENT), (6, FactKind.GIFT), (7, FactKind.ORDER_LINE)):
+        scene.fact(T0 + 4 * DAY + EVENING + (10 + at) * MINUTE, kind, FAN, 0, 4, value=700)
+    before = tie(scene, 0)
+    cooled = tie(scene, 0, at=ASKED + 7 * DAY)
+    scene.world.leaves[0] = [(ASKED, ASKED + 7 * DAY)]
+    kept = tie(scene, 0, at=ASKED + 7 * DAY)
+    calendar = {"tie_days_since_first", "tie_active_days_7"}  # the calendar, not the tie
+    others = {"tie_share_3d"}  # the other host has cooled meanwhile
+    for name in set(TIE_FEATURES) - calendar - others:
+        assert kept[name] == pytest.approx(before[name], nan_ok=True), name
+    assert kept["tie_share_3d"] > before["tie_share_3d"]
+    assert cooled["tie_entries_3d"] < 0.3 * kept["tie_entries_3d"]
+    assert cooled["tie_lines_30d"] < kept["tie_lines_30d"] and cooled["tie_comments_7d"] < 0.6 * kept["tie_comments_7d"]
+
+
 def test_a_leave_before_the_last_visit_or_still_to_come_pauses_nothing(scene: Scene) -> None:
     before = tie(scene, 0)["tie_hours_since_entry"]
     for since, until in ((T0, T0 + 4 * DAY), (ASKED, ASKED + DAY)):

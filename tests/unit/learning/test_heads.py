@@ -1,0 +1,145 @@
+"""Heads learnt from planted ties: what is there is found and calibrated, what is not there is not served."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.config import EngineConfig, HeadsConfig, ProbabilityConfig
+from recsys.events.facts import FACT_SCHEMA, US_PER_DAY, FactKind
+from recsys.models.strength import HEADS, StrengthHead
+from recsys.ties.features import TIE_FEATURES
+from training.heads import LearntHeads, learn_heads, learn_horizon_head
+
+HOUR = US_PER_DAY // 24
+CONFIG = EngineConfig(strength=ProbabilityConfig(rounds=15), heads=HeadsConfig(rounds=15))
+N_HOSTS, DAYS, PER_DAY = 20, 40, 250
+AS_OF = DAYS * US_PER_DAY
+LATER = 24 * US_PER_DAY
+
+
+class Market:
+    """Every day at noon 250 ties are written down; every evening each host is on air and what is planted happens.
+
+    A viewer comes with 0.1 + 0.6 · attendance, and of those who came a share buys that rises with the orders before;
+    comments fall from the sky. The tie of a viewer and host is asked once.
+    """
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(5)
+        n = DAYS * PER_DAY
+        day = np.repeat(np.arange(DAYS), PER_DAY)
+        self.rows = np.full((n, len(TIE_FEATURES)), np.nan, dtype=np.float32)
+        attendance, orders = rng.random(n), rng.integers(0, 4, n)
+        self.rows[:, TIE_FEATURES.index("tie_attendance")] = attendance
+        self.rows[:, TIE_FEATURES.index("tie_order_lines")] = orders
+        self.rows[:, TIE_FEATURES.index("tie_hour_match")] = rng.random(n)
+        host = rng.integers(0, N_HOSTS, n)
+        at = day * US_PER_DAY + 12 * HOUR
+        self.chance = 0.1 + 0.6 * attendance
+        came = rng.random(n) < self.chance
+        buys = came & (rng.random(n) < 0.05 + 0.2 * orders)
+        comments = rng.random(n) < 0.2
+        away = rng.random(n) < 0.02 + 0.1 * (orders == 0)
+        start = day * US_PER_DAY + 20 * HOUR
+        room = day * N_HOSTS + host
+        parts = [
+            self._facts(came, FactKind.ENTRY, start + HOUR // 2, room, host),
+            self._facts(buys, FactKind.ORDER_LINE, start + HOUR, room, host),
+            self._facts(comments, FactKind.COMMENT, start + HOUR, room, host),
+            self._facts(away, FactKind.UNFOLLOW, at + US_PER_DAY, np.full(n, -1), host),
+        ]
+        self.facts = pl.concat(parts).sort(list(FACT_SCHEMA))
+        self.ties = pl.DataFrame(
+            {"user": np.arange(n), "host": host, "at": at, "tied": np.full(n, True), "weight": np.ones(n)}
+        )
+        rooms = np.arange(DAYS * N_HOSTS)
+        begin = rooms // N_HOSTS * US_PER_DAY + 20 * HOUR
+        self.rooms = pl.DataFrame(
+            {"room": rooms, "host": rooms % N_HOSTS, "started_at": begin, "ended_at": begin + 2 * HOUR}
+        )
+
+    @staticmethod
+    def _facts(
+        happened: np.ndarray, kind: FactKind, at: np.ndarray, room: np.ndarray, host: np.ndarray
+    ) -> pl.DataFrame:
+        which = np.flatnonzero(happened)
+        n = len(which)
+        return pl.DataFrame(
+            {"at": at[which], "kind": np.full(n, int(kind)), "user": which, "host": host[which], "room": room[which],
+             "count": np.ones(n), "value": np.zeros(n), "aux": which},
+        ).cast(pl.Schema(FACT_SCHEMA))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def market() -> Market:
+    return Market()
+
+
+@pytest.fixture(scope="module")
+def learnt(market: Market) -> LearntHeads:
+    found = learn_heads(market.ties, market.rows, market.rooms, market.facts, LATER, AS_OF, CONFIG)
+    learn_horizon_head(found, "turns_away", market.ties, market.rows, market.facts, AS_OF, AS_OF, CONFIG)
+    learn_horizon_head(found, "rebuys", market.ties, market.rows, market.facts, AS_OF, AS_OF, CONFIG)
+    return found
+
+
+def test_what_is_planted_is_found_and_calibrated(market: Market, learnt: LearntHeads) -> None:
+    said = learnt.heads["returns"].probability(market.rows.T.astype(np.float64))
+    assert np.abs(said - market.chance).mean() < 0.04
+    for name in ("returns", "buys", "turns_away"):
+        report = learnt.reports[name]
+        assert report.skill_low > 0.02 and report.auc > 0.6 and report.worth_serving, name
+
+
+def test_noise_is_not_served_and_says_why(learnt: LearntHeads) -> None:
+    stages = {stage.name: stage for stage in learnt.stages}
+    assert "comments" not in learnt.heads and abs(learnt.reports["comments"].auc - 0.5) < 0.05
+    assert stages["head comments"].status == "failed" and "not served" in stages["head comments"].why
+
+
+def test_heads_without_events_or_time_are_skipped_by_name(learnt: LearntHeads) -> None:
+    stages = {stage.name: stage for stage in learnt.stages}
+    assert set(stages) == {"strength", *(f"head {name}" for name in HEADS if name != "returns")}
+    for name, words in (("stays", "left_at"), ("lingers", "left_at"), ("rebuys", "do not fit twice into 40.0 days")):
+        assert stages[f"head {name}"].status == "skipped" and words in stages[f"head {name}"].why
+
+
+def test_metrics_and_documents_hold_every_judged_head(learnt: LearntHeads) -> None:
+    metrics = learnt.metrics()
+    assert metrics["strength_ece"] == metrics["head_returns_ece"]
+    for document in learnt.documents():
+        assert sum(part["n"] for part in document["reliability"]) == document["rows"] and document["means"]
+        assert metrics[f"head_{document['head']}_auc"] == document["auc"]
+
+
+def test_a_tie_logged_for_many_counts_as_many(market: Market) -> None:
+    """Half of the ties never come and stand for nine each: the rates said are those of all, not of the sample."""
+    silent = market.ties.with_columns(user=pl.col("user") + 10**6, weight=pl.lit(9.0))
+    ties = pl.concat([market.ties, silent])
+    rows = np.concatenate([market.rows, market.rows])
+    entries = market.facts.filter(pl.col("kind") == int(FactKind.ENTRY))
+    found = learn_heads(ties, rows, market.rooms, entries, LATER, AS_OF, CONFIG)
+    said = found.heads["returns"].probability(market.rows.T.astype(np.float64)).mean()
+    assert said == pytest.approx(market.chance.mean() / 10, rel=0.15)
+
+
+def test_few_ties_or_hardly_any_event_is_not_enough(market: Market) -> None:
+    few = np.arange(len(market.rows)) % 40 == 0
+    found = learn_heads(
+        market.ties.filter(pl.Series(few)), market.rows[few], market.rooms, market.facts, LATER, AS_OF, CONFIG
+    )
+    assert not found.heads and all(stage.status == "skipped" and stage.why for stage in found.stages)
+
+
+def test_what_a_head_says_of_strangers_and_of_those_it_does_not_speak_of(learnt: LearntHeads) -> None:
+    values = np.full((len(TIE_FEATURES), 3), np.nan)
+    values[TIE_FEATURES.index("tie_order_lines"), 2] = 3
+    values[TIE_FEATURES.index("tie_attendance"), 1:] = 0.5
+    tied = np.array([False, True, True])
+    model, map_ = learnt.heads["buys"].model, learnt.heads["buys"].calibration
+    plain = StrengthHead("buys", model, map_, 0.01).of_all(values, tied)
+    assert plain[0] == 0.01 and plain[2] > plain[1] > 0
+    again = StrengthHead("rebuys", model, map_, float("nan")).of_all(values, tied)
+    assert np.isnan(again).tolist() == [True, True, False] and again[2] == plain[2]

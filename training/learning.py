@@ -1,0 +1,100 @@
+"""What a build learns by replaying the latest stretch of the past: the ranker and the strength heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from recsys.bundle import StageResult
+from recsys.config import EngineConfig
+from recsys.events import Events, Vocabularies, fact_stream, room_table
+from recsys.events.facts import US_PER_DAY
+from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble
+from recsys.live.state import LiveState
+from recsys.models.additive import AdditiveModel
+from recsys.models.baselines import PriorRanker
+from recsys.models.strength import StrengthHead
+from recsys.models.suite import Models
+from recsys.pipeline.features import FEATURES
+from recsys.progress import Progress, silent
+from training.collaborative import fit_collaborative, fit_transitions
+from training.customers import log_customers
+from training.heads import learn_heads, learn_horizon_head
+from training.learn import learn_ranker
+from training.log import replay_and_log
+from training.states import Snapshot, snapshot
+
+
+@dataclass
+class Learnt:
+    """What was learnt, and how it went.
+
+    `from_us`: start of the first broadcast, µs. `head_documents`: every judged head with its reliability curve.
+    """
+
+    ranker: AdditiveModel | PriorRanker
+    strength: dict[str, StrengthHead] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    stages: list[StageResult] = field(default_factory=list)
+    from_us: int | None = None
+    head_documents: list[dict[str, Any]] = field(default_factory=list)
+
+
+def learn_models(
+    events: Events, vocabularies: Vocabularies, config: EngineConfig, as_of: int, progress: Progress = silent
+) -> Learnt:
+    """Ranker and heads, learnt by replaying the latest stretch before the as-of on states as of its beginning."""
+    why = "needs watches and rooms"
+    started = None
+    if "watches" in events.tables and "rooms" in events.tables:
+        why = "no broadcast before the as-of"
+        rooms = room_table(events, vocabularies)
+        started = rooms.filter(pl.col("started_at") < as_of)["started_at"].min()
+    if started is None:
+        skipped = [StageResult(name=name, status="skipped", why=why) for name in ("ranker", "strength")]
+        return Learnt(PriorRanker(FEATURES), stages=skipped)
+    first = int(started)  # type: ignore[arg-type]
+    span = as_of - first
+    learn_from = as_of - int(min(span * config.build.learn_share, config.build.learn_days * US_PER_DAY))
+    later = as_of - int((as_of - learn_from) * config.build.later_share)
+    shot = snapshot(events, vocabularies, config, learn_from, progress)
+    live = _at_start_of_learning(events, vocabularies, config, shot, progress)
+    live.register_rooms(rooms)
+    facts = fact_stream(events, vocabularies, from_us=learn_from, before_us=as_of)
+    log = replay_and_log(live, facts, config.build, config.build.seed, progress)
+    ranker, metrics, ranker_stage = learn_ranker(log, later, config)
+    heads = learn_heads(log.ties, log.tie_rows, rooms, facts, later, as_of, config)
+    learn_horizon_head(heads, "turns_away", log.ties, log.tie_rows, facts, span, as_of, config)
+    customers = log_customers(events, vocabularies, config, as_of, span, progress)
+    learn_horizon_head(heads, "rebuys", *customers, span, as_of, config)
+    return Learnt(
+        ranker=ranker if ranker is not None else PriorRanker(FEATURES),
+        strength=heads.heads,
+        metrics=metrics | heads.metrics(),
+        stages=[ranker_stage, *heads.stages],
+        from_us=first,
+        head_documents=heads.documents(),
+    )
+
+
+def _at_start_of_learning(
+    events: Events, vocabularies: Vocabularies, config: EngineConfig, shot: Snapshot, progress: Progress
+) -> LiveState:
+    factors, graph, _ = fit_collaborative(shot, config, len(vocabularies.users), len(vocabularies.hosts))
+    transition, _ = fit_transitions(events, vocabularies, config, shot.as_of_us, progress)
+    models = Models(
+        affinity=config.affinity, ranker=PriorRanker(FEATURES), graph=graph, factors=factors, transition=transition
+    )
+    parts = WorldParts(
+        config,
+        shot.states,
+        shot.standings,
+        shot.rooms.select(ROOM_COLUMNS),
+        shot.leaves,
+        shot.priors,
+        models,
+        len(vocabularies.hosts),
+    )
+    return assemble(parts)
