@@ -18,6 +18,7 @@ from serving.answers import document, explanation, live_rooms
 from serving.asked import Asked
 from serving.config import ServingConfig
 from serving.engine import Engine, Event
+from serving.erasing import erase_everywhere
 
 Document = dict[str, Any]
 
@@ -91,7 +92,7 @@ class LocalClient:
 
     def erase(self, user_id: int | str) -> Document:
         """See `Client`."""
-        return self.engine.erase(user_id)
+        return erase_everywhere(self.engine, user_id, self.engine.config.lake)
 
 
 class HttpClient:

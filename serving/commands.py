@@ -114,14 +114,18 @@ def erase(
     bundle: BundleOption,
     log: LogOption,
     user: Annotated[str, typer.Option("--user", help="External id of the user.")],
+    lake: Annotated[
+        Path | None, typer.Option("--lake", exists=True, file_okay=False, help="Lake the bundles are built from.")
+    ] = None,
     as_json: JsonOption = True,
 ) -> None:
-    """Erase a user from the log and from every service on it, at once; prints a receipt."""
+    """Erase a user: at once from every service on the log, then from log, bundles and lake; prints a receipt."""
     from serving.engine import Engine
+    from serving.erasing import erase_everywhere
     from serving.lookup import typed_id
 
     with Engine.open(bundle, log) as engine:
-        show(engine.erase(typed_id(user, engine.loaded.vocabularies.users)), as_json=as_json)
+        show(erase_everywhere(engine, typed_id(user, engine.loaded.vocabularies.users), lake), as_json=as_json)
 
 
 def export_log(

@@ -81,6 +81,8 @@ class ServingConfig(Section):
     """Event ids and row keys remembered at least: a repeat further back is not recognised."""
     log_impressions: bool = True
     """Answers over HTTP go to the log as impressions."""
+    lake: Path | None = None
+    """The lake the bundles are built from: erasing a user over HTTP takes him out of it too."""
     watch_current_s: float = Field(default=2.0, ge=0)
     """How often a folder of bundles is asked for a new `CURRENT`; 0: never."""
     verify: Literal["sizes", "hashes"] = "sizes"

@@ -22,6 +22,7 @@ import numpy as np
 import orjson
 
 from recsys.bundle import resolve
+from recsys.erasure import pseudonym
 from recsys.errors import InputRefused
 from recsys.events.facts import NEVER
 from recsys.pipeline.lookup import lookup as answer_request
@@ -275,7 +276,10 @@ class Engine:
             LogFailed: not acknowledged; ask again.
         """
         now = self.clock()
-        self._apply([(f"erase-{now}-{user_id}", ERASE, _text({"user_id": user_id}))])
+        with self.reading() as loaded:
+            row = loaded.vocabularies.users.row(user_id)
+            told = {"user": pseudonym(user_id), "at": now, "bundle": loaded.name, "row": row}
+        self._apply([(f"erase-{now}-{told['user']}", ERASE, _text(told))])
         rows = 0
         if self._log is not None:
             with self._writing:

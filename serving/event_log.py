@@ -8,6 +8,7 @@ and `append` hands over what others wrote since, inside the same transaction, so
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -190,21 +191,28 @@ class EventLog:
         return [Record._make(one) for one in found]
 
     def forget_user(self, user_id: int | str) -> int:
-        """Overwrite the rows of one user, keeping offsets and event ids; how many rows."""
+        """Overwrite the rows of one user and their event ids, keeping offsets; how many rows.
+
+        Raises:
+            LogFailed: not done; or done, but readers kept the old bytes in the write-ahead log: ask again.
+        """
         try:
             self._db.execute("BEGIN IMMEDIATE")
             changed = self._db.execute(
-                "UPDATE events SET tab = '_erased', row = '{}' "
-                "WHERE json_extract(row, '$.user_id') = ? AND tab != '_erase'",
+                "UPDATE events SET tab = '_erased', row = '{}', event_id = 'erased-' || seq "
+                "WHERE json_extract(row, '$.user_id') = ?",
                 (user_id,),
             ).rowcount
             self._db.execute("COMMIT")
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            for _ in range(200):
+                if not self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                    return int(changed)
+                time.sleep(0.025)
         except sqlite3.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise LogFailed("a user could not be erased from the log", where=self.path, got=error) from error
-        return int(changed)
+        raise LogFailed("readers keep the write-ahead log in use", where=self.path, hint="erase again")
 
     def close(self) -> None:
         """Close the file."""

@@ -29,6 +29,7 @@ from serving.answers import document, explanation, live_rooms
 from serving.asked import Asked
 from serving.config import ApiKey, Role, ServingConfig
 from serving.engine import Engine, Event
+from serving.erasing import erase_everywhere
 from serving.event_log import LogFailed
 from serving.ladder import STEPS
 from serving.measures import Measures
@@ -147,9 +148,9 @@ async def rooms(service: Service, request: Request, request_id: str) -> Any:
 
 
 async def erase(service: Service, request: Request, request_id: str) -> Any:
-    """Forget a user: nothing of him is served from now on; a receipt."""
+    """Erase a user: nothing of him is served from the first moment; a receipt when he is out of every file too."""
     user_id = wire.typed_id(request.path_params["user_id"], service.engine.loaded.vocabularies.users, "user_id")
-    receipt = await asyncio.to_thread(service.engine.erase, user_id)
+    receipt = await asyncio.to_thread(erase_everywhere, service.engine, user_id, service.config.lake)
     return {"request_id": request_id, **receipt}
 
 

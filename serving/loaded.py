@@ -8,26 +8,29 @@ is then taken to be in it, everything else is applied.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
 from recsys.bundle import Bundle
+from recsys.erasure import pseudonym
 from recsys.errors import GateFailed
 from recsys.events.facts import FOREVER, NEVER, FactKind
 from recsys.events.vocabularies import Vocabularies
 from recsys.live.artefact import load
+from recsys.live.erasing import erasures_of
 from recsys.live.state import LiveState
 from serving.config import ServingConfig
 from serving.event_log import EventLog, Record
-from serving.intake import ACCEPTED, Intake, Verdict
+from serving.event_rows import Refused, instant_us
+from serving.intake import ACCEPTED, QUARANTINED, Intake, Verdict
 
 LOG_SOURCE: Final = "log"
 """Name of the service's own log among the sources of a manifest's offsets."""
 ERASE: Final = "_erase"
-"""Pseudo table of the log: forget the user named in the row."""
+"""Pseudo table of erasures: `user` (pseudonym), `at` (µs); `bundle` and `row`: where he stood in the bundle served."""
 ANSWER: Final = "_answer"
 """Pseudo table of served answers: user_id, at (µs), room_ids, host_ids, slots; one impression per room."""
 ERASED: Final = "_erased"
@@ -43,6 +46,8 @@ class Loaded:
     vocabularies: Vocabularies
     intake: Intake
     offset: int | None
+    erased: dict[str, int] = field(default_factory=dict)
+    """Erased users: pseudonym → facts up to this instant, µs, are refused."""
     applied: int = 0
     last_received_us: int = NEVER
 
@@ -59,7 +64,7 @@ class Loaded:
         """Let the state know one record of the log; the same on arrival, on recovery and when bundles change."""
         self.applied = record.seq
         if record.table == ERASE:
-            self.forget_user(orjson.loads(record.row)["user_id"])
+            self.obey(orjson.loads(record.row))
             return ACCEPTED, None
         if record.table == ERASED:
             return ACCEPTED, None
@@ -67,6 +72,8 @@ class Loaded:
         if record.table == ANSWER:
             self._impressions(row, self._facts_from(record))
             return ACCEPTED, None
+        if self.erased and self._is_of_erased(record.table, row):
+            return QUARANTINED, "erased_user"
         if record.received_us > self.last_received_us:
             self.last_received_us = record.received_us
         return self.intake.feed(record.event_id, record.table, row, record.received_us, self._facts_from(record))
@@ -86,11 +93,36 @@ class Loaded:
             rows = (user, ids.hosts.row(host), ids.rooms.row(room))
             self.live.apply(at, FactKind.IMPRESSION, *rows, 1, position, 0)
 
-    def forget_user(self, user_id: int | str) -> None:
-        """Nothing that is known of a user is read any more."""
-        row = self.vocabularies.users.row(user_id)
+    def obey(self, erasure: Any) -> None:
+        """Nothing that is known of an erased user is read any more, and what is told of his past is refused."""
+        user, at = erasure["user"], erasure["at"]
+        if self.erased.get(user, NEVER) >= at:
+            return
+        self.erased[user] = at
+        if erasures_of(self.bundle).get(user, NEVER) >= at:
+            return  # built, or written again, without him: what it knows of this id is a newcomer's
+        row = erasure["row"]
+        if erasure["bundle"] != self.name or (row >= 0 and not self._is_at(row, user)):
+            row = next((row for row in range(len(self.vocabularies.users)) if self._is_at(row, user)), -1)
         if row >= 0:
             self.live.forget_user(row)
+
+    def _is_at(self, row: int, user: str) -> bool:
+        users = self.vocabularies.users
+        return row < len(users) and pseudonym(users.id(row)) == user
+
+    def _is_of_erased(self, table: str, row: object) -> bool:
+        """Whether a row tells of an erased user's past."""
+        if not isinstance(row, dict) or not isinstance(row.get("user_id"), int | str):
+            return False
+        until = self.erased.get(pseudonym(row["user_id"]))
+        told = row.get("entered_at" if table == "watches" else "at")
+        if until is None or told is None:
+            return False
+        try:
+            return instant_us(told) <= until
+        except Refused:
+            return False  # the rules of the table say why
 
 
 def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us: int) -> Loaded:
@@ -122,7 +154,7 @@ def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us:
         last = log.last
         begin = max(0, min(last, loaded.offset or 0) - config.dedup_horizon)
         for record in log.of_table(ERASE, begin):
-            loaded.forget_user(orjson.loads(record.row)["user_id"])
+            loaded.obey(orjson.loads(record.row))
         for record in log.read(begin, last):
             loaded.take(record)
         loaded.applied = last

@@ -35,6 +35,7 @@ from recsys.events import (
 )
 from recsys.ids import Vocabulary
 from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble, save
+from recsys.live.erasing import ERASED
 from recsys.models.suite import Models
 from recsys.progress import Progress, silent
 from recsys.ties.algebra import BlockState
@@ -121,6 +122,8 @@ def build(
         replace(known, rooms=known.rooms.filter(pl.col("ended_at").is_null())).save(
             writer.path("known_rooms.arrow").parent
         )
+        if events.lake is not None:
+            writer.json(ERASED, events.lake.manifest.erased)
         writer.json("quality", events.quality.to_json())
         writer.json("profile", profile_of(values))
         body = fields.model_dump(mode="json") | {"bundle": name, "quality": events.quality.to_json(), "drift": drift}

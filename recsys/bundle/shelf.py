@@ -152,6 +152,22 @@ def retain(bundles_dir: Path, keep: int) -> list[str]:
     return removed
 
 
+def put_in_place_of(bundles_dir: Path, old: str, new: str) -> None:
+    """Serve and remember `new` wherever it was `old`, and remove `old`. The caller holds the folder's lock."""
+    try:
+        names = (bundles_dir / HISTORY).read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        names = []
+    if old in names:
+        _write_history(bundles_dir, [new if name == old else name for name in names])
+    if current_name(bundles_dir) == old:
+        replace_text(bundles_dir / CURRENT, new + "\n")
+    doomed = bundles_dir / f"{old}.tmp-{os.getpid()}"
+    (bundles_dir / old).rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+    sync_path(bundles_dir)
+
+
 def _named(bundles_dir: Path, name: str) -> Path:
     if not is_bundle_name(name):
         raise BundleRefused("not a bundle name", where=bundles_dir, got=repr(name))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import polars as pl
 
 from recsys.bundle.durable import exclusive, sha256_of
+from recsys.erasure import erased_until
 from recsys.errors import ConfigError, InputRefused
 from recsys.events.known import check_kinds
 from recsys.events.lake.manifest import ALL_DATES, SEQ, LakeFile, LakeManifest, is_lake
@@ -39,8 +40,9 @@ MOST_BUCKETS = 64
 
 @dataclass
 class IngestReport:
-    """What an ingestion did: per table, rows `read`, `new` and `known` (in the lake already); `skipped` tables were
-    ingested before, byte by byte. `offset`: the lake's number of ingestions now."""
+    """What an ingestion did: per table, rows `read`, `new`, `known` (in the lake already) and, if there are any,
+    `erased` (refused, as their users were erased); `skipped` tables were ingested before, byte by
+    byte. `offset`: the lake's number of ingestions now."""
 
     lake: str
     offset: int
@@ -106,6 +108,18 @@ def ingest(source: Path, lake: Path, *, buckets: int | None = None, progress: Pr
     return report
 
 
+def erased_rows(table: str, rows: pl.DataFrame, erased: Mapping[str, int]) -> pl.Series:
+    """Which rows are of an erased user and not later than his erasure; rows without a time are (Boolean)."""
+    if not erased or "user_id" not in rows.columns:
+        return pl.repeat(False, rows.height, dtype=pl.Boolean, eager=True)
+    until = erased_until(rows["user_id"], erased)
+    time = TIME_OF_TABLE.get(table, "registered_at")
+    at = rows[time].dt.epoch("us") if time in rows.columns else pl.repeat(None, rows.height, dtype=pl.Int64, eager=True)
+    frame = pl.DataFrame({"at": at, "until": until})
+    gone = pl.col("until").is_not_null() & (pl.col("at").is_null() | (pl.col("at") <= pl.col("until")))
+    return frame.select(gone).to_series()
+
+
 def sweep(lake: Path, manifest: LakeManifest) -> None:
     """Remove files that nobody lists: those of interrupted ingestions, and those retired before the last swap."""
     listed = {file.path for file in manifest.files} | set(manifest.retired)
@@ -150,8 +164,12 @@ class _Writer:
         counts = {"read": 0, "new": 0, "known": 0}
         for part in _groups(table, placed, self.manifest.buckets if has_buckets(table) else 1):
             rows = placed.filter(part).collect(engine="streaming")
-            fresh = self._unknown(table, rows, schema)
             counts["read"] += rows.height
+            refused = erased_rows(table, rows, self.manifest.erased)
+            if refused.any():
+                counts["erased"] = counts.get("erased", 0) + int(refused.sum())
+                rows = rows.filter(~refused)
+            fresh = self._unknown(table, rows, schema)
             counts["new"] += fresh.height
             counts["known"] += rows.height - fresh.height
             self._write(table, fresh)

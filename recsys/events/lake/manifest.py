@@ -20,8 +20,11 @@ from recsys.bundle.durable import replace_text
 from recsys.errors import InputRefused
 from recsys.ids import IdKind
 
-SCHEMA_VERSION: Final = 1
-"""Version this code writes; it reads every version up to this one."""
+SCHEMA_VERSION: Final = 2
+"""Newest version this code knows; it reads every version up to it and writes the oldest that can hold the lake.
+
+1: files. 2: erased users, whom a reader of version 1 would let in again.
+"""
 LAKE_FILE: Final = "_lake.json"
 SEQ: Final = "_seq"
 ALL_DATES: Final = "all"
@@ -59,17 +62,19 @@ class LakeManifest(_Record):
     """Everything in `_lake.json`.
 
     `seq` is the offset: the number of the last ingestion. `generation` counts the swaps of this list. `sources` are
-    digests of tables that were ingested whole. `retired` are files replaced by the last compaction, kept for readers
+    digests of tables that were ingested whole. `erased` are users whose rows up to an instant were taken out and are
+    refused (`recsys.erasure`): pseudonym → µs. `retired` are files replaced by the last compaction, kept for readers
     that began before it.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = 1
     lake_id: str
     buckets: int = Field(ge=1)
     seq: int = 0
     generation: int = 0
     id_kinds: dict[str, IdKind] = {}
     sources: tuple[str, ...] = ()
+    erased: dict[str, int] = {}
     files: tuple[LakeFile, ...] = ()
     retired: tuple[str, ...] = ()
 

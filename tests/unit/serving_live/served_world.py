@@ -12,7 +12,7 @@ import polars as pl
 
 from recsys.bundle import BundleWriter, DataWindow, GateResult, ManifestFields, publish
 from recsys.config import EngineConfig
-from recsys.events import Events, Vocabularies, build_vocabularies, clean, open_events
+from recsys.events import Events, Vocabularies, build_vocabularies, clean, known_before, open_events
 from recsys.events.facts import FactKind
 from recsys.events.simulator import WorldConfig, simulate
 from recsys.ids import Vocabulary
@@ -81,6 +81,7 @@ def write_bundle(
     )
     with BundleWriter(bundles, name) as writer:
         save(writer, parts, Vocabularies(vocabularies.users, vocabularies.hosts, rooms, vocabularies.orders))
+        known_before(events, before_us=as_of).save(writer.path("known_rooms.arrow").parent)
         path = writer.finish(fields)
     if current and not failed_gate:
         publish(bundles, name)

@@ -78,8 +78,8 @@ def test_both_clients_give_the_same_documents(market: Path, tmp_path: Path, cloc
         ("b", "follows", {"user_id": 4, "host_id": HOST, "at": AS_OF + 5, "action": "follow"}),
     ]
     with (
-        LocalClient(Engine.open(market / "bundles", tmp_path / "one.db", config, clock)) as local,
-        serving(Engine.open(market / "bundles", tmp_path / "two.db", config, clock), config) as at,
+        LocalClient(Engine.open(market / "bundles" / "b1", tmp_path / "one.db", config, clock)) as local,
+        serving(Engine.open(market / "bundles" / "b1", tmp_path / "two.db", config, clock), config) as at,
         HttpClient(at) as remote,
     ):
         assert local.send(events) == remote.send(events)
@@ -182,7 +182,7 @@ def keys() -> tuple[ApiKey, ...]:
 
 def test_keys_open_what_their_roles_allow(market: Path, tmp_path: Path, clock: Clock) -> None:
     config = ServingConfig(keys=keys())
-    with serving(Engine.open(market / "bundles", tmp_path / "log.db", config, clock), config) as url:
+    with serving(Engine.open(market / "bundles" / "b1", tmp_path / "log.db", config, clock), config) as url:
 
         def status(key: str | None, call: str) -> int:
             with HttpClient(url, key) as client:

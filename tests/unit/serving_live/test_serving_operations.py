@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -21,8 +22,6 @@ from .served_world import AS_OF, Clock, events_after
 
 
 def test_the_doctor_finds_a_changed_byte_and_names_the_file(market: Path, tmp_path: Path) -> None:
-    import shutil
-
     shelf = tmp_path / "bundles"
     shutil.copytree(market / "bundles", shelf)
     Engine.open(shelf, shelf / "events.db").close()
@@ -60,9 +59,9 @@ def test_the_exported_log_says_what_the_events_said(market: Path, tmp_path: Path
 
 @pytest.mark.parametrize("user", ["3", "99999"])
 def test_the_erase_command_gives_a_receipt(market: Path, tmp_path: Path, user: str) -> None:
-    log = tmp_path / "log.db"
-    Engine.open(market / "bundles", log).close()
-    ran = CliRunner().invoke(
-        build_app(), ["erase", "--bundle", str(market / "bundles"), "--log", str(log), "--user", user]
-    )
-    assert ran.exit_code == 0 and '"erased_at_us"' in ran.stdout
+    log, shelf = tmp_path / "log.db", tmp_path / "bundles"
+    shutil.copytree(market / "bundles", shelf)
+    Engine.open(shelf, log).close()
+    ran = CliRunner().invoke(build_app(), ["erase", "--bundle", str(shelf), "--log", str(log), "--user", user])
+    assert ran.exit_code == 0 and '"erased_at"' in ran.stdout
+    assert ('"now": "b1-e1"' in ran.stdout) == (user == "3")

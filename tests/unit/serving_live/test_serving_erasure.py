@@ -1,0 +1,252 @@
+"""An erased user is nowhere: not in an answer from the first moment, and not as bytes in any file that is ours."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from recsys.bundle import Bundle, publish, rollback
+from recsys.erasure import Erasure, erased_until, pseudonym
+from recsys.events import open_events
+from recsys.events.lake import erasing as lake_erasing
+from recsys.events.lake.erasing import erase_from_lake
+from recsys.events.lake.ingest import ingest
+from recsys.events.lake.manifest import LakeManifest
+from recsys.live.erasing import erasures_of
+from serving.asked import Asked
+from serving.config import ServingConfig
+from serving.engine import Engine
+from serving.erasing import erase_everywhere
+
+from .served_world import AS_OF, Clock, events_after, write_bundle
+
+S = 1_000_000
+CONFIG = ServingConfig(lease_s=0.0)
+
+
+def spelt(table: pl.DataFrame) -> pl.DataFrame:
+    """Users and orders by text that a search of bytes cannot mistake."""
+    return table.with_columns(
+        pl.format(f"{of}-<{{}}>", pl.col(f"{of}_id")).alias(f"{of}_id")
+        for of in ("user", "order")
+        if f"{of}_id" in table.columns
+    )
+
+
+@pytest.fixture(scope="module")
+def texts(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`events`, a `lake` of them and `bundles` of two bundles, with text ids."""
+    root = tmp_path_factory.mktemp("texts")
+    (root / "events").mkdir()
+    for table in open_events(market / "events").scans:
+        rows = pl.read_parquet(market / "events" / table, hive_partitioning=False)
+        spelt(rows).write_parquet(root / "events" / f"{table}.parquet")
+    ingest(root / "events", root / "lake", buckets=2)
+    for name in ("b1", "b2"):
+        write_bundle(root / "events", root / "bundles", name)
+    return root
+
+
+@pytest.fixture
+def world(texts: Path, tmp_path: Path) -> Path:
+    for name in ("lake", "bundles"):
+        shutil.copytree(texts / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def buyer(texts: Path) -> str:
+    """A user with orders before the bundle's as-of."""
+    past = pl.read_parquet(texts / "events" / "purchases.parquet").filter(pl.col("at").dt.epoch("us") < AS_OF)
+    return str(past["user_id"].mode().sort()[0])
+
+
+def files_with(root: Path, text: str) -> list[str]:
+    """Every file that holds these bytes, plain or inside a compressed Parquet column."""
+    found = []
+    for path in sorted(one for one in root.rglob("*") if one.is_file()):
+        if text.encode() in path.read_bytes():
+            found.append(str(path.relative_to(root)))
+        elif path.suffix == ".parquet":
+            columns = pl.read_parquet(path, hive_partitioning=False).select(pl.col(pl.String)).get_columns()
+            if any(column.str.contains(text, literal=True).any() for column in columns):
+                found.append(str(path.relative_to(root)))
+    return found
+
+
+def answers(engine: Engine, users: list[str]) -> list[tuple[list[int | str], list[float]]]:
+    return [(one.room_ids, one.answer.score.tolist()) for one in (engine.lookup(Asked(user, 20)) for user in users)]
+
+
+def test_the_bytes_are_gone_everywhere_and_nobody_else_notices(texts: Path, world: Path, buyer: str) -> None:
+    told = [event for _, event in events_after(texts / "events", AS_OF)][:400]
+    mine = [event for event in told if event[2].get("user_id") == buyer]
+    rows = {path.stem: pl.read_parquet(path) for path in (texts / "events").glob("*.parquet")}
+    others = sorted(set(rows["watches"]["user_id"].unique()) - {buyer})[:25]
+    clock = Clock(AS_OF + 10 * 86_400 * S)
+    log = world / "log.db"
+    with Engine.open(world / "bundles", log, CONFIG, clock) as engine:
+        engine.apply(told)
+        engine.apply([], [(engine.lookup(Asked(buyer, 5)), "r1")])
+        before, stranger = answers(engine, others), answers(engine, ["nobody"])
+        assert answers(engine, [buyer]) != stranger
+        assert {name.split("/")[0] for name in files_with(world, buyer)} >= {"lake", "bundles"}
+        receipt = erase_everywhere(engine, buyer, world / "lake")
+        assert answers(engine, [buyer]) == stranger
+        assert answers(engine, others) == before
+    assert files_with(world, buyer) == []
+    his_orders = rows["purchases"].filter(pl.col("user_id") == buyer)["order_id"].unique().to_list()
+    assert his_orders and [files_with(world / "lake", order) for order in his_orders] == [[]] * len(his_orders)
+    assert receipt["log_rows"] == len(mine) + 1
+    counts = {
+        name: int((table["user_id"] == buyer).sum()) for name, table in rows.items() if "user_id" in table.columns
+    }
+    refunds = int(rows["refunds"]["order_id"].is_in(his_orders).sum()) if "refunds" in rows else 0
+    expected = {name: n for name, n in (counts | {"refunds": refunds}).items() if n}
+    assert receipt["lake"]["rows"] == expected
+    assert [(one["bundle"], one["now"]) for one in receipt["bundles"]] == [("b1", "b1-e1"), ("b2", "b2-e1")]
+    assert receipt["bundles"][0]["rows"]["visits"] > 0 and receipt["bundles"][0]["rows"]["user"] == 1
+    assert receipt["bundles"][0]["rows"]["known_lines"] > 0
+    for name in ("b1-e1", "b2-e1"):
+        bundle = Bundle.open(world / "bundles" / name, verify="hashes")
+        assert pseudonym(buyer) in erasures_of(bundle) and bundle.manifest.name == name
+    with Engine.open(world / "bundles", log, CONFIG, clock) as engine:
+        assert engine.loaded.name == "b2-e1"
+        assert engine.loaded.vocabularies.users.row(buyer) == -1
+        assert answers(engine, others) == before and answers(engine, [buyer]) == stranger
+    assert rollback(world / "bundles") == "b1-e1"
+    again = Clock(clock.now)
+    with Engine.open(world / "bundles", log, CONFIG, again) as engine:
+        assert answers(engine, [buyer]) == stranger
+        repeated = erase_everywhere(engine, buyer, world / "lake")
+        assert (repeated["bundles"], repeated["lake"]["rows"], repeated["log_rows"]) == ([], {}, 0)
+
+
+def test_another_worker_and_an_older_bundle_obey_at_once(texts: Path, world: Path, buyer: str) -> None:
+    clock, log = Clock(AS_OF + S), world / "log.db"
+    older = shutil.copytree(world / "bundles" / "b1", world / "elsewhere" / "b0")
+    with (
+        Engine.open(world / "bundles", log, CONFIG, clock) as one,
+        Engine.open(world / "bundles", log, CONFIG, clock) as two,
+    ):
+        stranger = answers(two, ["nobody"])
+        one.erase(buyer)
+        assert answers(two, [buyer]) == stranger
+        two.swap(older)  # of another name: he is found there by his pseudonym
+        assert answers(two, [buyer]) == answers(two, ["nobody"])
+
+
+def test_his_past_is_refused_and_a_newcomer_of_the_same_id_is_welcome(texts: Path, world: Path, buyer: str) -> None:
+    clock, log = Clock(AS_OF + 10 * S), world / "log.db"
+    follow = {"user_id": buyer, "host_id": 1, "at": AS_OF + 5 * S, "action": "follow"}
+    with Engine.open(world / "bundles", log, CONFIG, clock) as engine:
+        erase_everywhere(engine, buyer, world / "lake")
+        clock.now += 10 * S
+        assert engine.apply([("late", "follows", follow)]) == [("quarantined", "erased_user")]
+        assert engine.apply([("new", "follows", follow | {"at": AS_OF + 15 * S})]) == [("accepted", None)]
+        user = engine.loaded.vocabularies.users.row(buyer)
+        assert len(engine.loaded.live.world.ties.of("relation", user)) == 1
+    with Engine.open(world / "bundles", log, CONFIG, clock) as engine:
+        user = engine.loaded.vocabularies.users.row(buyer)
+        assert len(engine.loaded.live.world.ties.of("relation", user)) == 1
+
+
+def test_old_exports_do_not_bring_him_back_into_the_lake(texts: Path, world: Path, buyer: str) -> None:
+    until = datetime(2024, 6, 4, 12, tzinfo=UTC)
+    erase_from_lake(world / "lake", [Erasure.of(buyer, AS_OF)], buyer)
+    for name in ("watches", "rooms"):
+        table = pl.read_parquet(texts / "events" / f"{name}.parquet")
+        (world / "again").mkdir(exist_ok=True)
+        table.reverse().write_parquet(world / "again" / f"{name}.parquet")  # other bytes, the same rows
+    report = ingest(world / "again", world / "lake")
+    his = pl.read_parquet(texts / "events" / "watches.parquet").filter(pl.col("user_id") == buyer)
+    late = his.filter(pl.col("entered_at") > until)
+    assert 0 < late.height < his.height
+    counted = report.tables["watches"]
+    assert (counted["erased"], counted["new"]) == (his.height - late.height, 0)
+    held = pl.concat(
+        pl.read_parquet(world / "lake" / file.path, hive_partitioning=False, columns=["user_id", "entered_at"])
+        for file in LakeManifest.read(world / "lake").files
+        if file.table == "watches"
+    ).filter(pl.col("user_id") == buyer)
+    assert held["entered_at"].sort().to_list() == late["entered_at"].sort().to_list()
+
+
+@pytest.mark.parametrize("step", ["a file", "the swap", "the removal"])
+def test_an_interrupted_erasure_leaves_a_whole_lake_and_is_finished_by_the_next(
+    world: Path, buyer: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    erasure, before = [Erasure.of(buyer, 2**60)], LakeManifest.read(world / "lake")
+    rows = sum(file.rows for file in before.files)
+    with monkeypatch.context() as patched:
+        if step == "a file":
+            done: list[Path] = []
+            write: Callable[..., None] = lake_erasing.write_part
+            patched.setattr(
+                lake_erasing, "write_part", lambda p, r: stop() if len(done) == 2 else (done.append(p), write(p, r))
+            )
+        elif step == "the swap":
+            patched.setattr(LakeManifest, "write", stop)
+        else:
+            swept = lake_erasing.sweep
+            patched.setattr(lake_erasing, "sweep", lambda at, m: stop() if m.erased else swept(at, m))
+        with pytest.raises(KeyboardInterrupt):
+            erase_from_lake(world / "lake", erasure, buyer)
+    now = LakeManifest.read(world / "lake")
+    assert all((world / "lake" / file.path).is_file() for file in now.files)
+    if step != "the removal":
+        assert now == before and sum(file.rows for file in now.files) == rows
+    erase_from_lake(world / "lake", erasure)  # by pseudonym alone
+    assert files_with(world / "lake", buyer) == []
+
+
+def test_an_interrupted_rewrite_leaves_the_bundle_served_and_is_finished_by_the_next(
+    world: Path, buyer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Engine.open(world / "bundles", world / "log.db", CONFIG, Clock()) as engine:
+        with monkeypatch.context() as patched:
+
+            def stop(*_: Any) -> None:
+                raise KeyboardInterrupt
+
+            patched.setattr("recsys.bundle.rewriting.put_in_place_of", stop)
+            with pytest.raises(KeyboardInterrupt):
+                erase_everywhere(engine, buyer, None)
+        assert answers(engine, [buyer]) == answers(engine, ["nobody"])
+    assert Bundle.open(world / "bundles" / "b2", verify="hashes")
+    with Engine.open(world / "bundles", world / "log.db", CONFIG, Clock()) as engine:
+        receipt = erase_everywhere(engine, buyer, None)
+        assert "no lake" in receipt["later_builds"] and engine.loaded.name == "b2-e1"
+    assert files_with(world / "bundles", buyer) == []
+    publish(world / "bundles", "b1-e2")
+
+
+def test_integer_ids_stay_compact_and_everybody_keeps_his_row(market: Path, tmp_path: Path) -> None:
+    shutil.copytree(market / "bundles", tmp_path / "bundles")
+    with Engine.open(tmp_path / "bundles", None, CONFIG, Clock()) as engine:
+        users = engine.loaded.vocabularies.users
+        held = {users.id(row): row for row in range(len(users))}
+        erase_everywhere(engine, 3, None)
+        erase_everywhere(engine, 5, None)
+        now = engine.loaded.vocabularies.users
+        assert engine.loaded.name == "b1-e2" and len(now) == len(held)
+        assert {now.id(row): row for row in range(len(now)) if now.id(row) >= 0} == {
+            one: row for one, row in held.items() if one not in (3, 5)
+        }
+        assert sorted(now.id(held[one]) for one in (3, 5)) == [-2, -1]
+
+
+def test_a_pseudonym_tells_ids_of_both_kinds_apart() -> None:
+    assert pseudonym(7) != pseudonym("7") and len(pseudonym(7)) == 32
+    erased = dict([Erasure.of("b", 5)])
+    assert erased_until(pl.Series(["a", "b", None, "b"]), erased).to_list() == [None, 5, None, 5]
+    assert erased_until(pl.Series([1]), erased).to_list() == [None]
