@@ -84,7 +84,7 @@ def only_from(answer: Answer, sources: frozenset[str]) -> Answer:
         sources=answer.sources[kept],
         reserved=answer.reserved[kept],
         reasons=[why for why, held in zip(answer.reasons, kept, strict=True) if held] if answer.reasons else [],
-        contributions=answer.contributions[kept],
+        breakdown=answer.breakdown.take(kept),
         heads={name: said[kept] for name, said in answer.heads.items()},
         short_why=f"only {int(kept.sum())} candidates come from the sources asked for",
     )

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.errors import LaotieError
+from recsys.models.binning import Binning
 
 Floats = npt.NDArray[np.float64]
 
@@ -37,8 +38,8 @@ class PairTerm:
 class _Flat(NamedTuple):
     """Tables end to end: `codes` maps bins of a pair's features to parts of a position in `tables`."""
 
+    binning: Binning
     mains: Floats
-    main_starts: npt.NDArray[np.intp]
     codes: npt.NDArray[np.intp]
     first_starts: npt.NDArray[np.intp]
     second_starts: npt.NDArray[np.intp]
@@ -47,7 +48,7 @@ class _Flat(NamedTuple):
     tables: Floats
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AdditiveModel:
     """Tables of an additive model. Immutable; any number of threads may read it.
 
@@ -94,14 +95,18 @@ class AdditiveModel:
         """
         if self.inputs is not None:
             values = values[self.inputs]
-        bins = self._bins(values)
+        if len(values) != len(self.features):
+            raise LaotieError(
+                "features do not match the model", got=f"{len(values)} rows", expected=f"{len(self.features)} features"
+            )
         flat = self._flat
         n = len(self.features)
+        bins = flat.binning(values)
         out = np.empty((n + len(self.pairs), values.shape[1]))
-        flat.mains.take(bins + flat.main_starts, out=out[:n])
-        cells = flat.codes.take(bins[flat.firsts] + flat.first_starts)
-        cells += flat.codes.take(bins[flat.seconds] + flat.second_starts)
-        flat.tables.take(cells, out=out[n:])
+        flat.mains.take(bins, out=out[:n], mode="clip")
+        cells = flat.codes.take(bins[flat.firsts] + flat.first_starts, mode="clip")
+        cells += flat.codes.take(bins[flat.seconds] + flat.second_starts, mode="clip")
+        flat.tables.take(cells, out=out[n:], mode="clip")
         return out
 
     def score(self, values: npt.NDArray[np.floating[Any]]) -> Floats:
@@ -109,23 +114,56 @@ class AdditiveModel:
         total: Floats = self.contributions(values).sum(axis=0)
         return self.bias + total
 
+    def given(self, known: Mapping[str, float]) -> AdditiveModel:
+        """The model of the other features where these have one value each: fewer terms, the same scores.
+
+        A term of known features becomes part of the bias, a pair with one of them a main effect of the other.
+
+        Args:
+            known: value by feature; NaN is «missing». Features the model does not read are ignored.
+        """
+        bins = {j: _bin_of(self.edges[j], known[name]) for j, name in enumerate(self.features) if name in known}
+        bias = self.bias + sum(float(self.mains[j][b]) for j, b in bins.items())
+        mains, pairs = [main.copy() for main in self.mains], []
+        kept = [j for j in range(len(self.features)) if j not in bins]
+        new = {j: i for i, j in enumerate(kept)}
+        for pair in self.pairs:
+            i, j = pair.first, pair.second
+            if i in bins and j in bins:
+                bias += float(pair.table[pair.first_bins[bins[i]], pair.second_bins[bins[j]]])
+            elif i in bins:
+                mains[j] += pair.table[pair.first_bins[bins[i]]][pair.second_bins]
+            elif j in bins:
+                mains[i] += pair.table[:, pair.second_bins[bins[j]]][pair.first_bins]
+            else:
+                pairs.append(replace(pair, first=new[i], second=new[j]))
+        return AdditiveModel(
+            tuple(self.features[j] for j in kept),
+            tuple(self.edges[j] for j in kept),
+            tuple(mains[j] for j in kept),
+            tuple(pairs),
+            bias,
+            None if self.inputs is None else self.inputs[kept],
+        )
+
     @cached_property
     def _flat(self) -> _Flat:
         """All tables end to end, so that a request costs a few gathers instead of some per term."""
-        main_starts = np.cumsum([0, *(len(m) for m in self.mains)])[:-1]
+        binning = Binning(self.edges)
         codes: list[npt.NDArray[np.intp]] = []
         starts: list[int] = []
         at_code = at_table = 0
         for pair in self.pairs:
-            for code in (pair.first_bins * pair.table.shape[1] + at_table, pair.second_bins):
+            sides = ((pair.first, pair.first_bins * pair.table.shape[1] + at_table), (pair.second, pair.second_bins))
+            for feature, code in sides:
                 codes.append(code.astype(np.intp))
-                starts.append(at_code)
+                starts.append(at_code - int(binning.starts[feature]))
                 at_code += len(code)
             at_table += pair.table.size
         column = np.array(starts, dtype=np.intp).reshape(-1, 2)
         return _Flat(
+            binning=binning,
             mains=np.concatenate([np.empty(0), *self.mains]),
-            main_starts=main_starts.astype(np.intp)[:, None],
             codes=np.concatenate([np.empty(0, dtype=np.intp), *codes]),
             first_starts=column[:, :1],
             second_starts=column[:, 1:],
@@ -133,20 +171,6 @@ class AdditiveModel:
             seconds=np.array([pair.second for pair in self.pairs], dtype=np.intp),
             tables=np.concatenate([np.empty(0), *(pair.table.ravel() for pair in self.pairs)]),
         )
-
-    def _bins(self, values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.intp]:
-        if len(values) != len(self.features):
-            raise LaotieError(
-                "features do not match the model", got=f"{len(values)} rows", expected=f"{len(self.features)} features"
-            )
-        bins = np.empty(values.shape, dtype=np.intp)
-        for j, edges in enumerate(self.edges):
-            bins[j] = edges.searchsorted(values[j])
-        missing = np.isnan(values)
-        if missing.any():
-            last = np.array([len(edges) + 1 for edges in self.edges], dtype=np.intp)
-            np.copyto(bins, last[:, None], where=missing)
-        return bins
 
     def arrays(self, prefix: str) -> dict[str, npt.NDArray[np.generic]]:
         """The model as plain arrays for a bundle, named with `prefix`; `from_arrays` reads them back."""
@@ -265,6 +289,10 @@ def _compact(i: int, j: int, grid: Floats) -> PairTerm:
     second = np.concatenate([[0], np.cumsum((grid[:, 1:] != grid[:, :-1]).any(axis=0))]).astype(np.int32)
     rows, columns = np.unique(first, return_index=True)[1], np.unique(second, return_index=True)[1]
     return PairTerm(i, j, first, second, np.ascontiguousarray(grid[np.ix_(rows, columns)]))
+
+
+def _bin_of(edges: Floats, value: float) -> int:
+    return len(edges) + 1 if np.isnan(value) else int(edges.searchsorted(value))
 
 
 def _split(flat: npt.NDArray[Any], counts: Sequence[int]) -> tuple[Floats, ...]:

@@ -37,6 +37,8 @@ REQUEST_FEATURES = (
 FEATURES = TIE_FEATURES + ROOM_TIE_FEATURES + MOMENT_FEATURES + PERSONAL_FEATURES + REQUEST_FEATURES
 """Names of all features, in the order of the rows of the table."""
 N_TIE = len(TIE_FEATURES)
+WITHOUT_TIE = dict.fromkeys(TIE_FEATURES, float("nan")) | dict.fromkeys(ROOM_TIE_FEATURES, 0.0)
+"""What is read of a candidate with whose host the viewer has no tie."""
 _ENTRIES_3D = TIE_FEATURES.index("tie_entries_3d")
 _SINCE = TIE_FEATURES.index("tie_hours_since_entry")
 _KNOWN = len(TIE_FEATURES) + ROOM_TIE_FEATURES.index("tie_known")

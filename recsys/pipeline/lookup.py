@@ -35,11 +35,14 @@ def lookup(world: World, request: Request) -> Answer:
     scores = scored(world, request.user, viewer, kept.rooms, request.at)
     order, reserved = select(world, request, kept, world.rooms.host[kept.rooms].astype(np.int64), scores.score)
     rooms, through = kept.rooms[order], scores.hosts[order]
+    breakdown = scores.breakdown(order)
     words: list[list[str]] = []
     heads: dict[str, np.ndarray] = {}
     if request.explain:
-        heads = heads_of(world, rooms, through, scores.values[:, order])
-        words = reasons(world, request.user, rooms, through, kept.source[order], reserved, request.at)
+        heads = heads_of(world, rooms, through, breakdown.values)
+        words = reasons(
+            world, scores.ties, scores.tie_of(order), rooms, through, kept.source[order], reserved, request.at
+        )
     outcomes = np.full(len(kept), OUTCOMES.index(Outcome.NOT_SELECTED), dtype=np.int8)
     outcomes[order] = OUTCOMES.index(Outcome.SHOWN)
     story = [(kept.rooms, outcomes)]
@@ -59,9 +62,7 @@ def lookup(world: World, request: Request) -> Answer:
         sources=kept.source[order],
         reserved=reserved,
         reasons=words,
-        bias=scores.bias,
-        contributions=scores.contributions[:, order].T,
-        feature_names=scores.terms,
+        breakdown=breakdown,
         candidates=np.concatenate([rows for rows, _ in story]),
         outcomes=np.concatenate([codes for _, codes in story]),
         stage_counts=counts,

@@ -9,21 +9,23 @@ from recsys.events.facts import NEVER, US_PER_DAY
 from recsys.pipeline.request import SOURCES, Source
 from recsys.pipeline.world import World
 from recsys.ties.blocks import ORDERS_KEPT
-from recsys.ties.gathering import TiesOfUser, gather
+from recsys.ties.gathering import TiesOfUser
 from recsys.ties.standing import followed, following_since
 
-_WITHOUT_TIE = {
+_SAID = {
     Source.NEAREST: "viewers with your ties come here",
     Source.TRANSITION: "viewers of your last rooms went on here",
     Source.POPULAR: "many viewers came in the last hour",
     Source.NEWCOMER: "a new host gets a chance",
     Source.REQUESTED: "no tie yet",
 }
+_WITHOUT_TIE = [_SAID.get(source, "you know this host") for source in SOURCES]
 
 
 def reasons(
     world: World,
-    user: int,
+    ties: TiesOfUser,
+    tie_of: npt.NDArray[np.intp],
     rooms: npt.NDArray[np.int64],
     hosts: npt.NDArray[np.int64],
     sources: npt.NDArray[np.int8],
@@ -33,49 +35,52 @@ def reasons(
     """For every answer the reasons, strongest kind first; never empty.
 
     Args:
+        ties: the viewer's ties with the candidates; `tie_of` (n,) positions in them, −1 for a host he has none with.
         hosts: (n,) the host each score came through (a co-host is named as such).
         at: instant, µs.
     """
-    ties = gather(world.ties, user, hosts, len(world.standings))
     said: list[list[str]] = [[] for _ in range(len(rooms))]
-    if len(ties.asked):
-        _say_ties(world, ties, said, at)
+    asked = np.flatnonzero(tie_of >= 0)
+    if len(asked):
+        _say_ties(world, ties, tie_of[asked], asked.tolist(), said, at)
     own = world.rooms.host[rooms]
     for i in np.flatnonzero(own != hosts).tolist():
         said[i].insert(0, "a host you know is a guest")
-    for i, words in enumerate(said):
-        if reserved[i]:
+    for words, held, source in zip(said, reserved.tolist(), sources.tolist(), strict=True):
+        if held:
             words.append("place reserved for new hosts")
         elif not words:
-            words.append(_WITHOUT_TIE.get(SOURCES[sources[i]], "you know this host"))
+            words.append(_WITHOUT_TIE[source])
     return said
 
 
-def _say_ties(world: World, ties: TiesOfUser, said: list[list[str]], at: int) -> None:
-    asked, rows, has = ties.asked.tolist(), ties.rows, ties.has
-    relation, commerce = rows["relation"], rows["commerce"]
-    blocks = world.blocks
+def _say_ties(
+    world: World, ties: TiesOfUser, which: npt.NDArray[np.intp], asked: list[int], said: list[list[str]], at: int
+) -> None:
+    """Say what is known of the ties `which` (m,), to the answers `asked` (m,)."""
+    blocks, has = world.blocks, ties.has
     if has["relation"].any():
+        relation = ties.rows["relation"].take(which)
         since = following_since(blocks.relation, relation)
         follows = followed(blocks.relation, relation)
         for i, holds, instant in zip(asked, follows.tolist(), since.tolist(), strict=True):
             if holds:
                 said[i].append(f"followed {_span(at - instant)}")
     if has["commerce"].any():
-        times = commerce.latest[:, blocks.commerce.latest_slices["order_times"]]
+        times = ties.rows["commerce"].latest[which, blocks.commerce.latest_slices["order_times"]]
         count = (times != NEVER).sum(axis=1).tolist()
         for i, n, instant in zip(asked, count, times[:, 0].tolist(), strict=True):
             if n:
                 often = f"{n}+ times" if n == ORDERS_KEPT else "once" if n == 1 else f"{n} times"
                 said[i].append(f"bought {often}, last {_span(at - instant)} ago")
     if has["depth"].any():
-        comments = rows["depth"].ints[:, blocks.depth.int_column("n_comments")].tolist()
+        comments = ties.rows["depth"].ints[which, blocks.depth.int_column("n_comments")].tolist()
         for i, n in zip(asked, comments, strict=True):
             if n:
                 said[i].append(f"commented {n} times" if n > 1 else "commented once")
-    visits = rows["visits"].ints
-    column = {name: visits[:, blocks.visits.int_column(name)].tolist() for name in _VISIT_WORDS}
-    for i, entries, last, stays, stay_ms in zip(asked, *column.values(), strict=True):
+    visits = ties.rows["visits"].ints
+    column = [visits[which, blocks.visits.int_column(name)].tolist() for name in _VISIT_WORDS]
+    for i, entries, last, stays, stay_ms in zip(asked, *column, strict=True):
         if entries:
             often = "came once" if entries == 1 else f"came {entries} times"
             said[i].append(f"{often}, last {_span(at - last)} ago")

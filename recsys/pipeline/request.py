@@ -8,6 +8,8 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from recsys.pipeline.breakdown import Breakdown
+
 
 class Source(StrEnum):
     """Where a candidate came from, in the order of precedence."""
@@ -66,9 +68,10 @@ class Answer:
 
     `sources` (n,) are positions in `SOURCES`. `score` is the log-odds sum, highest first; `strength` the calibrated
     probability in [0, 1] that the viewer comes back to the host's next broadcast. `contributions` (n, F) add up, with
-    `bias`, to `score` (reserved places may stand out of order: `reserved`). `candidates` (c,) and `outcomes` (c,)
-    positions in `OUTCOMES` tell what became of every candidate. `heads` holds, where `explain` was asked for, the (n,)
-    calibrated probabilities of every head (`recsys.models.strength.HEADS`), NaN where a head does not apply.
+    `bias`, to `score` (reserved places may stand out of order: `reserved`); they are worked out when first asked for.
+    `candidates` (c,) and `outcomes` (c,) positions in `OUTCOMES` tell what became of every candidate. `heads` holds,
+    where `explain` was asked for, the (n,) calibrated probabilities of every head (`recsys.models.strength.HEADS`), NaN
+    where a head does not apply.
     """
 
     rooms: npt.NDArray[np.int64]
@@ -78,9 +81,7 @@ class Answer:
     sources: npt.NDArray[np.int8]
     reserved: npt.NDArray[np.bool_]
     reasons: list[list[str]]
-    bias: float
-    contributions: npt.NDArray[np.float64]
-    feature_names: tuple[str, ...]
+    breakdown: Breakdown
     candidates: npt.NDArray[np.int64]
     outcomes: npt.NDArray[np.int8]
     stage_counts: dict[str, int]
@@ -95,3 +96,18 @@ class Answer:
     def heads_at(self, i: int) -> dict[str, float]:
         """What the heads say of the i-th room, by name; heads that do not apply are left out."""
         return {name: float(said[i]) for name, said in self.heads.items() if np.isfinite(said[i])}
+
+    @property
+    def bias(self) -> float:
+        """What every score starts from."""
+        return self.breakdown.bias
+
+    @property
+    def contributions(self) -> npt.NDArray[np.float64]:
+        """What each term adds to each score, (n, F)."""
+        return self.breakdown.contributions
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the F terms."""
+        return self.breakdown.terms

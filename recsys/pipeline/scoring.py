@@ -9,82 +9,111 @@ Shape letters: n candidates, r rows (a candidate through one host), T terms.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import log
 
 import numpy as np
 import numpy.typing as npt
 
+from recsys.models.additive import AdditiveModel
 from recsys.models.suite import Viewer
-from recsys.pipeline.features import N_TIE, feature_table
+from recsys.pipeline.breakdown import Breakdown, Ranker
+from recsys.pipeline.features import N_TIE, WITHOUT_TIE, feature_table
 from recsys.pipeline.sources import blocked_hosts
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
+from recsys.ties.gathering import TiesOfUser
 
-COHOST_TERM = "through a co-host"
 NOTHING_FINITE = -1e9
 """Stands for a score that is not finite: such a candidate sinks to the end instead of poisoning the order."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of n candidates.
+    """Scores of n candidates, made from a table of r ≥ n rows: each candidate through its host, then through co-hosts.
 
-    `hosts` (n,) is the host the score came through; `contributions` (T + 1, n) sum with `bias` to `score` (n,);
-    `strength` (n,) in [0, 1]; `values` (F, n) the features behind them.
+    `row` (n,) is the row whose score counts, `hosts` (n,) the host it came through; `strength` (n,) in [0, 1]. `values`
+    (F, r) are the features of the rows, `discounts` (r,) what each was given for going through a co-host, `ties` the
+    ties found.
     """
 
+    row: npt.NDArray[np.intp]
     hosts: npt.NDArray[np.int64]
     score: Floats
     strength: Floats
-    contributions: Floats
-    terms: tuple[str, ...]
-    bias: float
     values: Floats
+    discounts: Floats
+    ties: TiesOfUser
+    ranker: Ranker
+
+    def breakdown(self, candidates: npt.NDArray[np.intp]) -> Breakdown:
+        """What the scores of some candidates are made of."""
+        rows = self.row[candidates]
+        return Breakdown(self.ranker, self.values[:, rows], self.discounts[rows])
+
+    def tie_of(self, candidates: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Position in `ties` of the tie each candidate was scored through, −1 for none."""
+        found = np.full(self.values.shape[1], -1, dtype=np.intp)
+        found[self.ties.asked] = np.arange(len(self.ties.asked))
+        return found[self.row[candidates]]
 
 
 def scored(world: World, user: int, viewer: Viewer, rooms: npt.NDArray[np.int64], at: int) -> Scored:
     """Score candidate rooms (n,) for one user at instant `at`, µs."""
-    own = world.rooms.host[rooms].astype(np.int64)
+    n = len(rooms)
+    hosts = world.rooms.host[rooms].astype(np.int64)
     candidate, through = _ways(world, user, rooms)
-    positions = np.concatenate([np.arange(len(rooms)), candidate])
-    hosts = np.concatenate([own, through])
-    table = feature_table(world, user, viewer, rooms[positions], hosts, at)
-    ranker = world.models.ranker
-    parts = ranker.contributions(table.values)
-    discount = np.where(np.arange(len(hosts)) < len(rooms), 0.0, log(max(world.config.pipeline.cohost_discount, 1e-9)))
-    parts = np.concatenate([parts, discount[None, :]])
-    total = ranker.bias + parts.sum(axis=0)
+    joint = len(candidate) > 0
+    if joint:
+        rooms, hosts = np.concatenate([rooms, rooms[candidate]]), np.concatenate([hosts, through])
+    table = feature_table(world, user, viewer, rooms, hosts, at)
+    ranker, tied = world.models.ranker, table.ties.asked
+    total = _scores(ranker, table.values, tied)
     total[~np.isfinite(total)] = NOTHING_FINITE
-    strength = _strength(world, table.values, table.ties.asked)
-    strength[len(rooms) :] *= world.config.pipeline.cohost_discount
-    best, strongest = np.arange(len(rooms)), strength[: len(rooms)].copy()
-    for row, at_candidate in enumerate(candidate.tolist(), start=len(rooms)):
-        if total[row] > total[best[at_candidate]]:
-            best[at_candidate] = row
-        strongest[at_candidate] = max(strongest[at_candidate], strength[row])
-    return Scored(
-        hosts[best],
-        total[best],
-        strongest,
-        parts[:, best],
-        (*ranker.terms, COHOST_TERM),
-        ranker.bias,
-        table.values[:, best],
-    )
+    strength = _strength(world, table.values, tied)
+    row, discounts = np.arange(n), np.zeros(len(rooms))
+    if joint:
+        discounts[n:] = log(max(world.config.pipeline.cohost_discount, 1e-9))
+        total += discounts
+        strength[n:] *= world.config.pipeline.cohost_discount
+        for i, at_candidate in enumerate(candidate.tolist(), start=n):
+            if total[i] > total[row[at_candidate]]:
+                row[at_candidate] = i
+            strength[at_candidate] = max(strength[at_candidate], strength[i])
+    return Scored(row, hosts[row], total[row], strength[:n], table.values, discounts, table.ties, ranker)
+
+
+def _scores(ranker: Ranker, values: Floats, tied: npt.NDArray[np.intp]) -> Floats:
+    """Scores of all rows; those without a tie by the model in which what is known of strangers is already summed up."""
+    if not isinstance(ranker, AdditiveModel):
+        return ranker.score(values)
+    total = _for_strangers(ranker).score(values)
+    if len(tied):
+        total[tied] = ranker.score(values[:, tied])
+    return total
+
+
+@lru_cache(maxsize=16)
+def _for_strangers(ranker: AdditiveModel) -> AdditiveModel:
+    return ranker.given(WITHOUT_TIE)
 
 
 def _ways(world: World, user: int, rooms: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """(position of the candidate, co-host) for every co-host of a candidate with whom the user has a tie."""
     guests = world.rooms.cohosts
     if not guests or not world.config.pipeline.cohost_discount:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        return _NOBODY, _NOBODY
+    joint = [i for i, room in enumerate(rooms.tolist()) if room in guests]
+    if not joint:
+        return _NOBODY, _NOBODY
     tied = {int(host) for name in ("visits", "relation", "commerce") for host in world.ties.of(name, user).hosts}
     tied -= set(blocked_hosts(world, user).tolist())
-    pairs = [
-        (i, host) for i, room in enumerate(rooms.tolist()) if room in guests for host in guests[room] if host in tied
-    ]
+    pairs = [(i, host) for i in joint for host in guests[int(rooms[i])] if host in tied]
     both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return both[:, 0], both[:, 1]
+
+
+_NOBODY = np.empty(0, dtype=np.int64)
 
 
 def _strength(world: World, values: Floats, tied: npt.NDArray[np.intp]) -> Floats:

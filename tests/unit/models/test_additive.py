@@ -73,3 +73,18 @@ def test_a_model_reads_its_features_by_name() -> None:
     np.testing.assert_array_equal(model.bound_to(("z", *FEATURES[::-1])).score(wider), model.score(x.T))
     with pytest.raises(LaotieError, match="not computed"):
         model.bound_to(("a", "b"))
+
+
+@pytest.mark.parametrize(
+    "known", [{}, {"a": 0.3}, {"b": np.nan, "c": 0.0}, {"a": -1.0, "b": 0.1, "c": 0.2, "d": np.nan}]
+)
+def test_known_features_are_summed_up(known: dict[str, float]) -> None:
+    booster, x = boosted(True)
+    model = from_boosted_trees(FEATURES, booster.dump_model())
+    table = x.T.astype(np.float64).copy()
+    for name, value in known.items():
+        table[FEATURES.index(name)] = value
+    rest = model.given({**known, "never heard of": 1.0})
+    assert not set(rest.features) & set(known)
+    np.testing.assert_allclose(rest.score(table), model.score(table), atol=1e-12)
+    np.testing.assert_allclose(rest.bias + rest.contributions(table).sum(axis=0), model.score(table), atol=1e-12)

@@ -11,12 +11,14 @@ import pytest
 
 from recsys.config import EngineConfig, load_config
 from recsys.events.facts import FactKind
+from recsys.models.additive import AdditiveModel, PairTerm
 from recsys.models.baselines import PriorRanker
+from recsys.pipeline.breakdown import COHOST_TERM
 from recsys.pipeline.features import FEATURES
 from recsys.pipeline.filters import filtered
 from recsys.pipeline.heat import Heat
 from recsys.pipeline.request import SOURCES, Outcome, Request, Source
-from recsys.pipeline.scoring import COHOST_TERM, NOTHING_FINITE
+from recsys.pipeline.scoring import NOTHING_FINITE
 from recsys.pipeline.sources import candidates
 from recsys.ties.algebra import decay_to
 from tests.small_world import DAY, HOUR, MINUTE, T0, Scene, outcomes_of
@@ -143,6 +145,23 @@ def test_contributions_add_up_to_the_score() -> None:
     assert (answer.strength >= 0).all() and (answer.strength <= 1).all()
 
 
+def test_strangers_are_scored_as_everybody_is() -> None:
+    """Candidates without a tie are scored by a smaller model; the numbers are those of the whole one."""
+    names, rng = FEATURES, np.random.default_rng(6)
+    edges = tuple(np.sort(rng.lognormal(size=5)) for _ in names)
+    mains = tuple(rng.normal(size=7) for _ in names)
+    pairs = tuple(
+        PairTerm(i, j, np.arange(7, dtype=np.int32), np.arange(7, dtype=np.int32), rng.normal(size=(7, 7)))
+        for i, j in rng.integers(0, len(names), (300, 2)).tolist()
+        if i < j
+    )
+    scene = crowded(30).follow(VIEWER, 2).enter(VIEWER, 5, T0 + HOUR).room(99, 1, cohosts=(2, 5))
+    scene.world.models.ranker = AdditiveModel(names, edges, mains, pairs, 0.5).bound_to(names)
+    answer = scene.ask(VIEWER, NOW, k=31)
+    assert len(answer) == 31
+    np.testing.assert_allclose(answer.bias + answer.contributions.sum(axis=1), answer.score, atol=1e-9)
+
+
 class BrokenFor:
     """A ranker that fails for hosts of one count of fans: its score is not finite."""
 
@@ -155,6 +174,9 @@ class BrokenFor:
     def contributions(self, values: np.ndarray) -> np.ndarray:
         fans = values[FEATURES.index("host_fans")]
         return np.where(fans > 0, self.wrong, fans)[None, :]
+
+    def score(self, values: np.ndarray) -> np.ndarray:
+        return self.contributions(values).sum(axis=0)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])

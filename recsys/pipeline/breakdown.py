@@ -1,0 +1,47 @@
+"""What scores are made of: every term of the ranker, worked out when somebody asks.
+
+Shape letters: n rows, F features, T terms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.models.additive import AdditiveModel
+from recsys.models.baselines import PriorRanker
+from recsys.ties.algebra import Floats
+
+COHOST_TERM = "through a co-host"
+Ranker = AdditiveModel | PriorRanker
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Of n rows: `values` (F, n) are their features, `discounts` (n,) what was added for going through a co-host."""
+
+    ranker: Ranker
+    values: Floats
+    discounts: Floats
+
+    @cached_property
+    def contributions(self) -> Floats:
+        """What each term adds, (n, T + 1): the ranker's terms, then the discount. With `bias` they sum to the score."""
+        return np.concatenate([self.ranker.contributions(self.values), self.discounts[None, :]]).T
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the terms."""
+        return (*self.ranker.terms, COHOST_TERM)
+
+    @property
+    def bias(self) -> float:
+        """What every score starts from."""
+        return self.ranker.bias
+
+    def take(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Breakdown:
+        """The breakdown of some of the rows."""
+        return Breakdown(self.ranker, self.values[:, rows], self.discounts[rows])
