@@ -135,6 +135,6 @@ def export_log(
     as_json: JsonOption = False,
 ) -> None:
     """Write what the log holds as event tables, served answers as impressions; prints the last offset."""
-    from serving.log_export import export
+    from recsys.events.log_tables import export_log as run
 
-    show(export(log, out, after), as_json=as_json)
+    show(run(log, out, after), as_json=as_json)

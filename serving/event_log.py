@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -82,7 +83,10 @@ class EventLog:
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS positions (source TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID"
             )
+            self._db.execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
+            self._db.execute("INSERT OR IGNORE INTO about VALUES ('log_id', ?)", (uuid.uuid4().hex,))
             self._db.execute(f"PRAGMA user_version={FORMAT}")
+            self.log_id = str(self._db.execute("SELECT value FROM about WHERE name = 'log_id'").fetchone()[0])
         except (sqlite3.Error, OSError) as error:
             raise ConfigError("event log cannot be opened", where=path, got=error) from error
 
@@ -181,6 +185,13 @@ class EventLog:
         if held != moved.before:
             raise PositionMoved("the stream was read on by others", where=moved.source, got=held, expected=moved.before)
         self._db.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", (moved.source, moved.after))
+
+    def first_received(self, since_us: int, upto: int) -> int:
+        """The first offset ≤ upto + 1 at or above which a record was received at `since_us` or later; it scans."""
+        found = self._db.execute(
+            "SELECT MIN(seq) FROM events WHERE received_us >= ? AND seq <= ?", (since_us, upto)
+        ).fetchone()
+        return upto + 1 if found[0] is None else int(found[0])
 
     def of_table(self, table: str, upto: int) -> list[Record]:
         """All records of one table with offset ≤ upto, ascending; it scans the log."""

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from recsys.events.facts import FOREVER, NEVER, FactKind
+from recsys.events.facts import NEVER, FactKind
 from recsys.events.quarantine import GUEST_TABLES
 from recsys.events.schemas import FEEDBACK_KINDS, TABLES, columns_of
+from recsys.events.single_rows import Refused, RowRules, Values
 from recsys.events.vocabularies import Vocabularies
 from recsys.live.leases import Leases
 from recsys.live.state import LiveState
-from serving.event_rows import Refused, RowRules, Values
 from serving.refund_shares import Orders
 from serving.seen import Lately
 
@@ -90,8 +90,8 @@ class Intake:
             event_id: names the event; a second one of the same id is a duplicate, whatever it says.
             table, row: a row of the contract's tables.
             received_us: when the log received it, µs.
-            facts_from: facts earlier than this are in the bundle already and only remembered, not applied; `FOREVER`
-                applies none. An end is always applied: it cannot be told twice.
+            facts_from: facts earlier than this are in the bundle already and only remembered, not applied. An end is
+                always applied: it cannot be told twice.
         """
         if event_id in self.ids:
             return DUPLICATE, "event_id"
@@ -120,7 +120,7 @@ class Intake:
         return over
 
     def _apply(self, at: int, kind: int, user: int, host: int, room: int, count: int, value: int, aux: int) -> None:
-        if at >= self._facts_from or (kind == FactKind.ROOM_END and self._facts_from != FOREVER):
+        if at >= self._facts_from or kind == FactKind.ROOM_END:
             self.live.apply(at, kind, user, host, room, count, value, aux)
 
     def _once(self, key: tuple[Any, ...]) -> None:
@@ -156,7 +156,7 @@ class Intake:
 
     def _renew(self, room: int, at: int) -> None:
         """A sign of life: a longer lease, and back on air if the lease had run out."""
-        if not self.leases.lease_us or self._facts_from == FOREVER:
+        if not self.leases.lease_us:
             return
         self.leases.renew(room, at)
         if room in self.lapsed:

@@ -17,22 +17,21 @@ import orjson
 from recsys.bundle import Bundle
 from recsys.erasure import pseudonym
 from recsys.errors import GateFailed
-from recsys.events.facts import FOREVER, NEVER, FactKind
+from recsys.events.facts import NEVER, FactKind
+from recsys.events.log_tables import ANSWER, log_source
+from recsys.events.single_rows import Refused, instant_us
 from recsys.events.vocabularies import Vocabularies
 from recsys.live.artefact import load
 from recsys.live.erasing import erasures_of
 from recsys.live.state import LiveState
 from serving.config import ServingConfig
 from serving.event_log import EventLog, Record
-from serving.event_rows import Refused, instant_us
 from serving.intake import ACCEPTED, QUARANTINED, Intake, Verdict
 
 LOG_SOURCE: Final = "log"
-"""Name of the service's own log among the sources of a manifest's offsets."""
+"""Name of the service's own log among the sources of a manifest's offsets, where the builder knew no identity."""
 ERASE: Final = "_erase"
 """Pseudo table of erasures: `user` (pseudonym), `at` (µs); `bundle` and `row`: where he stood in the bundle served."""
-ANSWER: Final = "_answer"
-"""Pseudo table of served answers: user_id, at (µs), room_ids, host_ids, slots; one impression per room."""
 ERASED: Final = "_erased"
 """Pseudo table of rows that were overwritten."""
 
@@ -80,7 +79,7 @@ class Loaded:
 
     def _facts_from(self, record: Record) -> int:
         if self.offset is not None:
-            return FOREVER if record.seq <= self.offset else NEVER
+            return self._as_of_us if record.seq <= self.offset else NEVER
         return self._as_of_us if record.received_us < self._created_at_us else NEVER
 
     def _impressions(self, answer: Any, facts_from: int) -> None:
@@ -141,18 +140,25 @@ def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us:
     if failed:
         raise GateFailed("bundle did not pass its gates", where=path, got="; ".join(gate.name for gate in failed))
     live, vocabularies = load(bundle)
+    tolerance_us = round(config.clock_tolerance_s * 1e6)
     intake = Intake(
         live,
         vocabularies,
         dedup_horizon=config.dedup_horizon,
-        clock_tolerance_us=round(config.clock_tolerance_s * 1e6),
+        clock_tolerance_us=tolerance_us,
         lease_us=round(config.lease_s * 1e6),
     )
     intake.as_of_us = bundle.manifest.window.as_of_us
-    loaded = Loaded(bundle, live, vocabularies, intake, bundle.manifest.offsets.get(LOG_SOURCE))
+    offsets = bundle.manifest.offsets
+    loaded = Loaded(bundle, live, vocabularies, intake, offsets.get(LOG_SOURCE))
     if log is not None:
         last = log.last
-        begin = max(0, min(last, loaded.offset or 0) - config.dedup_horizon)
+        if any(name.startswith(log_source("")) for name in offsets):
+            loaded.offset = offsets.get(log_source(log.log_id), 0)
+        contained = min(last, loaded.offset or 0)
+        begin = max(0, contained - config.dedup_horizon)
+        if contained:  # as of an earlier instant, facts of contained records may still be to come
+            begin = min(begin, log.first_received(intake.as_of_us - tolerance_us, begin) - 1)
         for record in log.of_table(ERASE, begin):
             loaded.obey(orjson.loads(record.row))
         for record in log.read(begin, last):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli import EventsArgument, JsonOption, progress_of, show
+from recsys.cli import JsonOption, progress_of, show
 
 
 def register(app: typer.Typer) -> None:
@@ -31,18 +31,32 @@ def import_data(
 
 def ingest(
     ctx: typer.Context,
-    events: EventsArgument,
+    events: Annotated[
+        Path | None,
+        typer.Argument(metavar="[EVENTS]", exists=True, help="Folder of event tables, unless --log is given."),
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option("--log", exists=True, dir_okay=False, help="Event log of the service instead.")
+    ] = None,
+    *,
     lake: Annotated[Path, typer.Option("--lake", file_okay=False, help="Folder of the lake; made if it is not there.")],
     buckets: Annotated[
         int | None, typer.Option("--buckets", min=1, help="Buckets of users of a new lake, a power of two.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Event tables into the bucketed lake; may be repeated and interrupted, no row comes twice."""
+    """Event tables, or the service's log, into the bucketed lake; may be repeated and interrupted, no row twice."""
+    from recsys.errors import ConfigError
+    from recsys.events.lake.from_log import ingest_log
     from recsys.events.lake.ingest import ingest as run
 
     with progress_of(ctx) as progress:
-        report = run(events, lake, buckets=buckets, progress=progress)
+        if log is not None and events is None:
+            report = ingest_log(log, lake, buckets=buckets, progress=progress)
+        elif events is not None and log is None:
+            report = run(events, lake, buckets=buckets, progress=progress)
+        else:
+            raise ConfigError("what to ingest is not clear", expected="a folder of event tables, or --log")
     show(report, as_json=as_json)
 
 

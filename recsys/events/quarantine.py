@@ -28,6 +28,7 @@ from recsys.events.keys import has_shared_keys, one_per_key
 from recsys.events.known import LINE_COLUMNS, Known, check_kinds
 from recsys.events.lake.partition import bucket_of, has_buckets
 from recsys.events.lake.view import LakeView
+from recsys.events.log_tables import log_source
 from recsys.events.reading import EventTables, reading, wanted_type
 from recsys.events.refunds import effective_refunds
 from recsys.events.report import QualityReport, TableQuality
@@ -79,7 +80,10 @@ class Events:
     @property
     def offsets(self) -> dict[str, int]:
         """Last offset that is contained, per source that has offsets."""
-        return {} if self.lake is None else {self.lake.manifest.source_name: self.lake.manifest.seq}
+        if self.lake is None:
+            return {}
+        manifest = self.lake.manifest
+        return {manifest.source_name: manifest.seq} | {log_source(log): at for log, at in manifest.logs.items()}
 
     @property
     def buckets(self) -> int | None:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,8 @@ MOST_BUCKETS = 64
 class IngestReport:
     """What an ingestion did: per table, rows `read`, `new`, `known` (in the lake already) and, if there are any,
     `erased` (refused, as their users were erased); `skipped` tables were ingested before, byte by
-    byte. `offset`: the lake's number of ingestions now."""
+    byte. `offset`: the lake's number of ingestions now. Of a log: its identity, the offset up to which the lake has it
+    now, and how many records were `left_out` as they break a rule of their own."""
 
     lake: str
     offset: int
@@ -50,6 +53,9 @@ class IngestReport:
     tables: dict[str, dict[str, int]] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     files: int = 0
+    log: str | None = None
+    log_offset: int | None = None
+    left_out: int = 0
 
     def document(self) -> dict[str, Any]:
         """The report as plain data."""
@@ -68,43 +74,73 @@ def ingest(source: Path, lake: Path, *, buckets: int | None = None, progress: Pr
         InputRefused: a table cannot be read, ids are of another kind than in the lake, or `lake` holds other things.
         ConfigError: `buckets` is no power of two, or another number than the lake has.
     """
-    if buckets is not None and (buckets < 1 or buckets & (buckets - 1)):
-        raise ConfigError("not a power of two", where="--buckets", got=buckets)
     if is_lake(source):
         raise InputRefused("a lake is not ingested into a lake", where=source, expected="a folder of event tables")
     tables = open_events(source, any_table=True)
+    with open_lake(lake, buckets, lambda: _fitting_buckets(tables)) as old:
+        digests = {table: _digest(table, paths) for table, paths in files_of_tables(source)[0].items()}
+        known = {table for table, digest in digests.items() if digest in old.sources}
+        scans = {table: scan for table, scan in tables.scans.items() if table not in known}
+        sources = (*old.sources, *(digests[table] for table in scans))
+        report = add(lake, old, str(source), tables, scans, {"sources": sources} if scans else {}, progress)
+        report.skipped = sorted(known)
+    return report
+
+
+@contextmanager
+def open_lake(lake: Path, buckets: int | None, fitting: Callable[[], int]) -> Iterator[LakeManifest]:
+    """The list of a lake, which is made if it is not there, nobody else writing; leftovers are removed.
+
+    Raises:
+        InputRefused: the folder holds other things. ConfigError: `buckets` does not fit.
+    """
+    if buckets is not None and (buckets < 1 or buckets & (buckets - 1)):
+        raise ConfigError("not a power of two", where="--buckets", got=buckets)
     lake.mkdir(parents=True, exist_ok=True)
     if not is_lake(lake) and any(not entry.name.startswith((".", "_")) for entry in lake.iterdir()):
         raise InputRefused("the folder is no lake and not empty", where=lake, expected="a lake, or a new folder")
     with exclusive(lake):
-        old = LakeManifest.read(lake) if is_lake(lake) else LakeManifest.new(buckets or _fitting_buckets(tables))
+        old = LakeManifest.read(lake) if is_lake(lake) else LakeManifest.new(buckets or fitting())
         if buckets not in (None, old.buckets):
             raise ConfigError("the lake has another number of buckets", where="--buckets", got=buckets,
                               expected=old.buckets)  # fmt: skip
-        check_kinds(dict(old.id_kinds), tables.id_kinds)
         sweep(lake, old)
-        kinds = {**old.id_kinds, **tables.id_kinds}
-        digests = {table: _digest(table, paths) for table, paths in files_of_tables(source)[0].items()}
-        report = IngestReport(str(lake), old.seq, old.buckets)
-        report.skipped = sorted(table for table, digest in digests.items() if digest in old.sources)
-        fresh = [table for table in tables.scans if table not in report.skipped]
-        writer = _Writer(lake, old, {**tables.id_kinds, **kinds})
-        for i, table in enumerate(fresh):
-            with reading(f"{source}, table {table}"):
-                report.tables[table] = writer.table(table, tables.scans[table])
-            progress("ingest", (i + 1) / len(fresh))
-        if not fresh:
-            return report
-        os.sync()  # thousands of files: one flush of all is faster than one of each
-        report.offset, report.files = writer.seq if writer.files else old.seq, len(writer.files)
-        new = old.model_copy(
-            update={
-                "seq": report.offset, "generation": writer.generation, "id_kinds": kinds,
-                "sources": (*old.sources, *(digests[table] for table in fresh)),
-                "files": (*old.files, *writer.files), "retired": (),
-            }
-        )  # fmt: skip
-        new.write(lake)
+        yield old
+
+
+def add(
+    lake: Path,
+    old: LakeManifest,
+    source: str,
+    tables: EventTables,
+    scans: Mapping[str, pl.LazyFrame],
+    more: Mapping[str, object],
+    progress: Progress,
+    once: AbstractSet[str] = frozenset(),
+) -> IngestReport:
+    """Write rows beside what the lake holds and swap its list.
+
+    Args:
+        more: other fields of the list that change with it.
+        once: tables of which every row is new if they have no key.
+    """
+    check_kinds(dict(old.id_kinds), tables.id_kinds)
+    report = IngestReport(str(lake), old.seq, old.buckets)
+    if not scans:
+        return report
+    kinds = {**old.id_kinds, **tables.id_kinds}
+    writer = _Writer(lake, old, {**tables.id_kinds, **kinds})
+    for i, (table, scan) in enumerate(scans.items()):
+        with reading(f"{source}, table {table}"):
+            report.tables[table] = writer.table(table, scan, compare=table not in once or bool(TABLES[table].KEY))
+        progress("ingest", (i + 1) / len(scans))
+    os.sync()  # thousands of files: one flush of all is faster than one of each
+    report.offset, report.files = writer.seq if writer.files else old.seq, len(writer.files)
+    changed = {
+        "seq": report.offset, "generation": writer.generation, "id_kinds": kinds,
+        "files": (*old.files, *writer.files), "retired": (), **more,
+    }  # fmt: skip
+    old.model_copy(update=changed).write(lake)
     return report
 
 
@@ -155,8 +191,8 @@ class _Writer:
         self.seq, self.generation = manifest.seq + 1, manifest.generation + 1
         self.files: list[LakeFile] = []
 
-    def table(self, table: str, scan: pl.LazyFrame) -> dict[str, int]:
-        """Write one table; rows read, new and known."""
+    def table(self, table: str, scan: pl.LazyFrame, *, compare: bool) -> dict[str, int]:
+        """Write one table; rows read, new and known. Without `compare` all are new."""
         schema = {name: wanted_type(table, name, self.kinds) for name in TABLES[table].columns()}
         typed = scan.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
         bucket = bucket_of("user_id", schema["user_id"], self.manifest.buckets) if has_buckets(table) else pl.lit(0)
@@ -169,7 +205,7 @@ class _Writer:
             if refused.any():
                 counts["erased"] = counts.get("erased", 0) + int(refused.sum())
                 rows = rows.filter(~refused)
-            fresh = self._unknown(table, rows, schema)
+            fresh = self._unknown(table, rows, schema) if compare else rows
             counts["new"] += fresh.height
             counts["known"] += rows.height - fresh.height
             self._write(table, fresh)

@@ -62,9 +62,9 @@ class LakeManifest(_Record):
     """Everything in `_lake.json`.
 
     `seq` is the offset: the number of the last ingestion. `generation` counts the swaps of this list. `sources` are
-    digests of tables that were ingested whole. `erased` are users whose rows up to an instant were taken out and are
-    refused (`recsys.erasure`): pseudonym → µs. `retired` are files replaced by the last compaction, kept for readers
-    that began before it.
+    digests of tables that were ingested whole. `logs`: identity of a service's log → offset up to which it is
+    in the lake. `erased` are users whose rows up to an instant were taken out and are refused (`recsys.erasure`):
+    pseudonym → µs. `retired` are files replaced by the last compaction, kept for readers that began before it.
     """
 
     schema_version: int = 1
@@ -74,6 +74,7 @@ class LakeManifest(_Record):
     generation: int = 0
     id_kinds: dict[str, IdKind] = {}
     sources: tuple[str, ...] = ()
+    logs: dict[str, int] = {}
     erased: dict[str, int] = {}
     files: tuple[LakeFile, ...] = ()
     retired: tuple[str, ...] = ()

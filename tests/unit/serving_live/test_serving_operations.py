@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 
 from recsys.cli import build_app
 from recsys.events import clean, fact_stream, open_events
+from recsys.events.log_tables import export_log
 from recsys.events.vocabularies import build_vocabularies
 from serving.asked import Asked
 from serving.config import ServingConfig
 from serving.doctor import examine
 from serving.engine import Engine
-from serving.log_export import export
 
 from .served_world import AS_OF, Clock, events_after
 
@@ -45,8 +45,8 @@ def test_the_exported_log_says_what_the_events_said(market: Path, tmp_path: Path
         engine.apply([event for _, event in told])
         served = engine.lookup(Asked(3, 5))
         engine.apply([], [(served, "request-1")])
-    said = export(tmp_path / "log.db", tmp_path / "out")
-    assert said["offset"] == 301 and said["left_out"] == 0
+    said = export_log(tmp_path / "log.db", tmp_path / "out")
+    assert said.offset == 301 and said.left_out == 0
     shown = pl.read_parquet(tmp_path / "out" / "impressions")
     assert shown["room_id"].to_list() == served.room_ids
     events = clean(open_events(tmp_path / "out"))
@@ -54,7 +54,8 @@ def test_the_exported_log_says_what_the_events_said(market: Path, tmp_path: Path
     facts = fact_stream(events, vocabularies, from_us=AS_OF, before_us=None)
     tied = [at for at, (_, table, _) in told if table in ("watches", "follows", "engagements")]
     assert facts.filter(pl.col("kind").is_between(1, 16)).height == len(tied)
-    assert export(tmp_path / "log.db", tmp_path / "out", 301) == {"offset": 301, "rows": {}, "left_out": 0}
+    again = export_log(tmp_path / "log.db", tmp_path / "out", 301)
+    assert (again.offset, again.rows, again.left_out) == (301, {}, 0) and again.log == said.log
 
 
 @pytest.mark.parametrize("user", ["3", "99999"])

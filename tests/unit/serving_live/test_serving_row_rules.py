@@ -13,8 +13,8 @@ import pytest
 from recsys.events.quarantine import clean
 from recsys.events.reading import from_frames
 from recsys.events.schemas import TABLES, is_id, role
+from recsys.events.single_rows import Refused, RowRules, instant_us
 from recsys.instants import to_datetime
-from serving.event_rows import Refused, RowRules, instant_us
 
 T0 = 1_717_200_000_000_000
 WORDS = {

@@ -1,0 +1,149 @@
+"""The log of the service as event tables, so that the nightly build sees what the service was told and what it showed.
+
+The log is an SQLite file that `serving` appends to (table `events`: seq, event_id, tab, row as JSON, received_us; table
+`about`: its identity). It is read here and never written.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import polars as pl
+
+from recsys.errors import InputRefused
+from recsys.events.schemas import TABLES, columns_of
+from recsys.events.single_rows import Refused, RowRules
+from recsys.ids import IdKind
+
+ANSWER: Final = "_answer"
+"""Pseudo table of served answers: user_id, at (µs), room_ids, host_ids, slots; one impression per room."""
+_ROWS_AT_ONCE = 200_000
+
+
+@dataclass
+class LogExport:
+    """What was written. `offset`: of the last record; `rows` per table; `left_out`: broke a rule of their own."""
+
+    log: str
+    offset: int
+    rows: dict[str, int] = field(default_factory=dict)
+    left_out: int = 0
+
+    def document(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+def log_source(log_id: str) -> str:
+    """How bundles name a log among their offsets."""
+    return f"log-{log_id}"
+
+
+def identity_of(log: Path) -> str:
+    """Which log a file is, whatever it is called.
+
+    Raises:
+        InputRefused: it is no log.
+    """
+    with closing(_opened(log)) as database:
+        return _identity(log, database)
+
+
+def export_log(log: Path, out: Path, after: int = 0, kinds: dict[str, IdKind] | None = None) -> LogExport:
+    """Write records above an offset as `<table>/log-<first>-<last>.parquet` below `out`.
+
+    Rows that break a rule of their own are left out (they were set aside on arrival) and counted; repeats are left to
+    the quarantine of the build. Served answers become impressions: organic places have propensity 1, reserved places
+    none, as their draw is not recorded.
+
+    Args:
+        kinds: role → kind of ids known already; a missing role takes the kind of the first id it sees.
+
+    Raises:
+        InputRefused: the log cannot be read, or the files exist already.
+    """
+    rules = RowRules(dict(kinds or {}))
+    with closing(_opened(log)) as database:
+        done = LogExport(_identity(log, database), after)
+        for first, page in _pages(log, database, after):
+            tables: dict[str, list[dict[str, Any]]] = {}
+            for seq, table, row in page:
+                done.offset = seq
+                if table == ANSWER:
+                    tables.setdefault("impressions", []).extend(_impressions(orjson.loads(row)))
+                elif not table.startswith("_"):
+                    try:
+                        values = rules.check(table, orjson.loads(row))
+                    except (Refused, orjson.JSONDecodeError):
+                        done.left_out += 1
+                        continue
+                    rules.adopt(table, values)
+                    tables.setdefault(table, []).append(values)
+            for table, rows in tables.items():
+                _write(out / table / f"log-{first}-{done.offset}.parquet", table, rows)
+                done.rows[table] = done.rows.get(table, 0) + len(rows)
+    return done
+
+
+def _opened(log: Path) -> sqlite3.Connection:
+    if not log.is_file():
+        raise InputRefused("there is no event log", where=log, expected="the file given to laotie serve --log")
+    database = sqlite3.connect(log, timeout=10.0)
+    database.execute("PRAGMA query_only=ON")
+    return database
+
+
+def _identity(log: Path, database: sqlite3.Connection) -> str:
+    try:
+        return str(database.execute("SELECT value FROM about WHERE name = 'log_id'").fetchone()[0])
+    except (sqlite3.Error, TypeError) as error:
+        raise InputRefused(
+            "not an event log", where=log, got=error, hint="a log of an earlier version has to be served once"
+        ) from error
+
+
+def _pages(log: Path, database: sqlite3.Connection, after: int) -> Iterator[tuple[int, list[tuple[int, str, str]]]]:
+    while True:
+        try:
+            page = database.execute(
+                "SELECT seq, tab, row FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, _ROWS_AT_ONCE)
+            ).fetchall()
+        except sqlite3.Error as error:
+            raise InputRefused("event log cannot be read", where=log, got=error) from error
+        if not page:
+            return
+        yield after + 1, page
+        after = page[-1][0]
+
+
+def _write(file: Path, table: str, rows: list[dict[str, Any]]) -> None:
+    if file.exists():
+        raise InputRefused("exported already", where=file, hint="give --after the offset exported last")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    frame = pl.DataFrame(rows, infer_schema_length=None).select(list(TABLES[table].columns()))
+    instants = columns_of(table, "time", "plan")
+    frame.with_columns(pl.col(instants).cast(pl.Int64).cast(pl.Datetime("us", "UTC"))).write_parquet(file)
+
+
+def _impressions(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    if answer["user_id"] is None:
+        return []
+    shown = zip(answer["room_ids"], answer["host_ids"], answer["slots"], strict=True)
+    return [
+        {
+            "user_id": answer["user_id"],
+            "room_id": room,
+            "host_id": host,
+            "at": answer["at"],
+            "position": position,
+            "slot": slot,
+            "propensity": 1.0 if slot == "organic" else None,
+        }
+        for position, (room, host, slot) in enumerate(shown, start=1)
+    ]
