@@ -4,8 +4,9 @@
 
 The last days of the lake are taken as its last ingestion. Yesterday's states are made and written first (not timed).
 Then two processes make today's states: one from the whole history, one from yesterday's states (memory-mapped) and the
-partitions that have changed. Both begin with opening the lake and end with states in memory; checksums of all integer
-columns are compared. Reported: wall and CPU seconds, peak memory.
+partitions that have changed. Both begin with opening the lake and end with the states on the disk, hashed and flushed
+as a bundle is; checksums of all integer columns are compared. Reported: wall and CPU seconds of making and of writing
+them, peak memory, bytes written.
 """
 
 from __future__ import annotations
@@ -20,21 +21,20 @@ import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
-
+from recsys.bundle import Bundle, BundleWriter, DataWindow, ManifestFields
 from recsys.config import BuildConfig, EngineConfig
 from recsys.events import Vocabularies, build_vocabularies, clean, last_fact_us
 from recsys.events.lake.manifest import LakeManifest
 from recsys.events.lake.view import LakeView
 from recsys.events.reading import from_lake
-from recsys.ties.algebra import BlockState, Rows
 from recsys.ties.blocks import blocks
+from recsys.ties.layers import State
+from recsys.ties.stored import load_states, save_states
 from training.delta import KnownStates, advance
 from training.states import Snapshot, snapshot
 
 NOW_US = 4 * 10**15
 NOW = datetime.fromtimestamp(NOW_US / 1e6, UTC)
-PARTS = ("ints", "decayed", "latest")
 
 
 def view_of(lake: Path, days: int) -> tuple[LakeView, int]:
@@ -59,32 +59,21 @@ def whole(view: LakeView, config: EngineConfig, as_of_us: int | None) -> tuple[S
     return snapshot(events, vocabularies, config, as_of), vocabularies
 
 
-def write_known(folder: Path, shot: Snapshot, vocabularies: Vocabularies) -> None:
-    """Yesterday's states as files."""
-    for name, state in shot.states.items():
-        np.save(folder / f"{name}_keys.npy", state.keys)
-        for part in PARTS:
-            np.save(folder / f"{name}_{part}.npy", getattr(state.rows, part))
-    vocabularies.save(folder)
+def write(folder: Path, name: str, shot: Snapshot, vocabularies: Vocabularies, base: Bundle | None = None) -> Path:
+    """The states as a bundle: name, as-of and what they need to be continued."""
+    with BundleWriter(folder, name) as writer:
+        writer.json("world", {"columns": save_states(writer, shot.states, base)})
+        writer.array("standings", shot.standings)
+        vocabularies.save(writer.path("users.ids").parent)
+        window = DataWindow(as_of_us=shot.as_of_us)
+        return writer.finish(ManifestFields(created_at_us=NOW_US, config=EngineConfig().model_dump(), window=window))
 
 
-def read_known(folder: Path, cut: int) -> KnownStates:
-    """The same, memory-mapped as those of a bundle are."""
-    states = {}
-    for block in blocks().all:
-        arrays = [
-            np.load(folder / f"{block.name}_{part}.npy", mmap_mode="r")
-            for part in PARTS
-            if _some(folder, block.name, part)
-        ]
-        keys = np.load(folder / f"{block.name}_keys.npy")
-        rows = Rows(*arrays) if len(arrays) == 3 else Rows(*(np.load(folder / f"{block.name}_{p}.npy") for p in PARTS))
-        states[block.name] = BlockState(block, keys, rows)
-    return KnownStates(states, Vocabularies.load(folder), cut, 1, NOW_US)
-
-
-def _some(folder: Path, name: str, part: str) -> bool:
-    return bool(np.load(folder / f"{name}_{part}.npy", mmap_mode=None).size)
+def read_known(base: Bundle) -> KnownStates:
+    """The same, memory-mapped."""
+    states = load_states(base, blocks(), base.json("world")["columns"])
+    vocabularies = Vocabularies.load(base.file("users.ids").parent)
+    return KnownStates(states, base.array("standings"), vocabularies, base.manifest.window.as_of_us, 1, NOW_US)
 
 
 def main() -> None:
@@ -105,11 +94,14 @@ def main() -> None:
             call += ["--threads", str(args.threads), "--folder", scratch]
             results[side] = json.loads(subprocess.run(call, stdout=subprocess.PIPE, check=True).stdout)
             r = results[side]
-            print(f"{side:8} wall {r['wall_s']:6.1f} s  cpu {r['cpu_s']:6.1f} s  peak {r['peak_mib']:6.0f} MiB"
-                  f"  {r['facts'] or ''}", flush=True)  # fmt: skip
+            print(f"{side:8} made: wall {r['made_s']:6.1f} s, cpu {r['made_cpu_s']:6.1f} s;  written: wall"
+                  f" {r['wall_s'] - r['made_s']:5.1f} s, {r['written_mb']:6,.0f} MB;  both: wall {r['wall_s']:6.1f} s,"
+                  f" cpu {r['cpu_s']:6.1f} s;  peak {r['peak_mib']:6.0f} MiB  {r['facts']}", flush=True)  # fmt: skip
         full, delta = results["rebuild"], results["delta"]
-        print(f"delta / rebuild: wall {delta['wall_s'] / full['wall_s']:.3f}, cpu {delta['cpu_s'] / full['cpu_s']:.3f};"
-              f" same states: {'yes' if delta['sums'] == full['sums'] else 'NO'}")  # fmt: skip
+        shares = ", ".join(
+            f"{name} {delta[key] / full[key]:.3f}" for name, key in (("wall", "wall_s"), ("cpu", "cpu_s"))
+        )
+        print(f"delta / rebuild: {shares}; same states: {'yes' if delta['sums'] == full['sums'] else 'NO'}")
 
 
 def run_side(args: argparse.Namespace) -> dict[str, object]:
@@ -117,22 +109,29 @@ def run_side(args: argparse.Namespace) -> dict[str, object]:
     begin, cpu = time.perf_counter(), time.process_time()
     config = EngineConfig(build=BuildConfig(threads=args.threads))
     view, cut = view_of(args.lake, args.days)
-    facts: int | str = ""
+    facts, base = "", None
     if args.side == "delta":
-        as_of = int((args.folder / "as_of").read_text())
-        advanced = advance(read_known(args.folder, cut), view, config, as_of, NOW_US)
+        base = Bundle.open(args.folder / "prepare")
+        as_of = Bundle.open(args.folder / "rebuild").manifest.window.as_of_us
+        advanced = advance(read_known(base), view, config, as_of, NOW_US)
         assert advanced is not None
-        shot, facts = advanced.shot, f"{advanced.facts:,} facts added"
+        shot, vocabularies, facts = advanced.shot, advanced.vocabularies, f"{advanced.facts:,} facts added"
     else:
         shot, vocabularies = whole(view, config, cut if args.side == "prepare" else None)
+    made, made_cpu = time.perf_counter() - begin, time.process_time() - cpu
+    path = write(args.folder, args.side, shot, vocabularies, base)
     wall, used = time.perf_counter() - begin, time.process_time() - cpu
-    if args.side == "prepare":
-        write_known(args.folder, shot, vocabularies)
-    elif args.side == "rebuild":
-        (args.folder / "as_of").write_text(str(shot.as_of_us))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    sums = {f"{name}": [len(s), *(int(part) for part in s.rows.ints.sum(axis=0))] for name, s in shot.states.items()}
-    return {"wall_s": wall, "cpu_s": used, "peak_mib": peak, "facts": facts, "sums": sums}
+    written = sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and file.stat().st_nlink == 1)
+    sums = {name: [len(state), *total_of(state)] for name, state in shot.states.items()}
+    return {"made_s": made, "made_cpu_s": made_cpu, "wall_s": wall, "cpu_s": used, "peak_mib": peak, "facts": facts,
+            "written_mb": written / 1e6, "sums": sums}  # fmt: skip
+
+
+def total_of(state: State) -> list[int]:
+    """Sums of the integer columns."""
+    _, ints = state.scan(lambda rows: rows.ints)
+    return [int(total) for total in ints.sum(axis=0)]
 
 
 if __name__ == "__main__":

@@ -90,10 +90,11 @@ def build(
         GateFailed: the bundle was written but not published.
     """
     events = clean(open_events(events_path), now=datetime.fromtimestamp(now_us / 1e6, UTC))
-    trained = train(events, config, as_of_us, progress, _since(base, events, config, now_us, progress))
+    continued = None if base is None else Bundle.open(resolve(base))
+    trained = train(events, config, as_of_us, progress, _since(continued, events, config, now_us, progress))
     trained.metrics |= index_metrics(trained.parts, config.build.seed)
     values = sampled_values(assemble(trained.parts), trained.as_of_us, config.build.seed)
-    drift = drift_of(base_profile(base), values)
+    drift = drift_of(base_profile(continued), values)
     trained.metrics |= drift_metrics(drift)
     gates = evaluate_gates(trained.metrics, config.gates)
     name = next_name(bundles, trained.as_of_us)
@@ -117,7 +118,7 @@ def build(
         gates=tuple(gates),
     )
     with BundleWriter(bundles, name) as writer:
-        save(writer, parts, vocabularies)
+        save(writer, parts, vocabularies, continued)
         known = known_before(events, before_us=trained.as_of_us)  # what later rows may speak of
         replace(known, rooms=known.rooms.filter(pl.col("ended_at").is_null())).save(
             writer.path("known_rooms.arrow").parent
@@ -207,7 +208,7 @@ def index_metrics(parts: WorldParts, seed: int) -> dict[str, float]:
 
 
 def _since(
-    base: Path | None, events: Events, config: EngineConfig, now_us: int, progress: Progress
+    base: Bundle | None, events: Events, config: EngineConfig, now_us: int, progress: Progress
 ) -> Callable[[int], Advanced | None] | None:
     """What brings the states of the base forward."""
     if base is None:
@@ -217,13 +218,13 @@ def _since(
         raise InputRefused(
             "a base needs a lake", got="a folder of event tables", hint="laotie ingest, then build the lake"
         )
-    known = known_states(Bundle.open(resolve(base)), lake.manifest, config)
+    known = known_states(base, lake.manifest, config)
     return lambda as_of_us: advance(known, lake, config, as_of_us, now_us, progress)
 
 
 def _renumbered(parts: WorldParts, rooms: pl.DataFrame) -> WorldParts:
     """The same parts with live rooms numbered from 0, as the bundle's room vocabulary numbers them."""
-    state = parts.states["room"]
+    state = parts.states["room"].flat()
     old = parts.rooms["room"].to_numpy()
     new = np.searchsorted(old, state.keys)
     return replace(parts, rooms=rooms, states={**parts.states, "room": BlockState(state.block, new, state.rows)})

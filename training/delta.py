@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from recsys.bundle import Bundle
@@ -31,16 +32,21 @@ from recsys.events.facts import FACT_SCHEMA
 from recsys.events.lake.manifest import ALL_DATES, LakeManifest
 from recsys.events.lake.partition import day_of
 from recsys.events.lake.view import LakeView
-from recsys.events.reading import from_lake
-from recsys.live.artefact import load_states
+from recsys.events.reading import from_lake, load_view
+from recsys.live.artefact import load_states_of
 from recsys.progress import Progress, silent
-from recsys.ties.algebra import BlockState, Rows, merge, merge_all
+from recsys.ties.algebra import Block, BlockState, Rows
 from recsys.ties.blocks import blocks
+from recsys.ties.layers import State, added, layered
+from recsys.ties.merging import merge, merge_all
+from recsys.ties.standing import arrivals_after, moved_standings
 from training.executor import this_machine
-from training.states import DERIVED, Snapshot, finished, good_rows, rooms_live_at, states_of_facts
+from training.states import Snapshot, finished, good_rows, rooms_live_at, states_of_facts
 
 PARTED = ("watches", "engagements", "impressions", "follows", "feedback")
 """Tables of which only some partitions are read; rows of one key lie in one partition of these."""
+HELD_ROWS = 5_000_000
+"""Tables of which so many rows are to be read at most are read once, into memory (some 60 bytes a row)."""
 _WITH_ROOM = ("watches", "engagements", "impressions")
 _ROOM = ["room_id", "host_id", "started_at", "cohost_ids"]
 
@@ -52,7 +58,8 @@ class KnownStates:
     `now_us`: the clock of the build that made them, by which it set rows aside as later than now.
     """
 
-    states: dict[str, BlockState]
+    states: dict[str, State]
+    standings: npt.NDArray[np.int64]
     vocabularies: Vocabularies
     as_of_us: int
     seq: int
@@ -86,7 +93,8 @@ def known_states(bundle: Bundle, manifest: LakeManifest, config: EngineConfig) -
                            got=config.ties.product_slot_s, expected=bundle.config.ties.product_slot_s)  # fmt: skip
     vocabularies = Vocabularies.load(bundle.file("users.ids").parent)
     window = bundle.manifest.window
-    return KnownStates(load_states(bundle), vocabularies, window.as_of_us, seq, bundle.manifest.created_at_us)
+    states, standings = load_states_of(bundle), np.array(bundle.array("standings"))
+    return KnownStates(states, standings, vocabularies, window.as_of_us, seq, bundle.manifest.created_at_us)
 
 
 def advance(
@@ -96,10 +104,11 @@ def advance(
 
     Memory: the facts of one bucket of users of the partitions read, and the states.
     """
-    if as_of_us < known.as_of_us:
-        return None  # states do not forget
-    partitions = frozenset(_partitions(known, view, now_us))
-    seen = replace(view, partitions=partitions, narrowed=frozenset(PARTED))
+    view = load_view(view, only=("rooms",), most_rows=HELD_ROWS)
+    if as_of_us < known.as_of_us and _room_facts_between(known, view, as_of_us, now_us):
+        return None  # rooms that began or ended there would have to be forgotten; ties are compared fact by fact
+    partitions = frozenset(_partitions(known, view, as_of_us, now_us))
+    seen = load_view(replace(view, partitions=partitions, narrowed=frozenset(PARTED)), most_rows=HELD_ROWS)
     old, new = _events(replace(seen, seq=known.seq), known.now_us), _events(seen, now_us)
     vocabularies = Vocabularies(known.vocabularies.users, known.vocabularies.hosts, orders=known.vocabularies.orders)
     extend_vocabularies(vocabularies, new, as_of_us=as_of_us)
@@ -113,8 +122,6 @@ def advance(
         added = added_facts(had, has)
         return None if added is None else (len(added), states_of_facts(declared, added, rooms))
 
-    states = {name: state for name, state in known.states.items() if name not in DERIVED}
-    states["room"] = _of_rooms(states["room"], known.vocabularies, vocabularies, rooms)
     facts = 0
     found: dict[str, list[BlockState]] = {}
     for part, done in enumerate(this_machine(config.build.threads, 2 * good_rows(new) // n_parts).run(work, n_parts)):
@@ -124,9 +131,23 @@ def advance(
         for name, state in done[1].items():
             found.setdefault(name, []).append(state)
         progress("delta", (part + 1) / n_parts)
-    for name, parts in found.items():
-        states[name] = merge(states[name], merge_all(getattr(declared, name), parts))
-    return Advanced(finished(declared, states, new, vocabularies, as_of_us), vocabularies, facts)
+    states = dict(known.states)
+    states["room"] = _of_rooms(states["room"].flat(), known.vocabularies, vocabularies, rooms)
+    standings = np.zeros((len(vocabularies.hosts), known.standings.shape[1]), dtype=np.int64)
+    standings[: len(known.standings)] = known.standings
+    for name in list(found):
+        block: Block = getattr(declared, name)
+        fresh = merge_all(block, found.pop(name))
+        if block.level != "tie":
+            states[name] = merge(states[name].flat(), fresh)
+            continue
+        both, before, after = added(layered(states[name]), fresh)
+        full = len(both.over) > config.ties.layer_share * len(both.base)
+        states[name] = both.flat() if full else both
+        moved_standings(standings, block, fresh.keys, before, after)
+        if name == "visits":
+            states["arrivals"] = arrivals_after(states["arrivals"].flat(), both, fresh.keys, before, after)
+    return Advanced(finished(declared, states, standings, new, vocabularies, as_of_us), vocabularies, facts)
 
 
 def added_facts(had: pl.DataFrame, has: pl.DataFrame) -> pl.DataFrame | None:
@@ -140,15 +161,25 @@ def added_facts(had: pl.DataFrame, has: pl.DataFrame) -> pl.DataFrame | None:
     return left.select(pl.exclude("n").repeat_by("n").explode()) if (left["n"] > 1).any() else left.drop("n")
 
 
-def _partitions(known: KnownStates, view: LakeView, now_us: int) -> Iterator[tuple[str, str, int]]:
-    """The partitions in which facts may have been added or changed."""
+def _room_facts_between(known: KnownStates, view: LakeView, as_of_us: int, now_us: int) -> bool:
+    """Whether a room began or ended at or after an earlier as-of, but before that of the base."""
+    if "rooms" not in view.tables():
+        return False
+    views = (replace(view, seq=known.seq), known.now_us), (view, now_us)
+    found = (_rooms(seen, now).select("started_at", "ended_at") for seen, now in views)
+    inside = pl.all().is_between(as_of_us, known.as_of_us, closed="left")
+    return any(bool(rooms.select(pl.any_horizontal(inside.any())).item()) for rooms in found)
+
+
+def _partitions(known: KnownStates, view: LakeView, as_of_us: int, now_us: int) -> Iterator[tuple[str, str, int]]:
+    """The partitions in which facts may have been added, changed or taken back."""
     changed_from = _rooms_changed_from(known, view, now_us)
     day = None if changed_from is None else day_of(changed_from)
     for file in view.manifest.files:
         if file.table not in PARTED:
             continue
         is_new = file.last_seq > known.seq or file.date == ALL_DATES
-        later = file.last_us is not None and file.last_us >= min(known.as_of_us, known.now_us)
+        later = file.last_us is not None and file.last_us >= min(known.as_of_us, as_of_us, known.now_us)
         touched = file.table in _WITH_ROOM and day is not None and file.date >= day
         if is_new or later or touched:
             yield file.partition
@@ -158,9 +189,7 @@ def _rooms_changed_from(known: KnownStates, view: LakeView, now_us: int) -> int 
     """The earliest instant, µs, from which what is known of a room has changed; None: of no room."""
     if "rooms" not in view.tables():
         return None
-    only = ("rooms",)
-    old = clean(from_lake(replace(view, seq=known.seq), only=only), now=_instant(known.now_us)).rooms
-    new = clean(from_lake(view, only=only), now=_instant(now_us)).rooms
+    old, new = _rooms(replace(view, seq=known.seq), known.now_us), _rooms(view, now_us)
     both = [*_ROOM, "ended_at"]
     rooms = new.select(both).join(old.select(both), on="room_id", how="full", suffix="_old", coalesce=True)
     same = [pl.col(name).eq_missing(pl.col(f"{name}_old")) for name in _ROOM if name != "room_id"]
@@ -170,6 +199,10 @@ def _rooms_changed_from(known: KnownStates, view: LakeView, now_us: int) -> int 
     since = pl.when(pl.all_horizontal(same)).then(end).otherwise(start)
     found = rooms.select(since.min()).item()
     return None if found is None else int(found)
+
+
+def _rooms(view: LakeView, now_us: int) -> pl.DataFrame:
+    return clean(from_lake(view, only=("rooms",)), now=_instant(now_us)).rooms
 
 
 def _events(view: LakeView, now_us: int) -> Events:

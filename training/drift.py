@@ -9,13 +9,12 @@ p then and q now; ties without a value are a bin of their own. With shares floor
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys.bundle import Bundle, resolve
+from recsys.bundle import Bundle
 from recsys.live.state import LiveState
 from recsys.ties.features import TIE_FEATURES
 from training.log import TieLog
@@ -59,12 +58,11 @@ def profile_of(values: Values) -> dict[str, dict[str, list[float]]]:
     return profile
 
 
-def base_profile(base: Path | None) -> dict[str, dict[str, list[float]]]:
-    """The profile of a base bundle (or of the current one of a folder); empty without one."""
-    if base is None:
+def base_profile(base: Bundle | None) -> dict[str, dict[str, list[float]]]:
+    """The profile of a base bundle; empty without one."""
+    if base is None or not base.has("profile"):
         return {}
-    bundle = Bundle.open(resolve(base))
-    profile: dict[str, dict[str, list[float]]] = bundle.json("profile") if bundle.has("profile") else {}
+    profile: dict[str, dict[str, list[float]]] = base.json("profile")
     return profile
 
 

@@ -13,10 +13,12 @@ from recsys.events import Events, Vocabularies, room_table, tie_facts, user_part
 from recsys.events.facts import FACT_SCHEMA, FactKind
 from recsys.pipeline.world import Priors
 from recsys.progress import Progress, silent
-from recsys.ties.algebra import BlockState, merge_all
+from recsys.ties.algebra import BlockState
 from recsys.ties.batch import state_of
 from recsys.ties.blocks import Blocks, blocks
-from recsys.ties.standing import STANDINGS, count_standings, first_entries
+from recsys.ties.layers import State
+from recsys.ties.merging import merge_all
+from recsys.ties.standing import STANDINGS, count_standings, first_entries, first_entry_facts
 from training.executor import this_machine
 
 DERIVED = ("schedule", "arrivals")
@@ -31,7 +33,7 @@ class Snapshot:
     """
 
     as_of_us: int
-    states: dict[str, BlockState]
+    states: dict[str, State]
     standings: npt.NDArray[np.int64]
     rooms: pl.DataFrame
     leaves: pl.DataFrame
@@ -60,8 +62,12 @@ def snapshot(
         for name, state in found.items():
             parts.setdefault(name, []).append(state)
         progress("ties", done / n_parts)
-    states = {name: merge_all(getattr(declared, name), found) for name, found in parts.items()}
-    return finished(declared, states, events, vocabularies, as_of_us)
+    states: dict[str, State] = {}
+    for name in list(parts):  # block by block, so that what is merged is let go of
+        states[name] = merge_all(getattr(declared, name), parts.pop(name))
+    n_hosts = len(vocabularies.hosts)
+    states["arrivals"] = state_of(declared.arrivals, first_entry_facts(*first_entries(states["visits"])))
+    return finished(declared, states, count_standings(states, n_hosts), events, vocabularies, as_of_us)
 
 
 def states_of_facts(declared: Blocks, facts: pl.DataFrame, rooms: pl.DataFrame) -> dict[str, BlockState]:
@@ -72,14 +78,17 @@ def states_of_facts(declared: Blocks, facts: pl.DataFrame, rooms: pl.DataFrame) 
 
 
 def finished(
-    declared: Blocks, states: dict[str, BlockState], events: Events, vocabularies: Vocabularies, as_of_us: int
+    declared: Blocks,
+    states: dict[str, State],
+    standings: npt.NDArray[np.int64],
+    events: Events,
+    vocabularies: Vocabularies,
+    as_of_us: int,
 ) -> Snapshot:
-    """A snapshot from the states of all users' facts; what follows from them, rooms and notices is added."""
+    """A snapshot from the states of all facts with a user and their standings; what rooms and notices say is added."""
     states["schedule"] = state_of(declared.schedule, room_starts(events, vocabularies, as_of_us))
-    states["arrivals"] = state_of(declared.arrivals, first_entries(states["visits"]))
-    standings = count_standings(states, len(vocabularies.hosts))
     rooms, leaves = rooms_live_at(events, vocabularies, as_of_us), announced_leaves(events, vocabularies, as_of_us)
-    return Snapshot(as_of_us, states, standings, rooms, leaves, priors_of(standings, states))
+    return Snapshot(as_of_us, states, standings, rooms, leaves, priors_of(standings, states["host"].flat()))
 
 
 def rooms_live_at(events: Events, vocabularies: Vocabularies, at_us: int) -> pl.DataFrame:
@@ -138,11 +147,10 @@ def announced_leaves(events: Events, vocabularies: Vocabularies, as_of_us: int) 
     return rows.select(hosts, pl.col("from").alias("since"), pl.col("to").alias("until")).sort("host", "since", "until")
 
 
-def priors_of(standings: npt.NDArray[np.int64], states: dict[str, BlockState]) -> Priors:
+def priors_of(standings: npt.NDArray[np.int64], host: BlockState) -> Priors:
     """Rates over all hosts together; a rate nobody gave occasion to measure keeps its default."""
     total = dict(zip(STANDINGS, standings.sum(axis=0).tolist(), strict=True))
     default = Priors()
-    host = states["host"]
     spend = float(host.rows.ints[:, host.block.int_column("spend_minor")].sum())
     refunded = float(host.rows.ints[:, host.block.int_column("refunded_minor")].sum())
     return Priors(

@@ -16,8 +16,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from recsys.errors import BundleRefused, ConfigError
 from recsys.instants import format_instant, parse_instant
 
-FORMAT_VERSION: Final = 1
-"""Version this code writes. It reads every version up to this one."""
+FORMAT_VERSION: Final = 2
+"""Newest version this code knows; it reads every version up to it and writes the oldest that can hold the bundle.
+
+1: plain files. 2: tie states may lie in two layers (`recsys.ties.stored`).
+"""
 MANIFEST: Final = "manifest.json"
 
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*(/[A-Za-z0-9_][A-Za-z0-9_.=-]*)*")

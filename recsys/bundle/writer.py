@@ -16,7 +16,6 @@ import polars as pl
 from recsys import __version__
 from recsys.bundle.durable import sha256_of, sync_path, sync_tree
 from recsys.bundle.manifest import (
-    FORMAT_VERSION,
     MANIFEST,
     FileEntry,
     Manifest,
@@ -55,6 +54,8 @@ class BundleWriter:
             raise ConfigError("not a bundle name", got=repr(name), expected="letters, digits, '.', '_', '-'")
         self._bundles_dir, self._name = bundles_dir, name
         self._folder = bundles_dir / f"{name}.tmp-{os.getpid()}"
+        self._format_version = 1
+        self._linked: dict[str, FileEntry] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -95,6 +96,20 @@ class BundleWriter:
         """Add a small document; keys are sorted."""
         self.path(name + ".json").write_bytes(orjson.dumps(document, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2))
 
+    def link(self, name: str, bundle: Bundle) -> None:
+        """Add the file that another bundle has under this full name; it lies on the disk once, where disks allow it."""
+        path = self.path(name)
+        try:
+            os.link(bundle.file(name), path)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(bundle.file(name), path)
+        else:
+            self._linked[name] = bundle.manifest.files[name]
+
+    def needs(self, format_version: int) -> None:
+        """Something was written that readers of an earlier format would misread."""
+        self._format_version = max(self._format_version, format_version)
+
     def path(self, name: str) -> Path:
         """Where to write the file `name` (with its suffix); for streaming writers, who must close it before `finish`.
 
@@ -121,14 +136,16 @@ class BundleWriter:
             ConfigError: another process took the name meanwhile.
         """
         folder = self._folder
+        written = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
         files = {
-            file.relative_to(folder).as_posix(): FileEntry(bytes=file.stat().st_size, sha256=sha256_of(file))
-            for file in sorted(folder.rglob("*"))
-            if file.is_file()
+            name: self._linked.get(name) or FileEntry(bytes=file.stat().st_size, sha256=sha256_of(file))
+            for name, file in written.items()
         }
         refused = any(gate.status == "failed" for gate in fields.gates)
         name = REFUSED + self._name if refused else self._name
-        manifest = Manifest(**dict(fields), format_version=FORMAT_VERSION, name=name, laotie=__version__, files=files)
+        manifest = Manifest(
+            **dict(fields), format_version=self._format_version, name=name, laotie=__version__, files=files
+        )
         (folder / MANIFEST).write_bytes(manifest.to_json())
         sync_tree(folder)
         _check_opens(folder)

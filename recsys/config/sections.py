@@ -40,6 +40,8 @@ class TiesConfig(Section):
     """Buckets of users (user row modulo this); one is in memory at a time. A power of two."""
     product_slot_s: float = Field(default=360.0, gt=0)
     """Seconds a host spends on one product; a stay beyond two slots counts as staying for the person."""
+    layer_share: float = Field(default=0.2, ge=0, le=1)
+    """A nightly delta writes the ties that changed beside those of its base; beyond this share of them, all as one."""
 
     @field_validator("user_buckets")
     @classmethod

@@ -129,6 +129,13 @@ def from_lake(view: LakeView, *, only: Container[str] = tuple(TABLES)) -> EventT
     return EventTables(view.folder, scans, kinds, lake=view)
 
 
+def load_view(view: LakeView, *, only: Container[str] = tuple(TABLES), most_rows: int) -> LakeView:
+    """The view with its tables in memory, as `LakeView.loaded`; a damaged file is refused."""
+    kinds = dict(view.manifest.id_kinds)
+    with reading(view.folder):
+        return view.loaded({t: _schema_of(t, kinds) for t in view.tables() if t in only}, most_rows)
+
+
 def _schema_of(table: str, kinds: dict[str, IdKind]) -> dict[str, pl.DataType]:
     return {name: wanted_type(table, name, kinds) for name in TABLES[table].columns()}
 

@@ -16,7 +16,6 @@ import polars as pl
 
 from recsys.bundle import Bundle, BundleWriter
 from recsys.config import EngineConfig
-from recsys.errors import BundleRefused
 from recsys.events.vocabularies import Vocabularies
 from recsys.index.live_rooms import LiveIndexConfig, LiveRoomIndex
 from recsys.live.state import LiveState
@@ -31,12 +30,13 @@ from recsys.models.transition_counts import TransitionConfig
 from recsys.pipeline.features import FEATURES
 from recsys.pipeline.heat import Heat
 from recsys.pipeline.world import Priors, RoomTable, World
-from recsys.ties.algebra import Block, BlockState, Rows, identity, latest_columns
+from recsys.ties.algebra import BlockState
 from recsys.ties.blocks import blocks
+from recsys.ties.layers import State
 from recsys.ties.store import RowStore, TieStore
+from recsys.ties.stored import load_states, save_states
 
 ROOM_COLUMNS = ("room", "host", "cohosts", "started_at", "category")
-_STATE_PARTS = ("keys", "ints", "decayed", "latest")
 
 
 @dataclass
@@ -55,7 +55,7 @@ class WorldParts:
     """
 
     config: EngineConfig
-    states: Mapping[str, BlockState]
+    states: Mapping[str, State]
     standings: npt.NDArray[np.int64]
     rooms: pl.DataFrame
     leaves: pl.DataFrame
@@ -69,7 +69,7 @@ def assemble(parts: WorldParts) -> LiveState:
     declared = blocks(round(parts.config.ties.product_slot_s))
     factors = parts.models.factors
     vectors = factors.vectors if factors is not None else np.zeros((0, 1), dtype=np.float32)
-    hosts = RowStore(declared.host, parts.n_hosts, parts.states.get("host"))
+    hosts = RowStore(declared.host, parts.n_hosts, _rows_of(parts, "host"))
     world = World(
         config=parts.config,
         blocks=declared,
@@ -77,10 +77,10 @@ def assemble(parts: WorldParts) -> LiveState:
             declared.of("tie"), {b.name: parts.states[b.name] for b in declared.of("tie") if b.name in parts.states}
         ),
         hosts=hosts,
-        schedule=RowStore(declared.schedule, parts.n_hosts, parts.states.get("schedule")),
-        arrivals=RowStore(declared.arrivals, parts.n_hosts, parts.states.get("arrivals")),
-        users=RowStore(declared.user, 0, parts.states.get("user")),
-        moments=RowStore(declared.room, 0, parts.states.get("room")),
+        schedule=RowStore(declared.schedule, parts.n_hosts, _rows_of(parts, "schedule")),
+        arrivals=RowStore(declared.arrivals, parts.n_hosts, _rows_of(parts, "arrivals")),
+        users=RowStore(declared.user, 0, _rows_of(parts, "user")),
+        moments=RowStore(declared.room, 0, _rows_of(parts, "room")),
         rooms=RoomTable(),
         index=LiveRoomIndex(vectors, LiveIndexConfig(cohost_weight=parts.config.pipeline.cohost_discount)),
         models=parts.models,
@@ -99,13 +99,19 @@ def assemble(parts: WorldParts) -> LiveState:
     return live
 
 
-def save(writer: BundleWriter, parts: WorldParts, vocabularies: Vocabularies) -> None:
-    """Write the parts and the vocabularies into a bundle being written."""
+def _rows_of(parts: WorldParts, block: str) -> BlockState | None:
+    return parts.states[block].flat() if block in parts.states else None
+
+
+def save(writer: BundleWriter, parts: WorldParts, vocabularies: Vocabularies, base: Bundle | None = None) -> None:
+    """Write the parts and the vocabularies into a bundle being written.
+
+    Args:
+        base: the bundle the states continue, if they do: what it holds of them already is linked.
+    """
     for name in ("users", "hosts", "rooms", "orders"):
         getattr(vocabularies, name).save(writer.path(f"{name}.ids"))
-    for name, state in parts.states.items():
-        for part, array in state.arrays().items():
-            writer.array(f"state/{name}_{part}", array)
+    columns = save_states(writer, parts.states, base)
     writer.array("standings", parts.standings)
     writer.table("rooms", parts.rooms.select(ROOM_COLUMNS))
     writer.table("leaves", parts.leaves)
@@ -119,10 +125,7 @@ def save(writer: BundleWriter, parts: WorldParts, vocabularies: Vocabularies) ->
         "strength": sorted(models.strength),
         "ranker": isinstance(models.ranker, AdditiveModel),
         "n_hosts": parts.n_hosts,
-        "columns": {
-            name: {"ints": list(s.block.ints), "decays": list(s.block.decays), "latest": latest_columns(s.block)}
-            for name, s in parts.states.items()
-        },
+        "columns": columns,
     }
     writer.json("world", present)
     arrays: dict[str, npt.NDArray[np.generic]] = {}
@@ -147,7 +150,7 @@ def load(bundle: Bundle) -> tuple[LiveState, Vocabularies]:
     """
     config = bundle.config
     present = bundle.json("world")
-    states = load_states(bundle)
+    states = load_states_of(bundle)
     models = _load_models(bundle, present, config)
     parts = WorldParts(
         config=config,
@@ -163,55 +166,13 @@ def load(bundle: Bundle) -> tuple[LiveState, Vocabularies]:
     return assemble(parts), vocabularies
 
 
-def load_states(bundle: Bundle) -> dict[str, BlockState]:
+def load_states_of(bundle: Bundle) -> dict[str, State]:
     """The states of a bundle by block name, memory-mapped.
 
     Raises:
         BundleRefused: as `load`.
     """
-    present, config = bundle.json("world"), bundle.config
-    declared = blocks(round(config.ties.product_slot_s))
-    states: dict[str, BlockState] = {}
-    for block in declared.all:
-        if block.name not in present["columns"]:
-            continue
-        keys, ints, decayed, latest = (bundle.array(f"state/{block.name}_{part}") for part in _STATE_PARTS)
-        states[block.name] = BlockState(
-            block, keys, _adapted(bundle, block, present["columns"][block.name], ints, decayed, latest)
-        )
-    return states
-
-
-def _adapted(
-    bundle: Bundle,
-    block: Block,
-    stored: Mapping[str, list[str]],
-    ints: npt.NDArray[np.int64],
-    decayed: npt.NDArray[np.float64],
-    latest: npt.NDArray[np.int64],
-) -> Rows:
-    """Stored columns as this version declares them: columns added since then know nothing yet."""
-    declared = {"ints": list(block.ints), "decays": list(block.decays), "latest": latest_columns(block)}
-    if stored == declared:
-        return Rows(ints, decayed, latest)
-    rows = identity(block, len(ints))
-    for part, source, target in (
-        ("ints", ints, rows.ints),
-        ("decays", decayed, rows.decayed),
-        ("latest", latest, rows.latest),
-    ):
-        gone = sorted(set(stored[part]) - set(declared[part]))
-        if gone:
-            raise BundleRefused(
-                "bundle holds a tie state of a later version",
-                where=f"{bundle.path}, block {block.name}",
-                got=gone,
-                expected="columns this version declares",
-                hint="serve it with the version that built it, or build it anew",
-            )
-        for i, name in enumerate(stored[part]):
-            target[:, declared[part].index(name)] = source[:, i]
-    return rows
+    return load_states(bundle, blocks(round(bundle.config.ties.product_slot_s)), bundle.json("world")["columns"])
 
 
 class _Arrays(dict[str, npt.NDArray[Any]]):

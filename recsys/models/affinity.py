@@ -9,14 +9,16 @@ the same damping). The same function serves the training matrix (all ties at onc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
 from recsys.config import AffinityConfig
-from recsys.ties.algebra import Block, BlockState, Floats, Rows
+from recsys.ties.algebra import Block, Floats, Rows
 from recsys.ties.blocks import Blocks
+from recsys.ties.layers import State
 from recsys.ties.standing import blocked, followed
 from recsys.ties.store import TieStore
 
@@ -38,17 +40,16 @@ def confidence(block: Block, rows: Rows, config: AffinityConfig) -> Floats:
             raise ValueError(f"block {other} has no part in the confidence")
 
 
-def confidence_matrix(
-    states: Mapping[str, BlockState], config: AffinityConfig, n_users: int, n_hosts: int
-) -> sp.csr_matrix:
+def confidence_matrix(states: Mapping[str, State], config: AffinityConfig, n_users: int, n_hosts: int) -> sp.csr_matrix:
     """Confidences of all ties, (n_users, n_hosts) float32, without stored zeros."""
     keys = [np.empty(0, dtype=np.int64)]
     values = [np.empty(0, dtype=np.float32)]
     for name in AFFINITY_BLOCKS:
         state = states.get(name)
         if state is not None and len(state):
-            keys.append(state.keys)
-            values.append(confidence(state.block, state.rows, config).astype(np.float32))
+            key, value = state.scan(partial(confidence, state.block, config=config))
+            keys.append(key)
+            values.append(value.astype(np.float32))
     where = np.concatenate(keys)
     pairs = sp.coo_matrix((np.concatenate(values), (where >> 32, where & 0xFFFFFFFF)), shape=(n_users, n_hosts))
     total: sp.csr_matrix = pairs.tocsr()

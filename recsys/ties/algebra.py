@@ -20,10 +20,10 @@ Shapes used below: N keys, I integer columns, D decayed columns, K instants over
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -231,6 +231,18 @@ class BlockState:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def select(self, kept: npt.NDArray[np.bool_]) -> BlockState:
+        """The states of the keys (N,) that are kept."""
+        return self if kept.all() else BlockState(self.block, self.keys[kept], self.rows.take(np.flatnonzero(kept)))
+
+    def flat(self) -> BlockState:
+        """All states in one layer (see `recsys.ties.layers`): these are."""
+        return self
+
+    def scan(self, read: Callable[[Rows], npt.NDArray[Any]]) -> tuple[Ints, npt.NDArray[Any]]:
+        """Every key and what `read` makes of its state; `read` maps states (N,) to an array (N, …)."""
+        return self.keys, read(self.rows)
+
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """The plain arrays of the state, by name, for a bundle."""
         return {
@@ -241,57 +253,14 @@ class BlockState:
         }
 
 
+def empty_state(block: Block) -> BlockState:
+    """The state of no facts: no keys."""
+    return BlockState(block, np.empty(0, dtype=np.int64), identity(block, 0))
+
+
 def tie_key(user: Ints, host: Ints) -> Ints:
     """One sortable key of a (user row, host row) pair; rows are below 2³¹."""
     return np.asarray(user, dtype=np.int64) * 2**32 + np.asarray(host, dtype=np.int64)
-
-
-def merge(a: BlockState, b: BlockState) -> BlockState:
-    """The state of both histories together; exact for integers, to rounding for decayed sums."""
-    if a.block != b.block:
-        raise ValueError(f"states of different blocks cannot be merged: {a.block.name} and {b.block.name}")
-    if not len(b):
-        return a
-    if not len(a):
-        return b
-    at = np.searchsorted(a.keys, b.keys)
-    known = a.keys[np.minimum(at, len(a) - 1)] == b.keys
-    both = combine(a.block, a.rows.take(at[known]), b.rows.take(known))
-    fresh, where = b.rows.take(~known), at[~known]
-    keys = np.insert(a.keys, where, b.keys[~known])
-    merged = Rows(*(np.insert(old, where, new, axis=0) for old, new in zip(_parts(a.rows), _parts(fresh), strict=True)))
-    moved = at[known] + np.searchsorted(where, at[known], side="right")
-    for target, source in zip(_parts(merged), _parts(both), strict=True):
-        target[moved] = source
-    return BlockState(a.block, keys, merged)
-
-
-def _parts(rows: Rows) -> tuple[Ints, Floats, Ints]:
-    return rows.ints, rows.decayed, rows.latest
-
-
-def merge_all(block: Block, states: Sequence[BlockState]) -> BlockState:
-    """Merge any number of states of one block: in one step if no two share a key, else in a balanced tree."""
-    queue = [state for state in states if len(state)]
-    if len(queue) < 2:
-        return queue[0] if queue else BlockState(block, np.empty(0, dtype=np.int64), identity(block, 0))
-    keys = np.concatenate([state.keys for state in queue])
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    if (keys[1:] != keys[:-1]).all():
-        place = np.empty(len(keys), dtype=np.int64)
-        place[order] = np.arange(len(keys))
-        rows, filled = identity(block, len(keys)), 0
-        for state in queue:
-            for target, source in zip(_parts(rows), _parts(state.rows), strict=True):
-                target[place[filled : filled + len(state)]] = source
-            filled += len(state)
-        return BlockState(block, keys, rows)
-    while len(queue) > 1:
-        queue = [
-            merge(*pair) if len(pair) == 2 else pair[0] for pair in (queue[i : i + 2] for i in range(0, len(queue), 2))
-        ]
-    return queue[0]
 
 
 def popcount(bits: Ints) -> Ints:

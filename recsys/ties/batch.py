@@ -18,7 +18,7 @@ import numpy.typing as npt
 import polars as pl
 
 from recsys.events.facts import US_PER_DAY, FactKind
-from recsys.ties.algebra import DAY_BITS, Block, BlockState, Column, Floats, Ints, Kind, Rows, identity
+from recsys.ties.algebra import DAY_BITS, Block, BlockState, Column, Floats, Ints, Kind, Rows, empty_state, identity
 
 _LEVEL_COLUMN = {"host": "host", "user": "user", "room": "room"}
 
@@ -41,7 +41,7 @@ def state_of(block: Block, facts: pl.DataFrame) -> BlockState:
     keys, known = _keys(block, facts)
     at_facts = np.flatnonzero(reads[kinds] & known)
     if not len(at_facts):
-        return BlockState(block, np.empty(0, dtype=np.int64), identity(block, 0))
+        return empty_state(block)
     key = keys[at_facts]
     order = np.argsort(key, kind="stable")
     key, at_facts = key[order], at_facts[order]

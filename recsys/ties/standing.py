@@ -7,6 +7,7 @@ or does not. The batch counts the ties of a host; online, a fact adds the differ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ import polars as pl
 
 from recsys.events.facts import FACT_SCHEMA, NEVER, FactKind
 from recsys.ties.algebra import Block, BlockState, Ints, Rows
+from recsys.ties.batch import state_of
+from recsys.ties.layers import State
+from recsys.ties.merging import merge, placed
 from recsys.ties.update import Cells
 
 STANDINGS = ("visitors", "returning", "fans", "blockers", "buyers", "repeat_buyers", "commenters")
@@ -120,30 +124,63 @@ def columns_of(block_name: str) -> list[int]:
     return [STANDINGS.index(name) for name in _OF_BLOCK[block_name]]
 
 
-def count_standings(states: Mapping[str, BlockState], n_hosts: int) -> Ints:
+def count_standings(states: Mapping[str, State], n_hosts: int) -> Ints:
     """Users per host in each relation, (n_hosts, len(STANDINGS))."""
     counts = np.zeros((n_hosts, len(STANDINGS)), dtype=np.int64)
     for name in _OF_BLOCK:
         if name in states and len(states[name]):
-            hosts = states[name].keys & 0xFFFFFFFF
-            flags = standings(states[name].block, states[name].rows)
-            for column, flag in zip(columns_of(name), flags.T, strict=True):
-                counts[:, column] = np.bincount(hosts, weights=flag, minlength=n_hosts)[:n_hosts]
+            keys, flags = states[name].scan(partial(standings, states[name].block))
+            _count(counts, name, keys, flags)
     return counts
 
 
-def first_entries(visits: BlockState) -> pl.DataFrame:
-    """The first entry of every tie as a fact: what the block `arrivals` is fed with."""
-    at = visits.rows.ints[:, visits.block.int_column("first_entry_at")]
-    known = visits.rows.ints[:, visits.block.int_column("n_entries")] > 0
-    facts = {
-        "at": at[known],
-        "user": visits.keys[known] >> 32,
-        "host": visits.keys[known] & 0xFFFFFFFF,
-    }
+def moved_standings(counts: Ints, block: Block, keys: Ints, before: Rows, after: Rows) -> None:
+    """Bring `counts` (n_hosts, len(STANDINGS)) up to date when the ties `keys` (n,) have changed, in place."""
+    if block.name in _OF_BLOCK and len(keys):
+        _count(counts, block.name, keys, standings(block, after) - standings(block, before))
+
+
+def _count(counts: Ints, name: str, keys: Ints, flags: Ints) -> None:
+    hosts = keys & 0xFFFFFFFF
+    for column, flag in zip(columns_of(name), flags.T, strict=True):
+        found = np.bincount(hosts, weights=flag, minlength=len(counts))
+        counts[:, column] += np.rint(found).astype(np.int64)[: len(counts)]
+
+
+def first_entries(visits: State) -> tuple[Ints, Ints]:
+    """The ties that have an entry, (n,) keys, and the instants of their first ones, µs."""
+    block = visits.block
+    columns = [block.int_column("first_entry_at"), block.int_column("n_entries")]
+    keys, found = visits.scan(lambda rows: rows.ints[:, columns])
+    known = found[:, 1] > 0
+    return keys[known], found[known, 0]
+
+
+def first_entry_facts(keys: Ints, at: Ints) -> pl.DataFrame:
+    """First entries of ties as facts: what the block `arrivals` is fed with."""
     constant = {"kind": int(FactKind.ENTRY), "room": -1, "count": 1, "value": 0, "aux": 0}
     return (
-        pl.DataFrame(facts)
+        pl.DataFrame({"at": at, "user": keys >> 32, "host": keys & 0xFFFFFFFF})
         .with_columns(pl.lit(value).alias(name) for name, value in constant.items())
         .select(pl.col(name).cast(kind) for name, kind in FACT_SCHEMA.items())
     )
+
+
+def arrivals_after(arrivals: BlockState, visits: State, keys: Ints, before: Rows, after: Rows) -> BlockState:
+    """The block `arrivals` when the visits of the ties `keys` (n,) have changed, from what it was.
+
+    New ties add their first entries. Of hosts at whom a late entry proves to be earlier than the first one known, the
+    arrivals are made anew from all ties in `visits`: taking one off a decayed sum would cost digits.
+    """
+    first, n_entries = (visits.block.int_column(name) for name in ("first_entry_at", "n_entries"))
+    had, has = before.ints[:, n_entries] > 0, after.ints[:, n_entries] > 0
+    fresh = ~had & has
+    moved = np.unique((keys & 0xFFFFFFFF)[had & (after.ints[:, first] < before.ints[:, first])])
+    added = state_of(arrivals.block, first_entry_facts(keys[fresh], after.ints[fresh, first]))
+    merged = merge(arrivals, added)
+    if not len(moved):
+        return merged
+    every, at = first_entries(visits)
+    theirs = np.isin(every & 0xFFFFFFFF, moved)
+    anew = state_of(arrivals.block, first_entry_facts(every[theirs], at[theirs]))
+    return placed(arrivals.block, [merged.select(~np.isin(merged.keys, moved)), anew])

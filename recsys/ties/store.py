@@ -10,11 +10,12 @@ serialised with the writer by the caller.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from recsys.events.facts import FactKind
 from recsys.ties.algebra import Block, BlockState, Rows, identity
 from recsys.ties.fresh import FreshTies, Hosts, UserTies
+from recsys.ties.layers import State
+from recsys.ties.slices import Slices
 from recsys.ties.update import Cells, Updater, cells
 
 __all__ = ["RowStore", "TieStore", "UserTies"]
@@ -26,7 +27,7 @@ _SPARE, _MOST_SPARE = 16, 200_000  # rows held in advance: a share of those know
 class TieStore:
     """The tie blocks of all users."""
 
-    def __init__(self, tie_blocks: tuple[Block, ...], base: dict[str, BlockState] | None = None) -> None:
+    def __init__(self, tie_blocks: tuple[Block, ...], base: dict[str, State] | None = None) -> None:
         """
         Args:
             tie_blocks: the declared blocks of level `tie`.
@@ -38,16 +39,8 @@ class TieStore:
         self._blocks_of = [
             [name for name, updater in self.updaters.items() if updater.reads(kind)] for kind in range(len(FactKind))
         ]
-        self._base: dict[str, tuple[npt.NDArray[np.int64], Hosts, Rows]] = {}
         self._empty = {block.name: UserTies(_NO_HOSTS, identity(block, 0)) for block in tie_blocks}
-        for name, state in (base or {}).items():
-            users = state.keys >> 32
-            n_users = int(users[-1]) + 1 if len(users) else 0
-            offsets = np.searchsorted(users, np.arange(n_users + 1)).astype(np.int64)
-            # plain views of the maps: slicing a memmap costs several times as much
-            held = state.rows
-            rows = Rows(np.asarray(held.ints), np.asarray(held.decayed), np.asarray(held.latest))
-            self._base[name] = (offsets, np.asarray(state.keys & 0xFFFFFFFF).astype(np.int32), rows)
+        self._base = {name: Slices(state) for name, state in (base or {}).items()}
 
     def of(self, block: str, user: int) -> UserTies:
         """The ties of one user in one block; views, valid until the user's next fact."""
@@ -90,11 +83,7 @@ class TieStore:
 
     def _base_of(self, block: str, user: int) -> UserTies:
         held = self._base.get(block)
-        if held is None or user < 0 or user + 1 >= len(held[0]):
-            return self._empty[block]
-        offsets, hosts, rows = held
-        where = slice(int(offsets[user]), int(offsets[user + 1]))
-        return UserTies(hosts[where], rows.take(where))
+        return self._empty[block] if held is None else held.of(user)
 
 
 class RowStore:

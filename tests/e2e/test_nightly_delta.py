@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import orjson
 import polars as pl
 import pytest
@@ -17,6 +16,8 @@ from recsys.config import EngineConfig
 from recsys.events import build_vocabularies, clean, open_events
 from recsys.events.schemas import TABLES
 from recsys.events.simulator import WorldConfig, simulate
+from recsys.live.artefact import load_states_of
+from recsys.ties.layers import LayeredState
 from training.states import snapshot
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -53,17 +54,33 @@ def test_a_bundle_continued_is_a_bundle_rebuilt(exports: tuple[Path, Path], tmp_
     run("ingest", week, "--lake", tmp_path / "lake", "--buckets", 2)
     # ends and exits after the cut are in the first export already: as of the cut they are not known
     run("build", tmp_path / "lake", "--out", tmp_path / "b", "--as-of", "2026-01-12")
+    before = Bundle.open(resolve(tmp_path / "b"))
     run("ingest", day, "--lake", tmp_path / "lake")
-    made = run("build", tmp_path / "lake", "--out", tmp_path / "b", "--base", tmp_path / "b", "--json")
+    made = run(
+        "build",
+        tmp_path / "lake",
+        "--out",
+        tmp_path / "b",
+        "--base",
+        tmp_path / "b",
+        "--set",
+        "ties.layer_share=0.9",
+        "--json",
+    )
     assert {"name": "delta", "status": "passed", "why": ""} in made["stages"]  # type: ignore[operator]
     bundle = Bundle.open(resolve(tmp_path / "b"))
     assert list(bundle.manifest.offsets.values()) == [2]
     events = clean(open_events(tmp_path / "lake"))
     as_of_us = bundle.manifest.window.as_of_us
     again = snapshot(events, build_vocabularies(events, as_of_us=as_of_us), EngineConfig(), as_of_us)
+    states = load_states_of(bundle)
+    assert isinstance(states["visits"], LayeredState) and bundle.manifest.format_version == 2
+    for part in ("keys", "ints", "decayed", "latest"):  # what did not change lies on the disk once
+        assert bundle.file(f"state/visits_{part}.npy").samefile(before.file(f"state/visits_{part}.npy"))
+    Bundle.open(bundle.path, verify="hashes")
     for name in ("visits", "depth", "commerce", "relation", "exposure", "host", "user", "schedule"):
         for part in ("ints", "latest"):
-            ours, theirs = np.asarray(bundle.array(f"state/{name}_{part}")), getattr(again.states[name].rows, part)
+            ours, theirs = (getattr(of[name].flat().rows, part) for of in (states, again.states))
             assert sorted(map(tuple, ours.tolist())) == sorted(map(tuple, theirs.tolist())), name
 
 

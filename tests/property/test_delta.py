@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from recsys.config import EngineConfig
+from recsys.config import EngineConfig, TiesConfig
 from recsys.events import Vocabularies, build_vocabularies, clean, last_fact_us, open_events
 from recsys.events.facts import FACT_SCHEMA, US_PER_DAY
 from recsys.events.lake.ingest import ingest
@@ -19,6 +19,9 @@ from recsys.events.lake.manifest import LakeManifest
 from recsys.events.schemas import TABLES
 from recsys.events.simulator import WorldConfig, simulate
 from recsys.ties.algebra import BlockState
+from recsys.ties.blocks import blocks
+from recsys.ties.layers import LayeredState
+from recsys.ties.store import TieStore
 from training.delta import KnownStates, added_facts, advance
 from training.states import Snapshot, snapshot
 
@@ -43,8 +46,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pl.DataFrame]:
 def write(folder: Path, tables: dict[str, pl.DataFrame]) -> Path:
     folder.mkdir(parents=True)
     for table, rows in tables.items():
-        if rows.height:
-            rows.write_parquet(folder / f"{table}.parquet")
+        rows.write_parquet(folder / f"{table}.parquet")
     return folder
 
 
@@ -80,8 +82,9 @@ def states_at(lake: Path, as_of_us: int) -> tuple[Snapshot, Vocabularies]:
 
 
 def assert_same(delta: Snapshot, ours: Vocabularies, full: Snapshot, theirs: Vocabularies) -> None:
-    for name, expected in full.states.items():
-        got = in_rows_of(delta.states[name], ours, theirs)
+    for name, state in full.states.items():
+        expected = state.flat()
+        got = in_rows_of(delta.states[name].flat(), ours, theirs)
         np.testing.assert_array_equal(got.keys, expected.keys, err_msg=name)
         np.testing.assert_array_equal(got.rows.ints, expected.rows.ints, err_msg=name)
         np.testing.assert_array_equal(got.rows.latest, expected.rows.latest, err_msg=name)
@@ -110,26 +113,32 @@ def in_rows_of(state: BlockState, ours: Vocabularies, theirs: Vocabularies) -> B
 
 
 def known_at(lake: Path, as_of_us: int) -> KnownStates:
-    shot, vocabularies = states_at(lake, as_of_us)
+    return as_base(*states_at(lake, as_of_us), as_of_us, LakeManifest.read(lake).seq)
+
+
+def as_base(shot: Snapshot, vocabularies: Vocabularies, as_of_us: int, seq: int) -> KnownStates:
+    """As a bundle keeps it: its rooms are those live at its as-of."""
     rooms = Vocabularies().rooms
-    live = vocabularies.rooms.ids(shot.rooms["room"].to_numpy())
-    rooms.extend(live)  # as a bundle does: its rooms are those live at its as-of
-    state = shot.states["room"]
+    rooms.extend(vocabularies.rooms.ids(shot.rooms["room"].to_numpy()))
+    state = shot.states["room"].flat()
     numbered = BlockState(state.block, rooms.rows(vocabularies.rooms.ids(state.keys)), state.rows)
     kept = Vocabularies(vocabularies.users, vocabularies.hosts, rooms, vocabularies.orders)
-    return KnownStates(shot.states | {"room": numbered}, kept, as_of_us, LakeManifest.read(lake).seq, NOW_US)
+    return KnownStates(shot.states | {"room": numbered}, shot.standings, kept, as_of_us, seq, NOW_US)
 
 
 @settings(
     max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
+@example(
+    days=4.75, late=0.0, back=0, buckets=1, share=1.0, seed=0
+)  # nothing comes after the base: the last fact lies before it
 @given(
-    days=st.floats(0.3, 4.5), late=st.sampled_from([0.0, 0.02, 0.5]), back=st.sampled_from([0, 7, 40]),
-    buckets=st.sampled_from([1, 4]), seed=st.integers(0, 99),
+    days=st.floats(0.3, 4.99), late=st.sampled_from([0.0, 0.02, 0.5]), back=st.sampled_from([0, 7, 40]),
+    buckets=st.sampled_from([1, 4]), share=st.sampled_from([0.0, 1.0]), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_the_delta_equals_the_rebuild(
     market: dict[str, pl.DataFrame], tmp_path_factory: pytest.TempPathFactory, days: float, late: float, back: int,
-    buckets: int, seed: int,
+    buckets: int, share: float, seed: int,
 ) -> None:  # fmt: skip
     folder = tmp_path_factory.mktemp("delta")
     cut_us = int(START.timestamp() * 1e6 + days * US_PER_DAY)
@@ -140,10 +149,51 @@ def test_the_delta_equals_the_rebuild(
     events = clean(open_events(folder / "lake"), now=NOW)
     assert events.lake is not None
     as_of = (last_fact_us(events) or 0) + 1
-    advanced = advance(known, events.lake, CONFIG, as_of, NOW_US)
+    config = EngineConfig(ties=TiesConfig(layer_share=share))
+    advanced = advance(known, events.lake, config, as_of, NOW_US)
     assert advanced is not None, "rows that only add need no rebuild"
     full, theirs = states_at(folder / "lake", as_of)
     assert_same(advanced.shot, advanced.vocabularies, full, theirs)
+
+
+def test_night_after_night(market: dict[str, pl.DataFrame], tmp_path: Path) -> None:
+    """Layers over layers, with late rows: every night equals a rebuild, and a user's ties read from both layers do."""
+    config = EngineConfig(ties=TiesConfig(layer_share=1.0))
+    known: KnownStates | None = None
+    sizes = []
+    for night, day in enumerate((2.0, 2.5, 3.1, 4.0)):
+        cut_us = int(START.timestamp() * 1e6 + day * US_PER_DAY)
+        export, _ = split(market, datetime.fromtimestamp(cut_us / 1e6, UTC), 0.1, night)
+        ingest(write(tmp_path / f"night{night}", export), tmp_path / "lake", buckets=2)
+        if known is None:
+            known = known_at(tmp_path / "lake", cut_us)
+            continue
+        lake = clean(open_events(tmp_path / "lake"), now=NOW).lake
+        assert lake is not None
+        advanced = advance(known, lake, config, cut_us, NOW_US)
+        assert advanced is not None
+        full, theirs = states_at(tmp_path / "lake", cut_us)
+        assert_same(advanced.shot, advanced.vocabularies, full, theirs)
+        visits = advanced.shot.states["visits"]
+        assert isinstance(visits, LayeredState)
+        assert visits.base is known.states["visits"] or visits.base is known.states["visits"].base  # type: ignore[union-attr]
+        sizes.append(len(visits.over))
+        assert_read_alike(advanced.shot)
+        known = as_base(advanced.shot, advanced.vocabularies, cut_us, lake.manifest.seq)
+    assert 0 < sizes[0] < sizes[1] < sizes[2]
+
+
+def assert_read_alike(shot: Snapshot) -> None:
+    ties = blocks().of("tie")
+    two = TieStore(ties, {block.name: shot.states[block.name] for block in ties})
+    one = TieStore(ties, {block.name: shot.states[block.name].flat() for block in ties})
+    for block in ties:
+        read = [(two.of(block.name, user), one.of(block.name, user)) for user in range(-1, 70)]
+        assert sum(len(mine) for mine, _ in read) == len(shot.states[block.name]) > 0
+        for mine, whole in read:
+            np.testing.assert_array_equal(mine.hosts, whole.hosts)
+            for part in ("ints", "decayed", "latest"):
+                np.testing.assert_array_equal(getattr(mine.rows, part), getattr(whole.rows, part))
 
 
 def test_what_takes_a_fact_back_asks_for_a_rebuild(market: dict[str, pl.DataFrame], tmp_path: Path) -> None:
@@ -159,7 +209,8 @@ def test_what_takes_a_fact_back_asks_for_a_rebuild(market: dict[str, pl.DataFram
     events = clean(open_events(tmp_path / "lake"), now=NOW)
     assert events.lake is not None
     assert advance(known, events.lake, CONFIG, cut_us, NOW_US) is None
-    assert advance(known, events.lake, CONFIG, cut_us - 1, NOW_US) is None  # an earlier as-of: states do not forget
+    earlier = cut_us - US_PER_DAY // 2
+    assert advance(known, events.lake, CONFIG, earlier, NOW_US) is None  # states do not forget
 
 
 def test_added_facts_are_counted_with_repetitions() -> None:

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recsys.events.facts import FACT_SCHEMA, NEVER, US_PER_DAY, FactKind
-from recsys.ties.algebra import BlockState, Rows, combine, decay_to, identity, merge, merge_all
+from recsys.ties.algebra import BlockState, Rows, combine, decay_to, identity
 from recsys.ties.batch import state_of
 from recsys.ties.blocks import blocks
+from recsys.ties.merging import merge, merge_all
 from recsys.ties.update import Updater
 
 BLOCKS = blocks()

@@ -227,7 +227,7 @@ def test_unreadable_parts_are_refused_even_if_sizes_match(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "format is unknown.*newer laotie"),
+        ({"format_version": 3}, "format is unknown.*newer laotie"),
         ({"format_version": "1"}, "format is unknown"),
         ({"files": {"../../etc/passwd": {"bytes": 1, "sha256": "0" * 64}}}, "leaves the bundle"),
         ({"files": {"/etc/passwd": {"bytes": 1, "sha256": "0" * 64}}}, "leaves the bundle"),

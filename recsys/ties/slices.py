@@ -1,0 +1,72 @@
+"""The ties of a published bundle, user by user: one slice of a block's states each, or of two layers put together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.ties.algebra import BlockState, Rows
+from recsys.ties.fresh import Hosts, UserTies
+from recsys.ties.layers import LayeredState, State
+
+
+class _Layer:
+    """States of one layer, by user."""
+
+    __slots__ = ("hosts", "offsets", "rows")
+
+    def __init__(self, state: BlockState) -> None:
+        users = state.keys >> 32
+        n_users = int(users[-1]) + 1 if len(users) else 0
+        self.offsets = np.searchsorted(users, np.arange(n_users + 1)).astype(np.int64)
+        self.hosts: Hosts = np.asarray(state.keys & 0xFFFFFFFF).astype(np.int32)
+        # plain views of the maps: slicing a memmap costs several times as much
+        held = state.rows
+        self.rows = Rows(np.asarray(held.ints), np.asarray(held.decayed), np.asarray(held.latest))
+
+    def of(self, user: int) -> slice:
+        """Where the ties of a user stand."""
+        if user < 0 or user + 1 >= len(self.offsets):
+            return slice(0, 0)
+        return slice(int(self.offsets[user]), int(self.offsets[user + 1]))
+
+
+class Slices:
+    """The ties of users in one block; arrays may be memory-mapped and are never written.
+
+    Of a user whose ties lie in one layer `of` gives views, of others a copy, hosts ascending.
+    """
+
+    __slots__ = ("_at", "_base", "_over")
+
+    def __init__(self, state: State) -> None:
+        self._over: _Layer | None = None
+        if isinstance(state, LayeredState):
+            self._base, self._over, self._at = _Layer(state.base), _Layer(state.over), np.asarray(state.at)
+        else:
+            self._base = _Layer(state)
+
+    def of(self, user: int) -> UserTies:
+        """The ties of one user."""
+        base = self._base
+        where = base.of(user)
+        ties = UserTies(base.hosts[where], base.rows.take(where))
+        if self._over is None:
+            return ties
+        mine = self._over.of(user)
+        return ties if mine.stop == mine.start else self._together(ties, where.start, self._over, mine)
+
+    def _together(self, ties: UserTies, first: int, over: _Layer, mine: slice) -> UserTies:
+        at = self._at[mine]
+        kept = np.ones(len(ties), dtype=np.bool_)
+        kept[at[at >= 0] - first] = False
+        hosts = np.concatenate([ties.hosts[kept], over.hosts[mine]])
+        order = hosts.argsort()
+        pairs = zip(_arrays(ties.rows), _arrays(over.rows), strict=True)
+        return UserTies(hosts[order], Rows(*(np.concatenate([a[kept], b[mine]])[order] for a, b in pairs)))
+
+
+def _arrays(rows: Rows) -> tuple[npt.NDArray[Any], ...]:
+    return rows.ints, rows.decayed, rows.latest
