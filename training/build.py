@@ -45,6 +45,7 @@ from training.drift import base_profile, drift_metrics, drift_of, profile_of, sa
 from training.learning import learn_models
 from training.report import build_page, write_report
 from training.states import snapshot
+from training.trust import fit_trust
 
 
 @dataclass
@@ -174,6 +175,7 @@ def train(
     n_users, n_hosts = len(vocabularies.users), len(vocabularies.hosts)
     factors, graph, cf_stages = fit_collaborative(shot, config, n_users, n_hosts)
     transition, transition_stage = fit_transitions(events, vocabularies, config, as_of, progress)
+    trust, trust_stage = fit_trust(events, vocabularies, shot, learnt.categories)
     models = Models(
         affinity=config.affinity,
         ranker=learnt.ranker,
@@ -181,13 +183,14 @@ def train(
         factors=factors,
         transition=transition,
         strength=learnt.strength,
+        trust=trust,
     )
     counts = {"users": n_users, "hosts": n_hosts, "live_rooms": len(shot.rooms)}
     counts |= {f"state_{name}": len(state) for name, state in shot.states.items()}
     parts = WorldParts(
         config, shot.states, shot.standings, shot.rooms.select(ROOM_COLUMNS), shot.leaves, shot.priors, models, n_hosts
     )
-    stages = [*ties, *cf_stages, transition_stage, *learnt.stages]
+    stages = [*ties, *cf_stages, transition_stage, trust_stage, *learnt.stages]
     return Trained(parts, vocabularies, as_of, learnt.from_us, learnt.metrics, stages, counts, learnt.head_documents)
 
 

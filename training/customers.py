@@ -1,9 +1,9 @@
 """The log of customers' ties: what the head `rebuys` is learnt from.
 
 Buying again takes weeks, longer than the stretch the ranker learns from, so this log reaches further back. It needs few
-users to say enough: the whole history of one bucket of users is read, their states as of twice the horizon before the
-as-of are made, and their facts are replayed from there. At every entry of these users their ties with an order are
-written down, by the same function as online.
+users to say enough: the whole history of one bucket of users is read, the states of the customers among them as of
+twice the horizon before the as-of are made, and their facts are replayed from there. At their entries their ties with
+an order are written down, by the same function as online.
 """
 
 from __future__ import annotations
@@ -60,9 +60,11 @@ def log_customers(
     begin, end = as_of_us - 2 * horizon, as_of_us - horizon
     n_parts = user_parts(events, suggested_buckets(events, rows_per_bucket=config.heads.customer_facts))
     facts = tie_facts(events, vocabularies, before_us=as_of_us, bucket=(0, n_parts))
+    orders = facts.filter(pl.col("kind") == int(FactKind.ORDER_LINE))
+    facts = facts.filter(pl.col("user").is_in(orders["user"].unique().implode()))  # only these will have such ties
     later = facts.filter(pl.col("at") >= begin)
     asked = later.filter((pl.col("kind") == int(FactKind.ENTRY)) & (pl.col("at") < end))
-    if not len(asked) or not (facts["kind"] == int(FactKind.ORDER_LINE)).any():
+    if not len(asked):
         return nothing
     world = _world(events, vocabularies, config, begin, facts.filter(pl.col("at") < begin))
     public = replace(

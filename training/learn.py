@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,7 +17,7 @@ from recsys.pipeline.features import FEATURES
 from training.log import TrainingLog
 
 LEAST_REQUESTS = 200
-_THINNED_BY = {"known": "tie_known", "popular": "host_entries_30m"}
+_FIT = partial(fit_ranker, known="tie_known", popular="host_entries_30m", always=[("host_category", "host_trust")])
 
 
 def learn_ranker(
@@ -37,7 +39,7 @@ def learn_ranker(
     weights = config.ranker.recency ** ((asked.max() - asked) / US_PER_DAY)
     part = Choices(log.rows[in_early], log.groups[early], log.labels[in_early], weights[early])
     plain = config.ranker.model_copy(update={"teacher_rounds": 0})  # a floor of what ships, at a third of the cost
-    trial = fit_ranker(FEATURES, part, plain, seed, threads, **_THINNED_BY)
+    trial = _FIT(FEATURES, part, plain, seed, threads)
     later, groups, labels = log.rows[~in_early].T, log.groups[~early], log.labels[~in_early]
     scores = {
         "ranker": trial.score(later),
@@ -50,7 +52,7 @@ def learn_ranker(
         why = f"NDCG@10 on later requests is {-gain:.4f} below the memory formula's; what cannot beat it does not ship"
         return None, metrics, StageResult(name="ranker", status="failed", why=why)
     whole = Choices(log.rows, log.groups, log.labels, weights)
-    model = fit_ranker(FEATURES, whole, config.ranker, seed, threads, **_THINNED_BY)
+    model = _FIT(FEATURES, whole, config.ranker, seed, threads)
     return model, metrics, StageResult(name="ranker", status="passed")
 
 

@@ -17,6 +17,7 @@ from recsys.models.additive import AdditiveModel
 from recsys.models.baselines import PriorRanker
 from recsys.models.strength import StrengthHead
 from recsys.models.suite import Models
+from recsys.models.trust import HostTrust
 from recsys.pipeline.features import FEATURES
 from recsys.progress import Progress, silent
 from training.collaborative import fit_collaborative, fit_transitions
@@ -25,6 +26,7 @@ from training.heads import learn_heads, learn_horizon_head
 from training.learn import learn_ranker
 from training.log import replay_and_log
 from training.states import Snapshot, snapshot
+from training.trust import fit_trust, trust_metrics
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Learnt:
     """What was learnt, and how it went.
 
     `from_us`: start of the first broadcast, µs. `head_documents`: every judged head with its reliability curve.
+    `categories`: in the order by whose number the ranker knows them; None without trust.
     """
 
     ranker: AdditiveModel | PriorRanker
@@ -40,6 +43,7 @@ class Learnt:
     stages: list[StageResult] = field(default_factory=list)
     from_us: int | None = None
     head_documents: list[dict[str, Any]] = field(default_factory=list)
+    categories: tuple[str, ...] | None = None
 
 
 def learn_models(
@@ -60,7 +64,8 @@ def learn_models(
     learn_from = as_of - int(min(span * config.build.learn_share, config.build.learn_days * US_PER_DAY))
     later = as_of - int((as_of - learn_from) * config.build.later_share)
     shot = snapshot(events, vocabularies, config, learn_from, progress)
-    live = _at_start_of_learning(events, vocabularies, config, shot, progress)
+    trust, _ = fit_trust(events, vocabularies, shot)
+    live = _at_start_of_learning(events, vocabularies, config, shot, trust, progress)
     live.register_rooms(rooms)
     facts = fact_stream(events, vocabularies, from_us=learn_from, before_us=as_of)
     log = replay_and_log(live, facts, config.build, config.build.seed, progress)
@@ -72,20 +77,31 @@ def learn_models(
     return Learnt(
         ranker=ranker if ranker is not None else PriorRanker(FEATURES),
         strength=heads.heads,
-        metrics=metrics | heads.metrics(),
+        metrics=metrics | heads.metrics() | trust_metrics(trust, facts),
         stages=[ranker_stage, *heads.stages],
         from_us=first,
         head_documents=heads.documents(),
+        categories=trust.categories if trust is not None else None,
     )
 
 
 def _at_start_of_learning(
-    events: Events, vocabularies: Vocabularies, config: EngineConfig, shot: Snapshot, progress: Progress
+    events: Events,
+    vocabularies: Vocabularies,
+    config: EngineConfig,
+    shot: Snapshot,
+    trust: HostTrust | None,
+    progress: Progress,
 ) -> LiveState:
     factors, graph, _ = fit_collaborative(shot, config, len(vocabularies.users), len(vocabularies.hosts))
     transition, _ = fit_transitions(events, vocabularies, config, shot.as_of_us, progress)
     models = Models(
-        affinity=config.affinity, ranker=PriorRanker(FEATURES), graph=graph, factors=factors, transition=transition
+        affinity=config.affinity,
+        ranker=PriorRanker(FEATURES),
+        graph=graph,
+        factors=factors,
+        transition=transition,
+        trust=trust,
     )
     parts = WorldParts(
         config,

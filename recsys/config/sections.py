@@ -124,8 +124,8 @@ class HeadsConfig(ProbabilityConfig):
     """The strength heads besides `returns`: each as cheap to read as it is worth."""
 
     rounds: int = Field(default=120, ge=1)
-    customer_facts: int = Field(default=300_000, ge=1_000)
-    """Facts of sampled users that are read to learn whether customers buy again within 30 days."""
+    customer_facts: int = Field(default=2_000_000, ge=1_000)
+    """Facts of a bucket of users that are read to learn whether customers buy again within 30 days."""
 
 
 class GateRule(Section):

@@ -27,6 +27,7 @@ from recsys.models.strength import StrengthHead
 from recsys.models.suite import Models
 from recsys.models.transition import TransitionModel
 from recsys.models.transition_counts import TransitionConfig
+from recsys.models.trust import HostTrust
 from recsys.pipeline.features import FEATURES
 from recsys.pipeline.heat import Heat
 from recsys.pipeline.world import Priors, RoomTable, World
@@ -124,6 +125,7 @@ def save(writer: BundleWriter, parts: WorldParts, vocabularies: Vocabularies, ba
         "transition_settings": models.transition.config.model_dump() if models.transition is not None else {},
         "strength": sorted(models.strength),
         "ranker": isinstance(models.ranker, AdditiveModel),
+        "trust": models.trust is not None,
         "n_hosts": parts.n_hosts,
         "columns": columns,
     }
@@ -138,6 +140,8 @@ def save(writer: BundleWriter, parts: WorldParts, vocabularies: Vocabularies, ba
         arrays |= head.arrays()
     if isinstance(models.ranker, AdditiveModel):
         arrays |= models.ranker.arrays("ranker")
+    if models.trust is not None:
+        arrays |= models.trust.arrays()
     for name, array in arrays.items():
         writer.array(f"models/{name}", array)
 
@@ -199,4 +203,5 @@ def _load_models(bundle: Bundle, present: Mapping[str, Any], config: EngineConfi
         if present["transition"]
         else None,
         strength={name: StrengthHead.from_arrays(name, arrays) for name in present["strength"]},
+        trust=HostTrust.from_arrays(arrays) if present.get("trust") else None,
     )

@@ -54,6 +54,7 @@ def fit_ranker(
     *,
     known: str,
     popular: str,
+    always: Sequence[tuple[str, str]] = (),
 ) -> AdditiveModel:
     """The ranker, in additive form; its score is the log-odds of a choice up to a constant per request.
 
@@ -65,6 +66,7 @@ def fit_ranker(
         threads: of the booster.
         known: feature that is positive for hosts the viewer knows: never thinned.
         popular: feature by which candidates count as popular.
+        always: pairs of features that may meet in a joint term whatever the scout finds.
     """
     thin, correction = _thinned(choices, features.index(known), features.index(popular), config, seed)
     data = lgb.Dataset(
@@ -99,6 +101,7 @@ def fit_ranker(
     shape = (4, 2, config.learning_rate, 0.5, threads, seed + 9)
     scout = _boost(data, objective, config.rounds // 4, *shape)
     pairs = [[j] for j in range(len(features))] + _best_pairs(scout.dump_model(), config.pairs)
+    pairs += [[features.index(a), features.index(b)] for a, b in always]
     booster = _boost(data, objective, config.rounds, *shape, pairs)
     return from_boosted_trees(features, booster.dump_model())
 

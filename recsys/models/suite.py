@@ -20,6 +20,7 @@ from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
 from recsys.models.strength import StrengthHead
 from recsys.models.transition import TransitionModel
+from recsys.models.trust import HostTrust
 from recsys.ties.algebra import Floats
 from recsys.ties.blocks import Blocks
 from recsys.ties.store import TieStore
@@ -72,6 +73,7 @@ class Models:
     factors: HostFactors | None = None
     transition: TransitionModel | None = None
     strength: dict[str, StrengthHead] = field(default_factory=dict)
+    trust: HostTrust | None = None
 
     def viewer(self, ties: TieStore, blocks: Blocks, user: int, n_hosts: int, at: int) -> Viewer:
         """Fold a user in at instant `at`, µs; nobody known (−1) has an empty history."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from recsys.events.facts import US_PER_DAY
 from recsys.models.suite import PERSONAL_FEATURES, Viewer
+from recsys.models.trust import TRUST_FEATURES
 from recsys.pipeline.moment import MOMENT_FEATURES, moment_features
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
@@ -34,7 +35,7 @@ REQUEST_FEATURES = (
     "request_strongest_3d",
     "request_latest_tie_hours",
 )
-FEATURES = TIE_FEATURES + ROOM_TIE_FEATURES + MOMENT_FEATURES + PERSONAL_FEATURES + REQUEST_FEATURES
+FEATURES = TIE_FEATURES + ROOM_TIE_FEATURES + MOMENT_FEATURES + PERSONAL_FEATURES + TRUST_FEATURES + REQUEST_FEATURES
 """Names of all features, in the order of the rows of the table."""
 N_TIE = len(TIE_FEATURES)
 WITHOUT_TIE = dict.fromkeys(TIE_FEATURES, float("nan")) | dict.fromkeys(ROOM_TIE_FEATURES, 0.0)
@@ -100,7 +101,12 @@ def feature_table(
     values[row : row + len(MOMENT_FEATURES)] = moment_features(world, rooms, hosts, at)
     row += len(MOMENT_FEATURES)
     values[row : row + len(PERSONAL_FEATURES)] = world.models.personal(viewer, hosts)
-    values[row + len(PERSONAL_FEATURES) :] = _request(world, user, values, at)[:, None]
+    row += len(PERSONAL_FEATURES)
+    if world.models.trust is not None:
+        ints, block = world.hosts.rows.ints, world.blocks.host
+        had = (ints[hosts, block.int_column(name)] for name in ("n_refunds", "n_disputes"))
+        values[row : row + len(TRUST_FEATURES)] = world.models.trust.features(hosts, *had)
+    values[row + len(TRUST_FEATURES) :] = _request(world, user, values, at)[:, None]
     return FeatureTable(values, ties)
 
 
