@@ -24,7 +24,7 @@ from recsys.models.baselines import PriorRanker
 from recsys.models.calibration import IsotonicMap
 from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
-from recsys.models.strength import StrengthHead
+from recsys.models.strength import HEADS, StrengthHead
 from recsys.models.suite import Models
 from recsys.models.transition import TransitionModel
 from recsys.pipeline.features import FEATURES, feature_table
@@ -100,8 +100,7 @@ def _learnt(parts: WorldParts, rng: np.random.Generator) -> None:
     world = assemble(parts).world
     rooms = np.arange(min(parts.n_hosts, 400))
     for room in rooms.tolist():
-        world.rooms.put(room, room, (), AS_OF - 3_600_000_000, None)
-    world.moments.grow(len(rooms))
+        world.announce(room, room, (), AS_OF - 3_600_000_000, None)
     seen = []
     for user in range(min(len(world.users), 30)):
         viewer = world.models.viewer(world.ties, world.blocks, user, parts.n_hosts, AS_OF)
@@ -112,7 +111,7 @@ def _learnt(parts: WorldParts, rng: np.random.Generator) -> None:
     parts.models.ranker = _tables(FEATURES, values, PAIRS, rng)
     head = _tables(TIE_FEATURES, values[: len(TIE_FEATURES)], PAIRS, rng)
     calibration = IsotonicMap(np.array([0.0, 0.5, 1.0]), np.array([0.01, 0.1, 0.9]))
-    parts.models.strength = {"returns": StrengthHead("returns", head, calibration, 0.05)}
+    parts.models.strength = {name: StrengthHead(name, head, calibration, 0.05) for name in HEADS}
 
 
 def _tables(

@@ -195,7 +195,7 @@ class Intake:
             if guests:
                 world.grow_hosts(max(guests) + 1)
             room = ids.rooms.add(v["room_id"])
-            world.rooms.put(room, host, guests, started, v["category"])
+            world.announce(room, host, guests, started, v["category"])
             self._rooms_seen[room] = _OPEN if ended is None else _COMPLETE
             self._apply(started, FactKind.ROOM_START, -1, host, room, 0, 0, 0)
             if ended is None and room in world.index:

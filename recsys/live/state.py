@@ -39,7 +39,7 @@ class LiveState:
         hosts = [int(named["host"].max() or 0), *named["cohosts"].explode(empty_as_null=False).to_list()]  # type: ignore[arg-type]
         self.world.grow_hosts(max(host for host in hosts if host is not None) + 1)
         for room, host, cohosts, started_at, category in named.iter_rows():
-            self.world.rooms.put(room, host, tuple(cohosts or ()), started_at, category)
+            self.world.announce(room, host, tuple(cohosts or ()), started_at, category)
 
     def apply_all(self, facts: pl.DataFrame) -> None:
         """Apply every fact of a frame, in the order of its rows."""

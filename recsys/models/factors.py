@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -34,6 +35,11 @@ class HostFactors:
     def of(cls, vectors: npt.NDArray[np.float32], *, confidence: float, regularization: float, exponent: float) -> Self:
         """From fitted host factors; the Gram matrix is computed once here."""
         return cls(np.ascontiguousarray(vectors), gram(vectors), confidence, regularization, exponent)
+
+    @cached_property
+    def lengths(self) -> npt.NDArray[np.float32]:
+        """Length of every host's vector, (n_hosts,)."""
+        return np.asarray(np.linalg.norm(self.vectors, axis=1))
 
     def viewer(
         self, hosts: npt.NDArray[np.integer], confidences: npt.NDArray[np.floating[Any]]

@@ -47,7 +47,7 @@ class HostGraph:
         for host, weight in zip(hosts.tolist(), weights.tolist(), strict=True):
             if host < self.n_hosts:
                 row = slice(self.indptr[host], self.indptr[host + 1])
-                scores[self.indices[row]] += np.float32(weight) * self.data[row]
+                np.add.at(scores, self.indices[row], np.float32(weight) * self.data[row])
         return scores
 
     def arrays(self, prefix: str) -> dict[str, npt.NDArray[np.generic]]:

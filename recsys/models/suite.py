@@ -96,7 +96,7 @@ class Models:
             known = hosts < len(self.factors.vectors)
             vectors = self.factors.vectors[hosts[known]]
             factor = (vectors @ viewer.vector).astype(np.float64)
-            norms = np.linalg.norm(vectors, axis=1) * float(np.linalg.norm(viewer.vector))
+            norms = self.factors.lengths[hosts[known]] * float(np.linalg.norm(viewer.vector))
             values[3, known], values[4, known], values[5, known] = (
                 factor,
                 factor / np.maximum(norms, 1e-9),

@@ -72,9 +72,10 @@ def ties_at(
     paused: npt.NDArray[np.int64] | int = 0
     if world.leaves:
         visited = ties.rows["visits"].ints[:, world.blocks.visits.int_column("last_entry_at")]
-        paused = np.array(
-            [_paused(world, int(h), int(last), at) for h, last in zip(tied_hosts, visited, strict=True)], dtype=np.int64
-        )
+        paused = np.zeros(len(tied_hosts), dtype=np.int64)
+        for i, host in enumerate(tied_hosts.tolist()):
+            if host in world.leaves:
+                paused[i] = _paused(world, host, int(visited[i]), at)
     return ties, tie_features(world.blocks, ties, schedule, started[ties.asked], paused, entries, at)
 
 
@@ -88,7 +89,8 @@ def feature_table(
 ) -> FeatureTable:
     """All features (F, n) of candidates (room, host) for one user, folded in as `viewer`, at instant `at`, µs."""
     n = len(rooms)
-    values = np.full((len(FEATURES), n), np.nan)
+    values = np.empty((len(FEATURES), n))
+    values[:N_TIE] = np.nan
     started = world.rooms.started_at[rooms]
     ties, known = ties_at(world, user, hosts, started, at)
     values[:N_TIE, ties.asked] = known
@@ -102,21 +104,22 @@ def feature_table(
     row += len(MOMENT_FEATURES)
     values[row : row + len(PERSONAL_FEATURES)] = world.models.personal(viewer, hosts)
     row += len(PERSONAL_FEATURES)
+    values[row : row + len(TRUST_FEATURES)] = np.nan
     if world.models.trust is not None:
         ints, block = world.hosts.rows.ints, world.blocks.host
         had = (ints[hosts, block.int_column(name)] for name in ("n_refunds", "n_disputes"))
         values[row : row + len(TRUST_FEATURES)] = world.models.trust.features(hosts, *had)
-    values[row + len(TRUST_FEATURES) :] = _request(world, user, values, at)[:, None]
+    values[row + len(TRUST_FEATURES) :] = _request(world, user, known, n, values[_KNOWN], at)[:, None]
     return FeatureTable(values, ties)
 
 
-def _request(world: World, user: int, values: Floats, at: int) -> Floats:
-    """What is the same for all candidates of the request."""
+def _request(world: World, user: int, ties: Floats, n: int, known: Floats, at: int) -> Floats:
+    """What is the same for all n candidates of the request; `ties` (F_tie, m) are the features of the tied ones."""
     entries = _user_number(world, user, "n_entries")
     hosts = float(len(world.ties.of("visits", user))) if user >= 0 else 0.0
     hour = (at % US_PER_DAY) // (US_PER_DAY // 24)
-    strongest = values[_ENTRIES_3D][~np.isnan(values[_ENTRIES_3D])].max(initial=0.0)
-    latest = values[_SINCE][~np.isnan(values[_SINCE])].min(initial=1e4)
+    strongest = np.fmax.reduce(ties[_ENTRIES_3D], initial=0.0)
+    latest = np.fmin.reduce(ties[_SINCE], initial=1e4)
     last = _user_number(world, user, "last_entry_at")
     recent = 0.0
     if entries:
@@ -131,8 +134,8 @@ def _request(world: World, user: int, values: Floats, at: int) -> Floats:
             (at - last) / (US_PER_DAY / 24) if entries else np.nan,
             recent,
             (_user_number(world, user, f"hours_{hour}") + 0.5) / (entries + 12.0),
-            values.shape[1],
-            np.nansum(values[_KNOWN]),
+            n,
+            known.sum(),
             strongest,
             latest,
         ]

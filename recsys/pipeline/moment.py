@@ -13,7 +13,7 @@ import numpy.typing as npt
 from recsys.events.facts import NEVER, US_PER_DAY
 from recsys.models.suite import rank
 from recsys.pipeline.world import World
-from recsys.ties.algebra import Floats, Ints, decay_to
+from recsys.ties.algebra import Block, Floats, Ints, Rows, decay_to
 from recsys.ties.standing import STANDINGS
 
 US_PER_MINUTE = 60_000_000
@@ -62,63 +62,76 @@ PRIOR_SPEND_MINOR = 5_000.0
 
 def moment_features(world: World, rooms: npt.NDArray[np.int64], hosts: npt.NDArray[np.int64], at: int) -> Floats:
     """Features (F, n) of candidate rooms and their hosts at instant `at`, µs."""
-    host_block, room_block = world.blocks.host, world.blocks.room
-    host_rows, schedule = world.hosts.rows.take(hosts), world.schedule.rows.take(hosts)
-    column = {name: host_rows.ints[:, i].astype(np.float64) for i, name in enumerate(host_block.ints)}
-    decayed = dict(zip(host_block.decays, decay_to(host_block, host_rows, at).T, strict=True))
-    world.moments.grow(int(rooms.max(initial=-1)) + 1)
+    host_block, room_block, blocks = world.blocks.host, world.blocks.room, world.blocks
+    host_rows, schedule = world.hosts.rows.take(hosts), world.schedule.rows
     room_rows = world.moments.rows.take(rooms)
-    room = {name: room_rows.ints[:, i].astype(np.float64) for i, name in enumerate(room_block.ints)}
-    moment = dict(zip(room_block.decays, decay_to(room_block, room_rows, at).T, strict=True))
-    standing = dict(zip(STANDINGS, world.standings[hosts].T.astype(np.float64), strict=True))
-    started = world.rooms.started_at[rooms]
-    age_min = _minutes_since(at, started)
+
+    def host(name: str) -> Floats:
+        return host_rows.ints[:, host_block.int_column(name)].astype(np.float64)
+
+    def room(name: str) -> Floats:
+        return room_rows.ints[:, room_block.int_column(name)].astype(np.float64)
+
+    def users(standing: str) -> Floats:
+        return world.standings[:, STANDINGS.index(standing)][hosts].astype(np.float64)
+
+    host_rates, room_rates = _decayed(host_block, host_rows, at), _decayed(room_block, room_rows, at)
+    rates = host_rates[_side_by_side(host_block, "entries", _WINDOWS)]
+    in_room = room_rates[_side_by_side(room_block, "entries", _ROOM_WINDOWS)]
+    arrivals = _decayed(blocks.arrivals, world.arrivals.rows.take(hosts), at)
+    age_min = _minutes_since(at, world.rooms.started_at[rooms])
     idle_s = 60.0 * _minutes_since(at, room_rows.ints[:, room_block.int_column("last_entry_at")])
-    entries = column["n_entries"]
-    broadcasts = schedule.ints[:, world.blocks.schedule.int_column("n_broadcasts")].astype(np.float64)
-    first_seen = schedule.ints[:, world.blocks.schedule.int_column("first_broadcast_at")]
+    entries, room_entries, visitors = host("n_entries"), room("n_entries"), users("visitors")
+    comments, stays = host("n_comments"), room("n_stays")
+    broadcasts = schedule.ints[hosts, blocks.schedule.int_column("n_broadcasts")].astype(np.float64)
+    first_seen = schedule.ints[hosts, blocks.schedule.int_column("first_broadcast_at")]
     hour = (at % US_PER_DAY) // (US_PER_DAY // 24)
-    arrival_rows = world.arrivals.rows.take(hosts)
-    arrivals = list(decay_to(world.blocks.arrivals, arrival_rows, at).T)
-    rates = [decayed[f"entries_{w}"] for w in _WINDOWS]
-    room_rates = [moment[f"entries_{w}"] for w in _ROOM_WINDOWS]
-    stays = np.where(room["n_stays"] > 0, room["n_stays"], np.nan)
-    return np.stack(
-        [
-            *rates,
-            *(_share(rate) for rate in rates),
-            *(_share(rate) for rate in arrivals),
-            *(_share(rate) for rate in room_rates),
-            (arrivals[2] + 0.1) / (arrivals[3] + 1.0),
-            age_min,
-            room["n_entries"],
-            room["n_entries"] / (age_min + 10.0),
-            idle_s,
-            rank(idle_s),
-            rank(-rates[2]),
-            (room_rates[1] + 0.1) / (room_rates[2] + 0.5),
-            moment["comments_10m"],
-            moment["lines_10m"],
-            room["stay_ms"] / 60_000.0 / stays,
-            (rates[2] + 0.1) / (rates[4] + 0.5),
-            (rates[1] + 0.05) / (rates[3] + 0.2),
-            standing["visitors"],
-            shrunk(standing["returning"], standing["visitors"], world.priors.returning_share, PRIOR_RETURNING),
-            entries / np.maximum(standing["visitors"], 1.0),
-            standing["fans"],
-            shrunk(standing["repeat_buyers"], standing["buyers"], world.priors.repeat_buyer_share, PRIOR_BUYERS),
-            shrunk(column["refunded_minor"], column["spend_minor"], world.priors.refund_share, PRIOR_SPEND_MINOR),
-            (column["n_comments"] + 1.0) / (column["n_comments"] + column["n_likes"] + 9.0),
-            decayed["lines_1d"],
-            (column[f"hours_{hour}"] + 1.0) / (entries + 24.0) * 24.0,
-            broadcasts,
-            (entries + 1.0) / (broadcasts + 1.0),
-            np.where(first_seen < at, (at - np.minimum(first_seen, at)) / US_PER_DAY, 0.0),
-            np.array([len(world.rooms.cohosts.get(int(r), ())) for r in rooms], dtype=np.float64)
-            if world.rooms.cohosts
-            else np.zeros(len(rooms)),
-        ]
+    values = np.empty((len(MOMENT_FEATURES), len(rooms)))
+    shares = np.concatenate((rates, arrivals, in_room))
+    values[: len(rates)] = rates
+    values[len(rates) : len(rates) + len(shares)] = _shares(shares)
+    others = (
+        (arrivals[2] + 0.1) / (arrivals[3] + 1.0),
+        age_min,
+        room_entries,
+        room_entries / (age_min + 10.0),
+        idle_s,
+        rank(idle_s),
+        rank(-rates[2]),
+        (in_room[1] + 0.1) / (in_room[2] + 0.5),
+        room_rates[room_block.decay_column("comments_10m")],
+        room_rates[room_block.decay_column("lines_10m")],
+        room("stay_ms") / 60_000.0 / np.where(stays > 0, stays, np.nan),
+        (rates[2] + 0.1) / (rates[4] + 0.5),
+        (rates[1] + 0.05) / (rates[3] + 0.2),
+        visitors,
+        shrunk(users("returning"), visitors, world.priors.returning_share, PRIOR_RETURNING),
+        entries / np.maximum(visitors, 1.0),
+        users("fans"),
+        shrunk(users("repeat_buyers"), users("buyers"), world.priors.repeat_buyer_share, PRIOR_BUYERS),
+        shrunk(host("refunded_minor"), host("spend_minor"), world.priors.refund_share, PRIOR_SPEND_MINOR),
+        (comments + 1.0) / (comments + host("n_likes") + 9.0),
+        host_rates[host_block.decay_column("lines_1d")],
+        (host(f"hours_{hour}") + 1.0) / (entries + 24.0) * 24.0,
+        broadcasts,
+        (entries + 1.0) / (broadcasts + 1.0),
+        np.where(first_seen < at, (at - np.minimum(first_seen, at)) / US_PER_DAY, 0.0),
+        world.rooms.n_cohosts[rooms],
     )
+    for row, feature in zip(values[len(rates) + len(shares) :], others, strict=True):
+        row[:] = feature
+    return values
+
+
+def _side_by_side(block: Block, name: str, windows: tuple[str, ...]) -> slice:
+    """Where the decayed columns of these windows lie; they are declared one after the other."""
+    first = block.decay_column(f"{name}_{windows[0]}")
+    return slice(first, first + len(windows))
+
+
+def _decayed(block: Block, rows: Rows, at: int) -> Floats:
+    """Decayed sums at one instant, (D, n): `decay_to`, a column after the other in memory."""
+    return np.ascontiguousarray(decay_to(block, rows, at).T)
 
 
 def shrunk(hits: Floats, trials: Floats, prior_rate: float, prior_weight: float) -> Floats:
@@ -126,8 +139,9 @@ def shrunk(hits: Floats, trials: Floats, prior_rate: float, prior_weight: float)
     return (hits + prior_weight * prior_rate) / (trials + prior_weight)
 
 
-def _share(rate: Floats) -> Floats:
-    return (rate + 1e-3) / (float(rate.sum()) + 1e-3 * max(len(rate), 1))
+def _shares(rates: Floats) -> Floats:
+    """Each row (n,) as shares of its sum."""
+    return np.asarray((rates + 1e-3) / (rates.sum(axis=1, keepdims=True) + 1e-3 * max(rates.shape[1], 1)))
 
 
 def _minutes_since(at: int, instant: Ints) -> Floats:

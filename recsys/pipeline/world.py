@@ -27,6 +27,7 @@ class RoomTable:
         self.host: npt.NDArray[np.int32] = np.full(1024, -1, dtype=np.int32)
         self.started_at: npt.NDArray[np.int64] = np.full(1024, NEVER, dtype=np.int64)
         self.cohosts: dict[int, tuple[int, ...]] = {}
+        self.n_cohosts: npt.NDArray[np.int32] = np.zeros(1024, dtype=np.int32)
         self.category_code: npt.NDArray[np.int32] = np.full(1024, -1, dtype=np.int32)
         self._categories: list[str] = []
         self._codes: dict[str, int] = {}
@@ -37,8 +38,9 @@ class RoomTable:
             extra = max(room + 1 - len(self.host), len(self.host))
             self.host = np.concatenate([self.host, np.full(extra, -1, dtype=np.int32)])
             self.started_at = np.concatenate([self.started_at, np.full(extra, NEVER, dtype=np.int64)])
+            self.n_cohosts = np.concatenate([self.n_cohosts, np.zeros(extra, dtype=np.int32)])
             self.category_code = np.concatenate([self.category_code, np.full(extra, -1, dtype=np.int32)])
-        self.host[room], self.started_at[room] = host, started_at
+        self.host[room], self.started_at[room], self.n_cohosts[room] = host, started_at, len(cohosts)
         if cohosts:
             self.cohosts[room] = cohosts
         else:
@@ -97,6 +99,11 @@ class World:
 
     def __post_init__(self) -> None:
         self.first_entry_column = self.blocks.visits.int_column("first_entry_at")
+
+    def announce(self, room: int, host: int, cohosts: tuple[int, ...], started_at: int, category: str | None) -> None:
+        """Remember a room, so that facts and requests can name it; nothing becomes live by this."""
+        self.rooms.put(room, host, cohosts, started_at, category)
+        self.moments.grow(room + 1)
 
     def grow_hosts(self, n: int) -> None:
         """Make room for `n` hosts in everything kept per host."""

@@ -93,6 +93,7 @@ class Block:
     max_columns: npt.NDArray[np.intp] = field(init=False, compare=False)
     days_columns: tuple[int, ...] = field(init=False)
     latest_slices: dict[str, slice] = field(init=False, compare=False)
+    _places: dict[str, int] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         ints: list[tuple[str, Kind]] = [("ref_at", Kind.MAX)]
@@ -119,10 +120,14 @@ class Block:
         put(self, "latest", tuple(latest))
         put(self, "half_lives_us", np.array([c.half_life_days * US_PER_DAY for c in decays]))
         for kind in (Kind.SUM, Kind.MIN, Kind.MAX):
-            where = np.array([i for i, (_, k) in enumerate(ints) if k is kind], dtype=np.intp)
-            put(self, f"{kind.value}_columns", where)
+            put(
+                self,
+                f"{kind.value}_columns",
+                np.array([i for i, (_, k) in enumerate(ints) if k is kind], dtype=np.intp),
+            )
         put(self, "days_columns", tuple(days))
         put(self, "latest_slices", latest)
+        put(self, "_places", {name: i for i, (name, _) in enumerate(ints)} | {c.name: i for i, c in enumerate(decays)})
 
     @property
     def latest_width(self) -> int:
@@ -136,11 +141,11 @@ class Block:
 
     def int_column(self, name: str) -> int:
         """Position of an integer column."""
-        return self.ints.index(name)
+        return self._places[name]
 
     def decay_column(self, name: str) -> int:
         """Position of a decayed column."""
-        return self.decays.index(name)
+        return self._places[name]
 
 
 @dataclass

@@ -8,10 +8,13 @@ Shape letters: m pairs, F features.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from recsys.events.facts import NEVER, US_PER_DAY
-from recsys.ties.algebra import Block, Floats, Ints, decay_to, popcount
+from recsys.ties.algebra import Block, Floats, Ints, Rows, decay_to, popcount
 from recsys.ties.blocks import ATTENDED_KEPT, TIE_HOUR_SLOTS, Blocks
 from recsys.ties.gathering import TiesOfUser
 from recsys.ties.standing import blocked, followed, following_since
@@ -123,12 +126,12 @@ def _visits(
     entries = column["n_entries"].astype(np.float64)
     safe_entries = np.maximum(entries, 1.0)
     last, first = column["last_entry_at"], column["first_entry_at"]
-    all_3d = decay_to(block, ties.all_visits, at)[:, block.decay_column("entries_3d")]
+    all_3d = _decayed_column(block, ties.all_visits, "entries_3d", at)
     all_last = ties.all_visits.ints[:, block.int_column("last_entry_at")]
     ours_3d = decayed["entries_3d"]
     total_3d, strongest_3d = float(all_3d.sum()), float(all_3d.max(initial=0.0))
     if np.any(paused_us):  # paused ties are in the sum as if they had cooled
-        total_3d += float((ours_3d - decay_to(block, rows, at)[:, block.decay_column("entries_3d")]).sum())
+        total_3d += float((ours_3d - _decayed_column(block, rows, "entries_3d", at)).sum())
         strongest_3d = max(strongest_3d, float(ours_3d.max(initial=0.0)))
     today = at // US_PER_DAY
     shift = np.clip(today - column["active_days_last"], 0, 62)
@@ -158,9 +161,9 @@ def _visits(
             entries / max(user_entries, 1.0),
             ours_3d / max(total_3d, 1e-9),
             ours_3d / max(strongest_3d, 1e-9),
-            (all_3d[None, :] > ours_3d[:, None]).sum(axis=1),
+            _how_many_exceed(all_3d, ours_3d),
             since,
-            (all_last[None, :] > last[:, None]).sum(axis=1),
+            _how_many_exceed(all_last, last),
             (at - first) / US_PER_DAY,
             popcount(column["active_days_bits"]),
             popcount(week),
@@ -178,6 +181,18 @@ def _visits(
     )
     out[:, ~has | (entries == 0)] = np.nan
     return out
+
+
+def _decayed_column(block: Block, rows: Rows, name: str, at: int) -> Floats:
+    """One column of `decay_to`, (n,)."""
+    column = block.decay_column(name)
+    age = np.maximum(np.float64(at) - rows.ints[:, 0].astype(np.float64), 0.0)
+    return np.asarray(rows.decayed[:, column] * np.exp2(-age / block.half_lives_us[column]))
+
+
+def _how_many_exceed(all_values: npt.NDArray[Any], values: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """For each of `values` how many of `all_values` are larger."""
+    return len(all_values) - np.sort(all_values).searchsorted(values, side="right")
 
 
 def _oldest(instants: Ints) -> tuple[Ints, Ints]:
@@ -261,7 +276,7 @@ def _exposure(blocks: Blocks, ties: TiesOfUser, at: int) -> Floats:
     if not has.any():
         return np.full((len(EXPOSURE_FEATURES), len(has)), np.nan)
     day, week = decay_to(blocks.exposure, rows, at).T
-    visits = decay_to(blocks.visits, ties.rows["visits"], at)[:, blocks.visits.decay_column("entries_3d")]
+    visits = _decayed_column(blocks.visits, ties.rows["visits"], "entries_3d", at)
     out = np.stack([day, week, week - visits])
     out[:, ~has] = np.nan
     return out

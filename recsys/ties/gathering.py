@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recsys.events.facts import NEVER
-from recsys.ties.algebra import Rows, identity
+from recsys.ties.algebra import Rows
 from recsys.ties.store import TieStore
 
 
@@ -38,7 +37,7 @@ def gather(store: TieStore, user: int, hosts: npt.NDArray[np.integer], n_hosts: 
         hosts: host rows, may repeat.
         n_hosts: all host rows are below this.
     """
-    position = np.full(n_hosts, -1, dtype=np.int32)
+    position = store.scratch(n_hosts)
     found: dict[str, npt.NDArray[np.int32]] = {}
     any_tie = np.zeros(len(hosts), dtype=np.bool_)
     held = {name: store.of(name, user) for name in store.blocks}
@@ -52,16 +51,16 @@ def gather(store: TieStore, user: int, hosts: npt.NDArray[np.integer], n_hosts: 
     rows: dict[str, Rows] = {}
     has: dict[str, npt.NDArray[np.bool_]] = {}
     for name, ties in held.items():
+        nothing = store.nothing[name]
         if name not in found or not len(asked):
-            rows[name], has[name] = identity(store.blocks[name], len(asked)), np.zeros(len(asked), dtype=np.bool_)
+            rows[name], has[name] = nothing.take(np.zeros(len(asked), dtype=np.intp)), np.zeros(len(asked), np.bool_)
             continue
         at = found[name][asked]
-        has[name] = at >= 0
-        rows[name] = ties.rows.take(np.maximum(at, 0))
-        if not has[name].all():
-            nothing = identity(store.blocks[name], 1)
-            absent = ~has[name]
-            rows[name].ints[absent] = nothing.ints
-            rows[name].decayed[absent] = 0.0
-            rows[name].latest[absent] = NEVER
+        known = has[name] = at >= 0
+        taken = rows[name] = ties.rows.take(at)  # −1 takes the last one, for the time being
+        if not known.all():
+            absent = ~known
+            taken.ints[absent], taken.decayed[absent], taken.latest[absent] = (
+                nothing.ints, nothing.decayed, nothing.latest
+            )  # fmt: skip
     return TiesOfUser(asked, rows, has, held["visits"].rows)

@@ -9,7 +9,10 @@ serialised with the writer by the caller.
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
+import numpy.typing as npt
 
 from recsys.events.facts import FactKind
 from recsys.ties.algebra import Block, BlockState, Rows, identity
@@ -39,6 +42,8 @@ class TieStore:
         self._blocks_of = [
             [name for name, updater in self.updaters.items() if updater.reads(kind)] for kind in range(len(FactKind))
         ]
+        self.nothing = {block.name: identity(block, 1) for block in tie_blocks}
+        self._scratch = threading.local()
         self._empty = {block.name: UserTies(_NO_HOSTS, identity(block, 0)) for block in tie_blocks}
         self._base = {name: Slices(state) for name, state in (base or {}).items()}
 
@@ -64,6 +69,13 @@ class TieStore:
         if user not in fresh:
             fresh.put(user, self._base_of(block, user))
         return fresh.place(user, host)
+
+    def scratch(self, n_hosts: int) -> npt.NDArray[np.int32]:
+        """This thread's own (≥ n_hosts,) array of −1, to be left as it was found."""
+        held: npt.NDArray[np.int32] | None = getattr(self._scratch, "of_host", None)
+        if held is None or len(held) < n_hosts:
+            held = self._scratch.of_host = np.full(n_hosts + n_hosts // 4, -1, dtype=np.int32)
+        return held
 
     def apply(self, user: int, host: int, kind: int, at: int, count: int, value: int) -> None:
         """Let the tie (user, host) know one fact."""

@@ -13,8 +13,9 @@ from recsys.config import EngineConfig, load_config
 from recsys.events.facts import FactKind
 from recsys.models.additive import AdditiveModel, PairTerm
 from recsys.models.baselines import PriorRanker
+from recsys.models.suite import Viewer
 from recsys.pipeline.breakdown import COHOST_TERM
-from recsys.pipeline.features import FEATURES
+from recsys.pipeline.features import FEATURES, feature_table
 from recsys.pipeline.filters import filtered
 from recsys.pipeline.heat import Heat
 from recsys.pipeline.request import SOURCES, Outcome, Request, Source
@@ -143,6 +144,29 @@ def test_contributions_add_up_to_the_score() -> None:
     answer = scene.ask(VIEWER, NOW)
     np.testing.assert_allclose(answer.bias + answer.contributions.sum(axis=1), answer.score, atol=1e-6)
     assert (answer.strength >= 0).all() and (answer.strength <= 1).all()
+
+
+def test_every_rate_stands_under_its_window() -> None:
+    scene = crowded(9)
+    world, hosts = scene.world, np.arange(9)
+    values = dict(zip(FEATURES, feature_table(world, -1, viewer_of(scene, -1), hosts, hosts, NOW).values, strict=True))
+    for level, block, rows in (
+        ("host", world.blocks.host, world.hosts.rows),
+        ("room", world.blocks.room, world.moments.rows),
+    ):
+        decayed = dict(zip(block.decays, decay_to(block, rows, NOW)[:9].T, strict=True))
+        rates = {name: rate for name, rate in decayed.items() if name.startswith("entries")}
+        assert len(rates) > 2
+        for name, rate in rates.items():
+            if f"{level}_{name}" in values:
+                np.testing.assert_array_equal(values[f"{level}_{name}"], rate)
+            share = (rate + 1e-3) / (rate + 1e-3).sum()
+            np.testing.assert_allclose(values[f"{level}_{name}_share"], share, rtol=1e-12)
+
+
+def viewer_of(scene: Scene, user: int) -> Viewer:
+    world = scene.world
+    return world.models.viewer(world.ties, world.blocks, user, len(world.standings), NOW)
 
 
 def test_strangers_are_scored_as_everybody_is() -> None:
