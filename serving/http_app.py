@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 
 from recsys import __version__
 from recsys.bundle import current_name
-from recsys.errors import LaotieError
+from recsys.errors import BundleRefused, InputRefused, LaotieError
 from serving import wire
 from serving.access import Access
 from serving.admission import Turns
@@ -150,7 +150,10 @@ async def rooms(service: Service, request: Request, request_id: str) -> Any:
 async def erase(service: Service, request: Request, request_id: str) -> Any:
     """Erase a user: nothing of him is served from the first moment; a receipt when he is out of every file too."""
     user_id = wire.typed_id(request.path_params["user_id"], service.engine.loaded.vocabularies.users, "user_id")
-    receipt = await asyncio.to_thread(erase_everywhere, service.engine, user_id, service.config.lake)
+    try:
+        receipt = await asyncio.to_thread(erase_everywhere, service.engine, user_id, service.config.lake)
+    except (InputRefused, BundleRefused) as error:
+        raise Problem(409, "not_erased_everywhere", f"nothing of the user is served any more, but {error}") from error
     return {"request_id": request_id, **receipt}
 
 
@@ -283,7 +286,9 @@ def create_app(engine: Engine, config: ServingConfig, path: Path | None = None) 
 
     async def no_route(_: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        return _json(Problem(status, "no_route", "no such path or method").document(uuid.uuid4().hex), status)
+        response = _json(Problem(status, "no_route", "no such path or method").document(uuid.uuid4().hex), status)
+        response.headers.update(getattr(error, "headers", None) or {})  # Allow
+        return response
 
     app.add_exception_handler(HTTPException, no_route)
     return app

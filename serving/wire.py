@@ -123,6 +123,30 @@ RESULTS_EXAMPLE: Final = {
     "results": [{"event_id": "room-501-start", "status": "accepted", "reason": None}],
 }
 
+WHY_EXAMPLE: Final = {
+    "request_id": "6f0e",
+    "user_id": 42,
+    "room_id": 501,
+    "known_user": True,
+    "bundle": "20260501T000000Z-1",
+    "at": "2026-05-01T20:30:00.000000Z",
+    "shown": False,
+    "position": None,
+    "why": "viewer blocked the host",
+    "room": None,
+}
+RECEIPT_EXAMPLE: Final = {
+    "request_id": "6f0f",
+    "user_id": 42,
+    "erased_at": "2026-05-01T20:30:00.000000Z",
+    "offset": 347,
+    "log_rows": 17,
+    "bundles": [{"bundle": "b1", "now": "b1-e1", "rows": {"visits": 12, "user": 1}, "files": ["users.ids"]}],
+    "lake": None,
+    "later_builds": "no lake was named: a build from old exports would bring him back",
+    "not_covered": "exports and brokers outside; backups",
+}
+
 
 def request_body(kind: type[Struct], example: dict[str, Any]) -> dict[str, Any]:
     """The OpenAPI part of a body."""
@@ -143,11 +167,39 @@ def _inline(part: Any, components: dict[str, Any]) -> Any:
 
 
 def responses(example: Any, *problems: int) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI part of the answers: 200 with an example, and the problems one may meet."""
+    """The OpenAPI part of the answers: 200 and the problems one may meet, each with an example and its schema."""
     body = Problem(0, "code", "what is wrong").document("6f0c")
-    said: dict[int | str, dict[str, Any]] = {
-        200: {"description": "done", "content": {"application/json": {"example": example}}}
-    }
+    said: dict[int | str, dict[str, Any]] = {200: {"description": "done", "content": _content(example)}}
     for status in problems:
-        said[status] = {"description": STATUSES[status], "content": {"application/json": {"example": body}}}
+        said[status] = {"description": STATUSES[status], "content": _content(body)}
     return said
+
+
+_SOME_KEYS: Final = frozenset({"heads", "rows", "weights"})
+"""Members by the names of models, blocks or tables: those that the bundle has."""
+
+
+def _content(example: Any) -> dict[str, Any]:
+    return {"application/json": {"schema": _shape("", example), "example": example}}
+
+
+def _shape(name: str, example: Any) -> dict[str, Any]:
+    """The schema an example stands for: its keys are always there, ids are of either kind, scalars may be null."""
+    if name.endswith("_id") and name != "request_id":
+        return {"type": ["integer", "string", "null"]}
+    match example:
+        case dict() if name in _SOME_KEYS:
+            return {"type": "object", "additionalProperties": {"type": ["number", "null"]}}
+        case dict():
+            members = {key: _shape(key, value) for key, value in example.items()}
+            return {"type": "object", "properties": members, "required": sorted(members.keys() - _SOME_KEYS)}
+        case list():
+            of = {"items": _shape(name.removesuffix("s"), example[0])} if example else {}
+            return {"type": "array", **of}
+        case bool():
+            return {"type": "boolean"}
+        case int() | float():
+            return {"type": ["number", "null"]}
+        case str():
+            return {"type": ["string", "null"]}
+    return {}
