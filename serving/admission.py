@@ -1,8 +1,9 @@
 """Turns: lookups are answered one after the other, the rest waits in order, and nobody waits in vain.
 
 A lookup is processor work of some milliseconds; answering several at once in one process makes all of them late. So
-they queue here. A queue that is full refuses at once. When its turn comes, a lookup gets the richest step of the ladder
-(`serving.ladder`) that still fits into what is left of its deadline, by the cost of that step as measured lately.
+they queue here. A queue that is full refuses at once. When its turn comes, a lookup shares what is left of its deadline
+with those who wait behind it, and gets the richest step of the ladder (`serving.ladder`) that fits into its share, by
+the cost of that step as measured lately: answers get simpler before anybody is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from serving.ladder import STEPS
 from serving.problems import Problem
 
 _FIRST_GUESS_S = (0.004, 0.003, 0.002, 0.002)
-_NEWEST = 0.05  # weight of the newest measurement
+_NEWEST = 0.05  # least weight of the newest measurement; the first ones weigh 1, 1/2, 1/3 …
 _FADE = 0.99  # a step not taken is believed to get cheaper, so that it is tried again
 
 
@@ -34,6 +35,7 @@ class Turns:
         self._turn = asyncio.Lock()
         self.waiting = 0
         self.cost_s = list(_FIRST_GUESS_S)
+        self._measured = [0] * len(STEPS)
 
     @asynccontextmanager
     async def turn(self, n_users: int = 1) -> AsyncIterator[int]:
@@ -47,6 +49,9 @@ class Turns:
             raise Problem(503, "overloaded", "too many lookups are waiting", retry_after_s=self._deadline_s)
         self.waiting += 1
         try:
+            # A lookup holds the loop, so whoever came meanwhile stands before the door, not in the queue: let them in,
+            # or nobody would ever be seen to wait.
+            await asyncio.sleep(0)
             await self._turn.acquire()
         finally:
             self.waiting -= 1
@@ -55,7 +60,7 @@ class Turns:
             left = self._deadline_s - (begun - arrived)
             if left <= 0:
                 raise Problem(503, "deadline", "the deadline passed while waiting", retry_after_s=self._deadline_s)
-            step = self.step_for(left / max(n_users, 1))
+            step = self.step_for(left / max(n_users, 1) / (1 + self.waiting))
             yield step
             self._learn(step, (self._clock() - begun) / max(n_users, 1))
         finally:
@@ -68,4 +73,5 @@ class Turns:
     def _learn(self, step: int, took_s: float) -> None:
         for richer in range(step):
             self.cost_s[richer] *= _FADE
-        self.cost_s[step] += _NEWEST * (took_s - self.cost_s[step])
+        self._measured[step] += 1
+        self.cost_s[step] += max(_NEWEST, 1 / self._measured[step]) * (took_s - self.cost_s[step])

@@ -268,7 +268,9 @@ def create_app(engine: Engine, config: ServingConfig, path: Path | None = None) 
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    app = FastAPI(title="Laotie", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Laotie", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.state.service = service
     from serving.routes import ROUTES
 

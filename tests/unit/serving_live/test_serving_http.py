@@ -299,7 +299,7 @@ def test_the_overlay_is_rebased_by_offset(
 
 def test_late_lookups_get_simpler_answers_and_a_full_queue_refuses_at_once() -> None:
     now = [0.0]
-    turns = Turns(2, 0.1, lambda: now[0])
+    turns = Turns(3, 0.1, lambda: now[0])
     turns.cost_s = [0.05, 0.03, 0.02, 0.01]
     assert [turns.step_for(left) for left in (0.09, 0.04, 0.025, 0.015, 0.001)] == [0, 1, 2, 3, 3]
     steps: list[object] = []
@@ -317,4 +317,4 @@ def test_late_lookups_get_simpler_answers_and_a_full_queue_refuses_at_once() -> 
         await asyncio.gather(*(one(0.06) for _ in range(4)))
 
     asyncio.run(all_at_once())
-    assert sorted(map(str, steps)) == ["0", "1", "deadline", "overloaded"]
+    assert sorted(map(str, steps)) == ["1", "2", "deadline", "overloaded"]

@@ -10,13 +10,16 @@ import pytest
 from typer.testing import CliRunner
 
 from recsys.cli import build_app
+from recsys.config import EngineConfig
 from recsys.events import clean, fact_stream, open_events
+from recsys.events.facts import FactKind
 from recsys.events.log_tables import export_log
 from recsys.events.vocabularies import build_vocabularies
 from serving.asked import Asked
 from serving.config import ServingConfig
 from serving.doctor import examine
 from serving.engine import Engine
+from training.states import snapshot
 
 from .served_world import AS_OF, Clock, events_after
 
@@ -54,6 +57,11 @@ def test_the_exported_log_says_what_the_events_said(market: Path, tmp_path: Path
     facts = fact_stream(events, vocabularies, from_us=AS_OF, before_us=None)
     tied = [at for at, (_, table, _) in told if table in ("watches", "follows", "engagements")]
     assert facts.filter(pl.col("kind").is_between(1, 16)).height == len(tied)
+    assert shown["slot"].is_in(["organic", "reserved"]).all()
+    assert shown.filter(slot="organic")["propensity"].to_list() == [1.0] * shown.filter(slot="organic").height
+    read = snapshot(events, vocabularies, EngineConfig(), 2**62).states["exposure"]  # as the nightly build counts them
+    counted = int(read.rows.ints[:, read.block.int_column("n_impressions")].sum())
+    assert counted == facts.filter(kind=int(FactKind.IMPRESSION)).height == len(served.room_ids) > 0
     again = export_log(tmp_path / "log.db", tmp_path / "out", 301)
     assert (again.offset, again.rows, again.left_out) == (301, {}, 0) and again.log == said.log
 
