@@ -1,11 +1,13 @@
 """Building tie states against DuckDB and pandas: the same facts, the same buckets on disk, one process at a time.
 
-    python benchmarks/ties.py [--lake L | --events N] [--buckets B] [--sides laotie,duckdb,duckdb-whole,pandas]
+    python benchmarks/ties.py [--lake L | --events N] [--buckets B] [--threads T] [--facts F]
+        [--sides laotie,duckdb,duckdb-whole,pandas]
 
 Facts are written once as `bucket=b/` Parquet. Each side then reads them bucket by bucket and makes the same states of
 the same blocks (visits, depth, commerce, relation, exposure: sums, extremes, day bitmaps, hours of the day, latest
 distinct instants, decayed sums at the key's own last fact) in a process of its own; DuckDB's SQL is generated from the
-declarations that drive ours. `duckdb-whole` is the naive run, one query over all buckets. pandas makes the visits only.
+declarations that drive ours and reads each bucket once, into a table. `duckdb-whole` is the naive run, one query a
+block over all buckets. pandas makes the visits only. Each side works on `--threads` cores.
 Checksums of all columns are compared. Reported: wall and CPU seconds, rows per second, peak memory of the process.
 """
 
@@ -67,20 +69,28 @@ def write_facts(folder: Path, args: argparse.Namespace) -> int:
     return total
 
 
-def run_laotie(folder: Path, buckets: int) -> dict[str, int]:
-    from recsys.ties.batch import state_of
+def run_laotie(folder: Path, buckets: int, threads: int) -> dict[str, int]:
+    from recsys.ties.batch import states_of
+    from training.executor import OneByOne, Threads
 
-    sums: dict[str, int] = {}
-    for bucket in range(buckets):
-        facts = pl.read_parquet(folder / f"bucket={bucket}" / "facts.parquet")
-        for name in TIE_BLOCKS:
-            state = state_of(getattr(blocks(), name), facts)
+    declared = [getattr(blocks(), name) for name in TIE_BLOCKS]
+    columns = ["at", "kind", "user", "host", "count", "value"]
+
+    def work(bucket: int) -> dict[str, int]:
+        facts = pl.read_parquet(folder / f"bucket={bucket}" / "facts.parquet", columns=columns).rechunk()
+        found = {}
+        for name, state in states_of(declared, facts).items():
             parts = {f"{name}_ints": state.rows.ints, f"{name}_decayed": np.rint(state.rows.decayed.sum(0) * 16)}
             parts[f"{name}_latest"] = np.where(state.rows.latest == NEVER, 0, state.rows.latest)
-            parts[f"{name}_ints"] = np.where(np.isin(state.rows.ints, (NEVER, FOREVER)), 0, state.rows.ints)
-            for key, part in parts.items():
-                sums[key] = (sums.get(key, 0) + int(part.astype(np.int64).sum())) % 2**61
-            sums[name] = sums.get(name, 0) + len(state)
+            known = np.where(np.isin(state.rows.ints, (NEVER, FOREVER)), 0, state.rows.ints)
+            parts[f"{name}_ints"] = known
+            found |= {key: int(part.astype(np.int64).sum()) for key, part in parts.items()} | {name: len(state)}
+        return found
+
+    sums: dict[str, int] = {}
+    for found in (OneByOne() if threads == 1 else Threads(threads)).run(work, buckets):
+        for key, value in found.items():
+            sums[key] = (sums.get(key, 0) + value) % 2**61
     return sums
 
 
@@ -120,8 +130,7 @@ def sql_of(block: Block, source: str) -> str:
                 rate = 1 / (column.half_life_days * US_PER_DAY)
                 weight = f"{amount} * pow(2.0, (ts - ref) * {rate!r})"
                 columns.append(f"coalesce(sum({weight}) FILTER ({fed}), 0) AS {column.name}")
-    said = 'user::BIGINT << 32 | host AS key, kind, "at" AS ts, "count" AS n, value'
-    fed = f"SELECT {said} FROM read_parquet('{source}') WHERE {kinds(block.facts)} AND user >= 0 AND host >= 0"
+    fed = f"SELECT key, kind, ts, n, value FROM {source} WHERE {kinds(block.facts)}"
     return (
         f"WITH f AS MATERIALIZED ({fed}), r AS (SELECT key, {', '.join(refs)} FROM f GROUP BY key) "
         f"SELECT key, {', '.join(columns)} FROM f JOIN r USING (key) GROUP BY key"
@@ -134,12 +143,13 @@ def run_duckdb(folder: Path, buckets: int, *, whole: bool, threads: int) -> dict
     connection = duckdb.connect()
     connection.execute(f"SET threads = {threads}; SET preserve_insertion_order = false;")
     sums: dict[str, int] = {}
+    said = 'user::BIGINT << 32 | host AS key, kind, "at" AS ts, "count" AS n, value'
     for bucket in ["*"] if whole else range(buckets):
+        read = f"SELECT {said} FROM read_parquet('{folder}/bucket={bucket}/*.parquet') WHERE user >= 0 AND host >= 0"
+        connection.execute(f"CREATE OR REPLACE TEMP {'VIEW' if whole else 'TABLE'} facts AS {read}")
         for name in TIE_BLOCKS:
             block = getattr(blocks(), name)
-            connection.execute(
-                f"CREATE OR REPLACE TEMP TABLE s AS {sql_of(block, f'{folder}/bucket={bucket}/*.parquet')}"
-            )
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE s AS {sql_of(block, 'facts')}")
             ints = " + ".join(f"sum({column})::HUGEINT" for column in block.ints)
             found = [(f"{name}_ints", ints), (name, "count(*)")]
             found += [(f"{name}_latest", f"sum(list_sum({column}))::HUGEINT") for column in block.latest]
@@ -190,7 +200,7 @@ def run_side(side: str, folder: Path, buckets: int, threads: int) -> dict[str, o
     begin, cpu = time.perf_counter(), time.process_time()
     match side:
         case "laotie":
-            sums = run_laotie(folder, buckets)
+            sums = run_laotie(folder, buckets, threads)
         case "pandas":
             sums = run_pandas(folder, buckets)
         case _:
@@ -206,6 +216,7 @@ def main() -> None:
     parser.add_argument("--buckets", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--sides", default="laotie,duckdb,duckdb-whole,pandas")
+    parser.add_argument("--facts", type=Path, help="keep the facts here, and take them from here if they are there")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -214,7 +225,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         begin = time.perf_counter()
-        n = write_facts(Path(scratch), args)
+        if args.facts is not None:
+            args.facts.mkdir(exist_ok=True)
+            scratch = str(args.facts)
+        held = sorted(Path(scratch).glob("bucket=*/facts.parquet"))
+        n, args.buckets = (_rows(held), len(held)) if held else (write_facts(Path(scratch), args), args.buckets)
         print(f"{n:,} facts in {args.buckets} buckets, written in {time.perf_counter() - begin:.1f} s (both sides)")
         results: dict[str, dict[str, float]] = {}
         sums: dict[str, dict[str, int]] = {}
@@ -235,6 +250,10 @@ def main() -> None:
                 print(f"{side} / laotie: wall {r['wall_s'] / ours['wall_s']:.2f}, cpu {r['cpu_s'] / ours['cpu_s']:.2f}")
                 far = {k: (v, sums["laotie"].get(k)) for k, v in sums[side].items() if _differ(k, v, sums["laotie"])}
                 print(f"  same states: {far or 'yes'}")
+
+
+def _rows(files: list[Path]) -> int:
+    return sum(int(pl.scan_parquet(file).select(pl.len()).collect().item()) for file in files)
 
 
 def _differ(key: str, value: int, ours: dict[str, int]) -> bool:

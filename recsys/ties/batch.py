@@ -11,16 +11,20 @@ Shapes: n facts of the block, N keys, m facts that feed a column, g runs among t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from recsys.events.facts import US_PER_DAY, FactKind
-from recsys.ties.algebra import DAY_BITS, Block, BlockState, Column, Floats, Ints, Kind, Rows, empty_state, identity
+from recsys.ties.algebra import DAY_BITS, Block, BlockState, Column, Ints, Kind, Rows, empty_state, identity
+from recsys.ties.sorting import sorted_by_key
 
 _LEVEL_COLUMN = {"host": "host", "user": "user", "room": "room"}
+Number = TypeVar("Number", bound=np.generic)
+READ_COLUMNS = ("at", "kind", "user", "host", "room", "count", "value")
+"""Columns of a fact frame that states are made of; `room` only by blocks of that level."""
 
 
 def state_of(block: Block, facts: pl.DataFrame) -> BlockState:
@@ -28,92 +32,115 @@ def state_of(block: Block, facts: pl.DataFrame) -> BlockState:
 
     Args:
         block: the declaration.
-        facts: a fact frame (`recsys.events.facts.FACT_SCHEMA`), in any order;
+        facts: a fact frame (`recsys.events.facts.FACT_SCHEMA`; the columns `READ_COLUMNS` are enough), in any order;
             kinds the block does not read are skipped.
 
     Returns:
         Keys ascending; N is the number of keys with at least one fact of the block.
     """
-    facts = facts.rechunk()
-    kinds = facts["kind"].to_numpy()
-    reads = np.zeros(len(FactKind), dtype=np.bool_)
-    reads[[int(kind) for kind in block.facts]] = True
-    keys, known = _keys(block, facts)
-    at_facts = np.flatnonzero(reads[kinds] & known)
-    if not len(at_facts):
-        return empty_state(block)
-    key = keys[at_facts]
-    order = np.argsort(key, kind="stable")
-    key, at_facts = key[order], at_facts[order]
-    is_first = np.empty(len(key), dtype=np.bool_)
-    is_first[0] = True
-    np.not_equal(key[1:], key[:-1], out=is_first[1:])
-    starts = np.flatnonzero(is_first)
-    position = np.cumsum(is_first, dtype=np.int64) - 1
-    at = facts["at"].to_numpy()[at_facts]
-    rows = identity(block, len(starts))
-    rows.ints[:, 0] = np.maximum.reduceat(at, starts)
-    kind = kinds[at_facts]
-    for fed_by in dict.fromkeys(column.facts for column in block.columns):
-        columns = [column for column in block.columns if column.facts == fed_by]
-        if fed_by == block.facts:
-            fed = _Fed(facts, at_facts, at, position, starts)
-        else:
-            mine = np.flatnonzero(_one_of(fed_by)[kind])
-            if not len(mine):
-                continue
-            of = position[mine]
-            fed = _Fed(facts, at_facts[mine], at[mine], of, np.flatnonzero(np.diff(of, prepend=-1)))
-        for column in columns:
-            _fill(block, column, fed, rows)
-    return BlockState(block, key[starts], rows)
+    return states_of((block,), facts)[block.name]
 
 
 def states_of(declared: Iterable[Block], facts: pl.DataFrame) -> dict[str, BlockState]:
     """The states of several blocks, by block name."""
-    return {block.name: state_of(block, facts) for block in declared}
+    facts = facts.rechunk()
+    kinds = facts["kind"].to_numpy()
+    return {block.name: _state_of(block, facts, kinds) for block in declared}
 
 
-@dataclass(frozen=True)
+def _state_of(block: Block, facts: pl.DataFrame, kinds: npt.NDArray[np.uint8]) -> BlockState:
+    at_facts = np.flatnonzero(_one_of(block.facts)[kinds])
+    key, known = _keys(block, facts, at_facts)
+    if not known.all():
+        key, at_facts = key[known], at_facts[known]
+    if not len(at_facts):
+        return empty_state(block)
+    key, order = sorted_by_key(key)
+    fed = _Fed(facts, at_facts[order], _starts(key))
+    rows = identity(block, len(fed.starts))
+    rows.ints[:, 0] = ref = fed.most(fed.amounts(block, "at"))
+    kind = kinds[fed.at_facts]
+    for fed_by in dict.fromkeys(column.facts for column in block.columns):
+        part = fed if fed_by == block.facts else fed.only(_one_of(fed_by)[kind])
+        if len(part.at_facts):
+            for column in block.columns:
+                if column.facts == fed_by:
+                    _fill(block, column, part, ref, rows)
+    return BlockState(block, key[fed.starts], rows)
+
+
 class _Fed:
     """The facts that feed a column, by key.
 
-    `at_facts` (m,): where they stand in the frame; `at` (m,): their instants; `of` (m,): the position of their key of
-    N, ascending; `starts` (g,): where a new key begins.
+    `at_facts` (m,): where they stand in the frame; `starts` (g,): where a new key begins; `keys` (g,): the positions of
+    these keys among all N; `counts` (g,): facts per key.
     """
 
-    facts: pl.DataFrame
-    at_facts: npt.NDArray[np.intp]
-    at: Ints
-    of: Ints
-    starts: npt.NDArray[np.intp]
+    def __init__(
+        self,
+        facts: pl.DataFrame,
+        at_facts: npt.NDArray[np.intp],
+        starts: npt.NDArray[np.intp],
+        keys: npt.NDArray[np.intp] | None = None,
+    ) -> None:
+        self.facts, self.at_facts, self.starts = facts, at_facts, starts
+        self.keys: slice | npt.NDArray[np.intp] = slice(0, len(starts)) if keys is None else keys
+        self.counts = np.diff(starts, append=len(at_facts))
+        self._amounts: dict[str, Ints] = {}
+        self._age: npt.NDArray[np.float64] | None = None
 
-    @property
-    def keys(self) -> Ints:
-        """Positions (g,) of the keys that have such facts."""
-        return self.of[self.starts]
+    def only(self, kept: npt.NDArray[np.bool_]) -> _Fed:
+        """Those facts (m,) that are kept."""
+        mine = np.flatnonzero(kept)
+        of = self.each(np.arange(len(self.starts)))[mine]
+        starts = _starts(of)
+        return _Fed(self.facts, self.at_facts[mine], starts, of[starts])
 
-    def amounts(self, block: Block, column: Column) -> Ints:
+    def each(self, of_key: npt.NDArray[Number]) -> npt.NDArray[Number]:
+        """What a key has (g,), for each of its facts (m,)."""
+        return np.repeat(of_key, self.counts)
+
+    def most(self, amounts: Ints) -> Ints:
+        """The largest amount (m,) of each key, (g,)."""
+        found: Ints = np.maximum.reduceat(amounts, self.starts)
+        return found
+
+    def amounts(self, block: Block, source: str) -> Ints:
         """What each fact adds, (m,)."""
-        match column.source:
-            case "one":
-                return np.ones(len(self.at), dtype=np.int64)
-            case "at":
-                return self.at
-            case "beyond":
-                beyond: Ints = np.maximum(self.facts["value"].to_numpy()[self.at_facts] - 2 * block.slot_ms, 0)
-                return beyond
-            case named:
-                amounts: Ints = self.facts[named].to_numpy()[self.at_facts]
-                return amounts
+        if source not in self._amounts:
+            match source:
+                case "one":
+                    self._amounts[source] = np.ones(len(self.at_facts), dtype=np.int64)
+                case "beyond":
+                    self._amounts[source] = np.maximum(self.amounts(block, "value") - 2 * block.slot_ms, 0)
+                case named:
+                    self._amounts[source] = self.facts[named].to_numpy()[self.at_facts]
+        return self._amounts[source]
+
+    def age(self, block: Block, ref: Ints) -> npt.NDArray[np.float64]:
+        """How long before its key's last fact each fact was, µs (m,); `ref` (N,)."""
+        if self._age is None:
+            self._age = (self.each(ref[self.keys]) - self.amounts(block, "at")).astype(np.float64)
+        return self._age
 
 
-def _keys(block: Block, facts: pl.DataFrame) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """The key of every fact, and whether it has one."""
+def _starts(key: npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
+    """Where a new key begins in sorted ones."""
+    is_first = np.empty(len(key), dtype=np.bool_)
+    is_first[:1] = True
+    np.not_equal(key[1:], key[:-1], out=is_first[1:])
+    return np.flatnonzero(is_first)
+
+
+def _keys(block: Block, facts: pl.DataFrame, at: npt.NDArray[np.intp]) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """The key of each fact at `at` (n,), and whether it has one."""
     if block.level == "tie":
-        user, host = facts["user"].to_numpy(), facts["host"].to_numpy()
-        return (user.astype(np.int64) << 32) | np.maximum(host, 0), (user >= 0) & (host >= 0)
-    keys = facts[_LEVEL_COLUMN[block.level]].to_numpy().astype(np.int64)
+        user, host = facts["user"].to_numpy()[at], facts["host"].to_numpy()[at]
+        key = user.astype(np.int64)
+        key <<= 32
+        key |= np.maximum(host, 0)
+        return key, (user >= 0) & (host >= 0)
+    keys = facts[_LEVEL_COLUMN[block.level]].to_numpy()[at].astype(np.int64)
     return keys, keys >= 0
 
 
@@ -123,53 +150,59 @@ def _one_of(kinds: frozenset[FactKind]) -> npt.NDArray[np.bool_]:
     return table
 
 
-def _fill(block: Block, column: Column, fed: _Fed, rows: Rows) -> None:
+def _fill(block: Block, column: Column, fed: _Fed, ref: Ints, rows: Rows) -> None:
     """Write one declared column of the N states."""
     match column.kind:
         case Kind.SUM if column.source == "one":
-            rows.ints[fed.keys, block.int_column(column.name)] = np.diff(fed.starts, append=len(fed.of))
+            rows.ints[fed.keys, block.int_column(column.name)] = fed.counts
         case Kind.SUM:
-            total = np.add.reduceat(fed.amounts(block, column), fed.starts)
+            total = np.add.reduceat(fed.amounts(block, column.source), fed.starts)
             rows.ints[fed.keys, block.int_column(column.name)] = total
         case Kind.MIN:
-            least = np.minimum.reduceat(fed.amounts(block, column), fed.starts)
+            least = np.minimum.reduceat(fed.amounts(block, column.source), fed.starts)
             rows.ints[fed.keys, block.int_column(column.name)] = least
         case Kind.MAX:
-            most = np.maximum.reduceat(fed.amounts(block, column), fed.starts)
-            rows.ints[fed.keys, block.int_column(column.name)] = most
+            rows.ints[fed.keys, block.int_column(column.name)] = fed.most(fed.amounts(block, column.source))
         case Kind.HOURS:
-            first = block.int_column(f"{column.name}_0")
-            slot = (fed.at % US_PER_DAY) // (US_PER_DAY // column.size)
-            np.add.at(rows.ints.reshape(-1), fed.of * rows.ints.shape[1] + first + slot, 1)
+            first, n = block.int_column(f"{column.name}_0"), len(fed.starts)
+            slot = (fed.amounts(block, "at") % US_PER_DAY) // (US_PER_DAY // column.size)
+            slot += fed.each(np.arange(n, dtype=np.int64) * column.size)
+            counts = np.bincount(slot, minlength=n * column.size)
+            rows.ints[fed.keys, first : first + column.size] = counts.reshape(n, column.size)
         case Kind.DAYS:
             first = block.int_column(f"{column.name}_last")
-            day = fed.at // US_PER_DAY
-            last = np.maximum.reduceat(day, fed.starts)
-            back = np.repeat(last, np.diff(fed.starts, append=len(fed.of))) - day
+            day = fed.amounts(block, "at") // US_PER_DAY
+            last = fed.most(day)
+            back: Ints = fed.each(last) - day
             bits = np.where(back < DAY_BITS, np.left_shift(np.int64(1), np.minimum(back, DAY_BITS - 1)), 0)
             rows.ints[fed.keys, first] = last
             rows.ints[fed.keys, first + 1] = np.bitwise_or.reduceat(bits, fed.starts)
         case Kind.LATEST:
-            _fill_latest(fed.of, fed.amounts(block, column), rows.latest[:, block.latest_slices[column.name]])
+            _fill_latest(fed, fed.amounts(block, column.source), rows.latest[:, block.latest_slices[column.name]])
         case Kind.DECAYED:
-            age = (rows.ints[fed.of, 0] - fed.at).astype(np.float64)
-            weight: Floats = np.exp2(age * (-1.0 / (column.half_life_days * US_PER_DAY)))
+            weight = fed.age(block, ref) * (-1.0 / (column.half_life_days * US_PER_DAY))
+            np.exp2(weight, out=weight)
             if column.source != "one":
-                weight *= fed.amounts(block, column)
+                weight *= fed.amounts(block, column.source)
             rows.decayed[fed.keys, block.decay_column(column.name)] = np.add.reduceat(weight, fed.starts)
 
 
-def _fill_latest(of: Ints, instants: Ints, latest: Ints) -> None:
+def _fill_latest(fed: _Fed, instants: Ints, latest: Ints) -> None:
     """Write the K largest distinct positive instants of every key into `latest` (N, K), descending."""
+    of: npt.NDArray[np.intp] = fed.each(np.arange(len(latest))[fed.keys])
     known = instants > 0
     if not known.all():
         of, instants = of[known], instants[known]
     if not len(of):
         return
     same = of[1:] == of[:-1]
-    if ((instants[1:] < instants[:-1]) & same).any():
-        order = np.lexsort((instants, of))
-        instants = instants[order]  # `of` is ascending already
+    falls = (instants[1:] < instants[:-1]) & same
+    if falls.any():
+        unsorted = np.zeros(len(latest), dtype=np.bool_)
+        unsorted[of[1:][falls]] = True
+        mine = np.flatnonzero(unsorted[of])
+        instants = instants.copy()
+        instants[mine] = instants[mine][np.lexsort((instants[mine], of[mine]))]  # `of` is ascending already
     distinct = np.append(~same | (instants[1:] != instants[:-1]), True)  # the last of equal ones
     of, instants = of[distinct], instants[distinct]
     ends = np.flatnonzero(np.append(of[1:] != of[:-1], True))
