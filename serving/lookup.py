@@ -33,6 +33,8 @@ class LookupResult:
                 f"{room['rank']:>3}. room {room['room_id']}  host {room['host_id']}  strength {room['strength']:.2f}  "
                 f"score {room['score']:+.2f}  [{room['source']}]  {'; '.join(room['reasons'])}"
             )
+        if weights := self.body["weights"]:
+            lines.append(f"(chances: {weights['private']:.0%} hosts with a tie, {weights['public']:.0%} others)")
         if self.body["short_why"]:
             lines.append(f"({self.body['returned']} of {self.body['requested']}: {self.body['short_why']})")
         return "\n".join(lines)
@@ -72,6 +74,7 @@ def lookup(bundle: Bundle, user: str, *, at_us: int | None, k: int) -> LookupRes
         "returned": len(answer),
         "short_why": answer.short_why,
         "degraded": list(answer.degraded),
+        "weights": answer.weights,
         "stages": answer.stage_counts,
         "rooms": rooms_of(answer, vocabularies.rooms, vocabularies.hosts),
     }

@@ -103,7 +103,7 @@ ANSWER_EXAMPLE: Final = {
             "returned": 1,
             "short_why": "only 1 candidates are eligible",
             "degraded": [],
-            "weights": {},
+            "weights": {"private": 0.83, "public": 0.17},
             "rooms": [ROOM_EXAMPLE],
         }
     ],

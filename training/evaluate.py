@@ -21,6 +21,7 @@ from recsys.config import EngineConfig
 from recsys.errors import ConfigError, InputRefused
 from recsys.evaluation.bootstrap import paired_difference
 from recsys.evaluation.metrics import metric_names, ranked_by_score, request_metrics
+from recsys.evaluation.probabilities import judge
 from recsys.evaluation.reach import mean_fan_reach
 from recsys.evaluation.strata import (
     by_city_tier,
@@ -89,6 +90,9 @@ class Evaluation:
             )
         said = ", ".join(f"{key} {_short(value)}" for key, value in self.body["fan_reach"].items())
         lines += ["", f"fan reach: {said or 'nothing to judge it on'}"]
+        weight = {key: value for key, value in self.body["private_weight"].items() if key != "reliability"}
+        said = ", ".join(f"{key} {_short(value)}" for key, value in weight.items())
+        lines += ["", f"private weight, as a chance: {said or 'nothing to judge it on'}"]
         lines += ["", "| head | ties | base rate | AUC | log loss | skill | 95 % | ECE | by chance |", "|" + "---|" * 9]
         for head in self.body["heads"]:
             if "skipped" in head:
@@ -171,6 +175,7 @@ class _Judged:
         self.requests: list[dict[str, Any]] = []
         self.fans: list[tuple[int, int, int, int]] = []
         self.shown: list[tuple[int, int, int]] = []
+        self.private: list[tuple[int, float, bool]] = []
         self.heads = JudgedHeads(self.world, self.rng)
 
     def run(self, facts: pl.DataFrame, progress: Progress) -> None:
@@ -202,6 +207,8 @@ class _Judged:
         self.scores["memory"].append(memory(FEATURES, said.values))
         self.scores["popularity"].append(popularity(FEATURES, said.values))
         right = int(np.flatnonzero(rooms == room)[0])
+        if weights := said.domain_weights():
+            self.private.append((user, weights["private"], bool(said.tie_of(np.array([right]))[0] >= 0)))
         read = {name: float(said.values[FEATURES.index(name), right]) for name in _READ}
         read["last_seen_days"] = read.pop("tie_hours_since_entry") / 24.0
         read["tie_entries"] = float(np.nan_to_num(read["tie_entries"]))
@@ -259,8 +266,18 @@ class _Judged:
             "metrics": pl.concat(tables).to_dicts(),
             "gain_over_memory": gain.to_dicts()[0],
             "heads": self.heads.documents(rooms, facts, seed),
+            "private_weight": self._private_weight(seed),
             "fan_reach": self._reach(seed),
         }
+
+    def _private_weight(self, seed: int) -> dict[str, Any]:
+        """The private weight judged as the chance that the room entered is of a host the viewer has a tie with."""
+        users, said, chose = (
+            (np.array(column) for column in zip(*self.private, strict=True)) if self.private else ([],) * 3
+        )
+        if len(np.unique(chose)) < 2:
+            return {}
+        return judge(np.clip(said, 0.0, 1.0), chose, users=users, seed=seed).document()
 
     def _reach(self, seed: int) -> dict[str, float]:
         if not self.fans:

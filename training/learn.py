@@ -14,10 +14,13 @@ from recsys.models.additive import AdditiveModel
 from recsys.models.additive_training import Choices, fit_ranker
 from recsys.models.baselines import memory, popularity
 from recsys.pipeline.features import FEATURES
+from training.domains import private_weight_metrics
 from training.log import TrainingLog
 
 LEAST_REQUESTS = 200
-_FIT = partial(fit_ranker, known="tie_known", popular="host_entries_30m", always=[("host_category", "host_trust")])
+ALWAYS = [("host_category", "host_trust"), ("tie_known", "user_repeat_share")]
+"""The weight of trust is learnt per category, and that of knowing the host per viewer's habit of repeating."""
+_FIT = partial(fit_ranker, known="tie_known", popular="host_entries_30m", always=ALWAYS)
 
 
 def learn_ranker(
@@ -47,6 +50,7 @@ def learn_ranker(
         "popularity": popularity(FEATURES, later.astype(np.float64)),
     }
     metrics = {f"{name}_ndcg_at_10": ndcg_at_10(score, groups, labels) for name, score in scores.items()}
+    metrics |= private_weight_metrics(scores["ranker"], later, groups, labels)
     gain = metrics["ranker_gain_over_memory"] = metrics["ranker_ndcg_at_10"] - metrics["memory_ndcg_at_10"]
     if gain <= 0.0:
         why = f"NDCG@10 on later requests is {-gain:.4f} below the memory formula's; what cannot beat it does not ship"

@@ -95,7 +95,7 @@ def fit_ranker(
                 thin.rows, thin.groups, thin.labels, correction, thin.weights, seed=seed, threads=threads
             )
             said = (1.0 - config.network_share) * said + config.network_share * network.score(thin.rows)
-        opinion = _softmax(said + correction, thin.groups)
+        opinion = softmax(said + correction, thin.groups)
         target = config.truth_share * truth + (1.0 - config.truth_share) * opinion
     objective = _softmax_loss(thin, target, correction)
     shape = (4, 2, config.learning_rate, 0.5, threads, seed + 9)
@@ -190,14 +190,14 @@ def _softmax_loss(choices: Choices, target: Floats, correction: Floats) -> Objec
     weight = None if choices.weights is None else np.repeat(choices.weights, choices.groups)
 
     def loss(score: Floats, _: lgb.Dataset) -> tuple[Floats, Floats]:
-        chance = _softmax(score + correction, choices.groups)
+        chance = softmax(score + correction, choices.groups)
         gradient, curvature = chance - target, np.maximum(chance * (1.0 - chance), 1e-6)
         return (gradient, curvature) if weight is None else (gradient * weight, curvature * weight)
 
     return loss
 
 
-def _softmax(score: Floats, groups: npt.NDArray[np.int64]) -> Floats:
+def softmax(score: Floats, groups: npt.NDArray[np.int64]) -> Floats:
     """Softmax within each run of `groups` rows."""
     starts = np.cumsum(groups) - groups
     exponent = np.exp(np.clip(score - np.repeat(np.maximum.reduceat(score, starts), groups), -50.0, 0.0))

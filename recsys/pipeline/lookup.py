@@ -67,5 +67,6 @@ def lookup(world: World, request: Request) -> Answer:
         outcomes=np.concatenate([codes for _, codes in story]),
         stage_counts=counts,
         short_why=short,
+        weights=scores.domain_weights() if request.explain else {},
         heads=heads,
     )

@@ -57,6 +57,19 @@ class Scored:
         found[self.ties.asked] = np.arange(len(self.ties.asked))
         return found[self.row[candidates]]
 
+    def domain_weights(self) -> dict[str, float]:
+        """How the viewer's choice divides between hosts he has a tie with (`private`) and the others (`public`).
+
+        The ranker is learnt as the choice of one room among those live, so the softmax of its scores is the chance of
+        each candidate (docs/formulas/ranker.md); the weights are its sums over the two domains and add up to 1. Empty
+        without candidates, and for stated weights, which are no chances.
+        """
+        if not len(self.score) or not isinstance(self.ranker, AdditiveModel):
+            return {}
+        chances = np.exp(self.score - self.score.max())
+        private = float(chances[self.tie_of(np.arange(len(self.score))) >= 0].sum() / chances.sum())
+        return {"private": private, "public": 1.0 - private}
+
 
 def scored(world: World, user: int, viewer: Viewer, rooms: npt.NDArray[np.int64], at: int) -> Scored:
     """Score candidate rooms (n,) for one user at instant `at`, µs."""

@@ -8,6 +8,8 @@ import pytest
 
 from recsys.config import RankerConfig
 from recsys.models.additive_training import Choices, fit_ranker
+from recsys.pipeline.features import N_TIE
+from training.domains import private_weight_metrics, private_weights
 from training.labels import next_broadcast
 from training.learn import ndcg_at_10
 
@@ -109,3 +111,28 @@ def test_nobody_knows_yet_of_a_broadcast_that_has_not_ended() -> None:
     known = broadcasts.with_columns(finished=pl.col("room") != 11)
     found = next_broadcast(logged((8, 0, 50), (8, 0, 150), (8, 0, 250)), known, entries)
     assert found.select("row", "room").rows() == [(0, 10), (2, 12)]
+
+
+def test_private_weights_are_shares_of_the_softmax_and_sum_with_the_rest_to_one() -> None:
+    groups = np.array([3, 2], dtype=np.int64)
+    scores = np.log([1.0, 2.0, 1.0, 5.0, 5.0]) + np.array([7.0, 7.0, 7.0, -3.0, -3.0])
+    tied = np.array([True, False, True, False, False])
+    assert private_weights(scores, tied, groups).tolist() == pytest.approx([0.5, 0.0])
+    assert (private_weights(scores, tied, groups) + private_weights(scores, ~tied, groups)).tolist() == [1.0, 1.0]
+
+
+def test_planted_choices_between_domains_are_weighted_as_they_were_made() -> None:
+    """Viewers choose by softmax over a score of which a part hangs on the tie: the weight is that probability."""
+    rng = np.random.default_rng(2)
+    n, size = 4000, 6
+    values = np.full((N_TIE, n * size), np.nan)
+    tied = rng.random(n * size) < 0.4
+    values[0, tied] = 1.0
+    score = rng.normal(size=n * size) + 1.5 * tied
+    chosen = np.argmax(score.reshape(n, size) + rng.gumbel(size=(n, size)), axis=1)
+    labels = np.zeros(n * size, dtype=np.int8)
+    labels[np.arange(n) * size + chosen] = 1
+    found = private_weight_metrics(score, values, np.full(n, size), labels)
+    assert found["private_weight_ece"] < 0.03 and found["private_weight_skill"] > 0.2
+    wrong = private_weight_metrics(score + 2.0 * tied, values, np.full(n, size), labels)
+    assert wrong["private_weight_ece"] > 0.1

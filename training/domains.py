@@ -1,0 +1,41 @@
+"""How true the private and public weights of answers are."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.evaluation.probabilities import judge
+from recsys.models.additive_training import softmax
+from recsys.pipeline.features import N_TIE
+
+
+def private_weights(
+    scores: npt.NDArray[np.float64], tied: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """The share (R,) of every request's chances that goes to hosts the viewer has a tie with.
+
+    Args:
+        scores, tied: (N,) of all candidates; groups: (R,) candidates per request.
+    """
+    shares: npt.NDArray[np.float64] = np.add.reduceat(softmax(scores, groups) * tied, np.cumsum(groups) - groups)
+    return np.clip(shares, 0.0, 1.0)
+
+
+def private_weight_metrics(
+    scores: npt.NDArray[np.float64],
+    values: npt.NDArray[np.floating],
+    groups: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int8],
+) -> dict[str, float]:
+    """The private weight judged as the probability that the viewer enters a room of a host he has a tie with.
+
+    Args:
+        scores: (N,) of the ranker; values: (F, N) features; groups: (R,); labels: (N,) 1 for the room entered.
+    """
+    tied = np.isfinite(values[:N_TIE]).any(axis=0)
+    chose = tied[labels == 1]
+    if len(np.unique(chose)) < 2:
+        return {}
+    report = judge(private_weights(scores, np.asarray(tied), groups), chose)
+    return {f"private_weight_{name}": report.figures()[name] for name in ("base_rate", "auc", "skill", "ece")}
