@@ -202,14 +202,15 @@ class _Judged:
         viewer = world.models.viewer(world.ties, world.blocks, user, len(world.standings), at)
         rooms = epoch.rooms
         said = scored(world, user, viewer, rooms, at)
+        values = said.values[:, said.row]
         self.rooms.append(rooms)
         self.scores["laotie"].append(said.score)
-        self.scores["memory"].append(memory(FEATURES, said.values))
-        self.scores["popularity"].append(popularity(FEATURES, said.values))
+        self.scores["memory"].append(memory(FEATURES, values))
+        self.scores["popularity"].append(popularity(FEATURES, values))
         right = int(np.flatnonzero(rooms == room)[0])
         if weights := said.domain_weights():
             self.private.append((user, weights["private"], bool(said.tie_of(np.array([right]))[0] >= 0)))
-        read = {name: float(said.values[FEATURES.index(name), right]) for name in _READ}
+        read = {name: float(values[FEATURES.index(name), right]) for name in _READ}
         read["last_seen_days"] = read.pop("tie_hours_since_entry") / 24.0
         read["tie_entries"] = float(np.nan_to_num(read["tie_entries"]))
         followed = read.pop("tie_followed") > 0.5
@@ -272,11 +273,10 @@ class _Judged:
 
     def _private_weight(self, seed: int) -> dict[str, Any]:
         """The private weight judged as the chance that the room entered is of a host the viewer has a tie with."""
-        users, said, chose = (
-            (np.array(column) for column in zip(*self.private, strict=True)) if self.private else ([],) * 3
-        )
-        if len(np.unique(chose)) < 2:
+        told = pl.DataFrame(self.private, schema=["user", "said", "chose"], orient="row")
+        if told["chose"].n_unique() < 2:
             return {}
+        said, chose, users = (told[name].to_numpy() for name in ("said", "chose", "user"))
         return judge(np.clip(said, 0.0, 1.0), chose, users=users, seed=seed).document()
 
     def _reach(self, seed: int) -> dict[str, float]:
