@@ -25,7 +25,7 @@ from recsys.bundle import resolve
 from recsys.erasure import pseudonym
 from recsys.errors import InputRefused
 from recsys.events.facts import NEVER
-from recsys.events.log_tables import ANSWER
+from recsys.events.log_tables import ANSWER, ERASE
 from recsys.pipeline.lookup import lookup as answer_request
 from recsys.pipeline.request import Answer, Request
 from recsys.pipeline.world import World
@@ -34,7 +34,7 @@ from serving.config import ServingConfig
 from serving.event_log import Entry, EventLog, Moved, Record
 from serving.intake import DUPLICATE, Verdict
 from serving.ladder import STEPS, only_from, restricted, stepped_down
-from serving.loaded import ERASE, Loaded, hand_over_leases, load_bundle
+from serving.loaded import Loaded, hand_over_leases, load_bundle
 from serving.seen import Lately
 
 Event = tuple[str, str, Any]

@@ -18,7 +18,7 @@ from recsys.bundle import Bundle
 from recsys.erasure import pseudonym
 from recsys.errors import GateFailed
 from recsys.events.facts import NEVER, FactKind
-from recsys.events.log_tables import ANSWER, log_source
+from recsys.events.log_tables import ANSWER, ERASE, log_source
 from recsys.events.single_rows import Refused, instant_us
 from recsys.events.vocabularies import Vocabularies
 from recsys.live.artefact import load
@@ -30,8 +30,6 @@ from serving.intake import ACCEPTED, QUARANTINED, Intake, Verdict
 
 LOG_SOURCE: Final = "log"
 """Name of the service's own log among the sources of a manifest's offsets, where the builder knew no identity."""
-ERASE: Final = "_erase"
-"""Pseudo table of erasures: `user` (pseudonym), `at` (µs); `bundle` and `row`: where he stood in the bundle served."""
 ERASED: Final = "_erased"
 """Pseudo table of rows that were overwritten."""
 

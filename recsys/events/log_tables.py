@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 import polars as pl
 
+from recsys.erasure import Erasure
 from recsys.errors import InputRefused
 from recsys.events.schemas import TABLES, columns_of
 from recsys.events.single_rows import Refused, RowRules
@@ -23,6 +24,8 @@ from recsys.ids import IdKind
 
 ANSWER: Final = "_answer"
 """Pseudo table of served answers: user_id, at (µs), room_ids, host_ids, slots; one impression per room."""
+ERASE: Final = "_erase"
+"""Pseudo table of erasures: `user` (pseudonym), `at` (µs); `bundle` and `row`: where he stood in the bundle served."""
 _ROWS_AT_ONCE = 200_000
 
 
@@ -89,6 +92,21 @@ def export_log(log: Path, out: Path, after: int = 0, kinds: dict[str, IdKind] | 
                 _write(out / table / f"log-{first}-{done.offset}.parquet", table, rows)
                 done.rows[table] = done.rows.get(table, 0) + len(rows)
     return done
+
+
+def erasures_in(log: Path) -> list[Erasure]:
+    """The users whom the service was told to forget, each with his latest erasure.
+
+    Raises:
+        InputRefused: the log cannot be read.
+    """
+    with closing(_opened(log)) as database:
+        try:
+            rows = database.execute("SELECT row FROM events WHERE tab = ? ORDER BY seq", (ERASE,)).fetchall()
+        except sqlite3.Error as error:
+            raise InputRefused("event log cannot be read", where=log, got=error) from error
+    told = [orjson.loads(row) for (row,) in rows]
+    return [Erasure(user, at) for user, at in {one["user"]: one["at"] for one in told}.items()]
 
 
 def _opened(log: Path) -> sqlite3.Connection:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from recsys.events.lake.erasing import erase_from_lake
 from recsys.events.lake.ingest import IngestReport, add, open_lake
-from recsys.events.log_tables import export_log, identity_of
+from recsys.events.lake.manifest import LakeManifest
+from recsys.events.log_tables import erasures_in, export_log, identity_of
 from recsys.events.reading import open_events
 from recsys.progress import Progress, silent
 
@@ -16,7 +18,8 @@ def ingest_log(log: Path, lake: Path, *, buckets: int | None = None, progress: P
 
     The offset of the last record is stored in the same swap of the lake's list as the rows: a repetition starts where
     the last one ended, and an interrupted one has not happened. Rows without a key (two equal likes) are told apart by
-    their records; a row with a key that the lake has from elsewhere is not written again.
+    their records; a row with a key that the lake has from elsewhere is not written again. Users whom the service was
+    told to erase are taken out of the lake as well.
 
     Args:
         log: the file of `laotie serve --log`; a service may have it open.
@@ -38,4 +41,8 @@ def ingest_log(log: Path, lake: Path, *, buckets: int | None = None, progress: P
             tables = open_events(tail, any_table=True)
             report = add(lake, old, str(log), tables, tables.scans, more, progress, once=frozenset(export.rows))
         report.log, report.log_offset, report.left_out = log_id, export.offset, export.left_out
+    known = LakeManifest.read(lake).erased
+    erased = [one for one in erasures_in(log) if known.get(one.user, one.at_us - 1) < one.at_us]
+    if erased:
+        report.erased = erase_from_lake(lake, erased)["rows"]
     return report

@@ -45,7 +45,7 @@ class IngestReport:
     """What an ingestion did: per table, rows `read`, `new`, `known` (in the lake already) and, if there are any,
     `erased` (refused, as their users were erased); `skipped` tables were ingested before, byte by
     byte. `offset`: the lake's number of ingestions now. Of a log: its identity, the offset up to which the lake has it
-    now, and how many records were `left_out` as they break a rule of their own."""
+    now, how many records were `left_out` as they break a rule of their own, and rows `erased` with its users."""
 
     lake: str
     offset: int
@@ -56,6 +56,7 @@ class IngestReport:
     log: str | None = None
     log_offset: int | None = None
     left_out: int = 0
+    erased: dict[str, int] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """The report as plain data."""

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from recsys.bundle import Bundle, publish, rollback
+from recsys.bundle.rewriting import replace_files
 from recsys.erasure import Erasure, erased_until, pseudonym
 from recsys.events import open_events
 from recsys.events.lake import erasing as lake_erasing
 from recsys.events.lake.erasing import erase_from_lake
+from recsys.events.lake.from_log import ingest_log
 from recsys.events.lake.ingest import ingest
 from recsys.events.lake.manifest import LakeManifest
-from recsys.live.erasing import erasures_of
+from recsys.ids import Vocabulary
+from recsys.live.artefact import load_states_of
+from recsys.live.erasing import erase_from_bundle, erasures_of
+from recsys.ties.layers import LayeredState, added, layered
 from serving.asked import Asked
 from serving.config import ServingConfig
 from serving.engine import Engine
@@ -176,6 +182,57 @@ def test_old_exports_do_not_bring_him_back_into_the_lake(texts: Path, world: Pat
         if file.table == "watches"
     ).filter(pl.col("user_id") == buyer)
     assert held["entered_at"].sort().to_list() == late["entered_at"].sort().to_list()
+
+
+def test_the_log_takes_erasures_into_the_lake(texts: Path, world: Path, buyer: str) -> None:
+    follow = {"user_id": buyer, "host_id": 1, "action": "follow"}
+    clock = Clock(AS_OF + 10 * 86_400 * S)
+    with Engine.open(world / "bundles", world / "log.db", CONFIG, clock) as engine:
+        engine.apply([("old", "follows", follow | {"at": clock.now - S})])
+        engine.erase(buyer)
+        clock.now += 10 * S
+        engine.apply([("late", "follows", follow | {"at": clock.now - 11 * S})])
+        engine.apply([("new", "follows", follow | {"at": clock.now})])
+    report = ingest_log(world / "log.db", world / "lake")
+    rows = sum(int((table == buyer).sum()) for table in of_users(texts / "events"))
+    assert sum(report.erased.values()) == rows + 1  # and refunds, if he had any
+    assert {name: n for name, n in report.erased.items() if name == "follows"}.get("follows", 0) >= 1
+    held = open_events(world / "lake").scans["follows"].filter(user_id=buyer).collect()
+    assert held["at"].dt.epoch("us").to_list() == [clock.now]
+    assert ingest_log(world / "log.db", world / "lake").erased == {}
+
+
+def of_users(events: Path) -> Iterator[pl.Series]:
+    for table in events.glob("*.parquet"):
+        rows = pl.read_parquet(table)
+        if "user_id" in rows.columns:
+            yield rows["user_id"]
+
+
+def test_a_state_in_two_layers_loses_him_in_both_and_nobody_else(world: Path, buyer: str) -> None:
+    path = world / "bundles" / "b1"
+    bundle = Bundle.open(path)
+    user = Vocabulary.load(bundle.file("users.ids")).row(buyer)
+    held = load_states_of(bundle)["visits"].flat()
+    some = (np.arange(len(held)) % 7 == 0) | (np.cumsum(held.keys >> 32 == user) == 1)
+    state, _, _ = added(layered(held), held.select(some))
+    arrays = state.over.arrays() | {"at": state.at}
+    layers = {f"state/visits_over_{part}.npy": saving(array) for part, array in arrays.items()}
+    path = replace_files(path, layers)
+    before = load_states_of(Bundle.open(path))["visits"]
+    assert isinstance(before, LayeredState) and 0 < len(before.over) < len(before.base)
+    receipt = erase_from_bundle(path, buyer, AS_OF)
+    assert receipt is not None
+    after = load_states_of(Bundle.open(world / "bundles" / receipt["now"], verify="hashes"))["visits"]
+    was, now = before.flat(), after.flat()
+    others = was.keys >> 32 != user
+    assert (~others).sum() > 0 and np.array_equal(now.keys, was.keys[others])
+    for part in ("ints", "decayed", "latest"):
+        assert np.array_equal(getattr(now.rows, part), getattr(was.rows, part)[others])
+
+
+def saving(array: np.ndarray[Any, Any]) -> Callable[[Path], None]:
+    return lambda path: np.save(path, array, allow_pickle=False)
 
 
 @pytest.mark.parametrize("step", ["a file", "the swap", "the removal"])
