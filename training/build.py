@@ -184,6 +184,7 @@ def train(
         transition=transition,
         strength=learnt.strength,
         trust=trust,
+        audience=learnt.audience,
     )
     counts = {"users": n_users, "hosts": n_hosts, "live_rooms": len(shot.rooms)}
     counts |= {f"state_{name}": len(state) for name, state in shot.states.items()}

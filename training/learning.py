@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -10,10 +11,11 @@ import polars as pl
 from recsys.bundle import StageResult
 from recsys.config import EngineConfig
 from recsys.events import Events, Vocabularies, fact_stream, room_table
-from recsys.events.facts import US_PER_DAY
+from recsys.events.facts import NEVER, US_PER_DAY, FactKind
 from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble
 from recsys.live.state import LiveState
 from recsys.models.additive import AdditiveModel
+from recsys.models.audience import Audience
 from recsys.models.baselines import PriorRanker
 from recsys.models.strength import StrengthHead
 from recsys.models.suite import Models
@@ -28,16 +30,20 @@ from training.log import replay_and_log
 from training.states import Snapshot, snapshot
 from training.trust import fit_trust, trust_metrics
 
+WARM_ENTRIES = 500_000
+"""At most so many entries before the replayed stretch are told to the audience, a few seconds' worth."""
+
 
 @dataclass
 class Learnt:
-    """What was learnt, and how it went.
+    """What was learnt, and how it went; `audience` as the replay left it at the as-of.
 
     `from_us`: start of the first broadcast, µs. `head_documents`: every judged head with its reliability curve.
     `categories`: in the order by whose number the ranker knows them; None without trust.
     """
 
     ranker: AdditiveModel | PriorRanker
+    audience: Audience | None = None
     strength: dict[str, StrengthHead] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     stages: list[StageResult] = field(default_factory=list)
@@ -68,7 +74,13 @@ def learn_models(
     live = _at_start_of_learning(events, vocabularies, config, shot, trust, progress)
     live.register_rooms(rooms)
     facts = fact_stream(events, vocabularies, from_us=learn_from, before_us=as_of)
-    log = replay_and_log(live, facts, config.build, config.build.seed, progress)
+    audience = live.world.models.audience = _audience_before(
+        events, vocabularies, learn_from, as_of - learn_from, rooms
+    )
+    steps = config.build.refits + 1
+    instants = [learn_from + (as_of - learn_from) * step // steps for step in range(1, steps)]
+    refits = [(at, partial(_refit, live, events, vocabularies, config, at, progress)) for at in instants]
+    log = replay_and_log(live, facts, config.build, config.build.seed, progress, refits)
     ranker, metrics, ranker_stage = learn_ranker(log, later, config)
     heads = learn_heads(log.ties, log.tie_rows, rooms, facts, later, as_of, config)
     learn_horizon_head(heads, "turns_away", log.ties, log.tie_rows, facts, span, as_of, config)
@@ -77,6 +89,7 @@ def learn_models(
     return Learnt(
         ranker=ranker if ranker is not None else PriorRanker(FEATURES),
         strength=heads.heads,
+        audience=audience,
         metrics=metrics | heads.metrics() | trust_metrics(trust, facts),
         stages=[ranker_stage, *heads.stages],
         from_us=first,
@@ -114,3 +127,30 @@ def _at_start_of_learning(
         len(vocabularies.hosts),
     )
     return assemble(parts)
+
+
+def _audience_before(
+    events: Events, vocabularies: Vocabularies, before_us: int, span_us: int, rooms: pl.DataFrame
+) -> Audience:
+    """The audience from the entries of a stretch as long as the replayed one, up to where the replay begins."""
+    audience = Audience(len(vocabularies.hosts), len(vocabularies.users))
+    facts = fact_stream(events, vocabularies, from_us=before_us - span_us, before_us=before_us)
+    entries = facts.filter((pl.col("kind") == int(FactKind.ENTRY)) & (pl.col("user") >= 0) & (pl.col("host") >= 0))
+    started = rooms.select(pl.col("room").cast(entries.schema["room"]), "started_at")
+    told = entries.tail(WARM_ENTRIES).join(started, on="room", how="left", maintain_order="left")
+    columns = told.select("user", "host", pl.col("started_at").fill_null(NEVER), "at")
+    for user, host, started_at, at in columns.iter_rows():
+        audience.update(user, host, started_at, at)
+    return audience
+
+
+def _refit(
+    live: LiveState, events: Events, vocabularies: Vocabularies, config: EngineConfig, at: int, progress: Progress
+) -> None:
+    """Collaborative models as of `at` take the place of older ones, as they do in the service every night."""
+    shot = snapshot(events, vocabularies, config, at, progress)
+    factors, graph, _ = fit_collaborative(shot, config, len(vocabularies.users), len(vocabularies.hosts))
+    models = live.world.models
+    if factors is not None and models.factors is not None:
+        models.factors, models.graph = factors, graph
+        live.world.index.refresh(factors.vectors)

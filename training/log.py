@@ -9,6 +9,7 @@ Shape letters: N rows (candidates of all requests), F features, R ties logged fo
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,9 +48,19 @@ class TrainingLog:
 
 
 def replay_and_log(
-    live: LiveState, facts: pl.DataFrame, config: BuildConfig, seed: int, progress: Progress = silent
+    live: LiveState,
+    facts: pl.DataFrame,
+    config: BuildConfig,
+    seed: int,
+    progress: Progress = silent,
+    refits: Sequence[tuple[int, Callable[[], None]]] = (),
 ) -> TrainingLog:
-    """Move `live` through `facts` (sorted by time) and log the features of sampled requests and ties."""
+    """Move `live` through `facts` (sorted by time) and log the features of sampled requests and ties.
+
+    Args:
+        refits: (instant, what to do before the first fact at or after it), ascending.
+    """
+    due = list(refits)
     is_entry = (facts["kind"] == int(FactKind.ENTRY)).to_numpy()
     share = min(1.0, config.ranker_requests / max(int(is_entry.sum()), 1))
     rng = np.random.default_rng(seed)
@@ -64,11 +75,15 @@ def replay_and_log(
             for earlier in waiting:
                 live.apply(*earlier)
             waiting, now = [], fact[0]
+            while due and due[0][0] <= now:
+                due.pop(0)[1]()
         if take and fact[4] in live.world.index:
             log.request(fact[0], fact[2], fact[4], fact[3])
         waiting.append(fact)
         if i % 2048 == 0:
             progress("training log", i / len(facts))
+    for last in waiting:
+        live.apply(*last)
     progress("training log", 1.0)
     return log.finish()
 

@@ -71,6 +71,9 @@ class BuildConfig(Section):
     """The replayed stretch is no longer than this, days."""
     later_share: float = Field(default=0.25, gt=0, lt=1)
     """Latest share of the replayed stretch: strength is calibrated there, and the build's own metrics are measured."""
+    refits: int = Field(default=3, ge=0)
+    """How often the collaborative models are fitted anew inside the replayed stretch, so that they are as fresh there
+    as the service has them; each costs a batch of ties and a fit."""
     ranker_requests: int = Field(default=60_000, ge=100)
     """Requests sampled to train the ranker on."""
     ranker_rooms: int = Field(default=200, ge=2)

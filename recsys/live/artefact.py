@@ -20,6 +20,7 @@ from recsys.events.vocabularies import Vocabularies
 from recsys.index.live_rooms import LiveIndexConfig, LiveRoomIndex
 from recsys.live.state import LiveState
 from recsys.models.additive import AdditiveModel
+from recsys.models.audience import Audience
 from recsys.models.baselines import PriorRanker
 from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
@@ -126,6 +127,7 @@ def save(writer: BundleWriter, parts: WorldParts, vocabularies: Vocabularies, ba
         "strength": sorted(models.strength),
         "ranker": isinstance(models.ranker, AdditiveModel),
         "trust": models.trust is not None,
+        "audience": models.audience is not None,
         "n_hosts": parts.n_hosts,
         "columns": columns,
     }
@@ -136,6 +138,8 @@ def save(writer: BundleWriter, parts: WorldParts, vocabularies: Vocabularies, ba
             arrays |= model.arrays(prefix)
     if models.transition is not None:
         arrays |= {f"transition_{name}": array for name, array in models.transition.to_arrays().items()}
+    if models.audience is not None:
+        arrays |= {f"audience_{name}": array for name, array in models.audience.to_arrays().items()}
     for head in models.strength.values():
         arrays |= head.arrays()
     if isinstance(models.ranker, AdditiveModel):
@@ -202,6 +206,7 @@ def _load_models(bundle: Bundle, present: Mapping[str, Any], config: EngineConfi
         )
         if present["transition"]
         else None,
+        audience=Audience.from_arrays(_Arrays(bundle, "models/audience_")) if present.get("audience") else None,
         strength={name: StrengthHead.from_arrays(name, arrays) for name in present["strength"]},
         trust=HostTrust.from_arrays(arrays) if present.get("trust") else None,
     )

@@ -61,6 +61,10 @@ def erase_from_bundle(path: Path, user_id: int | str, at_us: int) -> dict[str, A
             changes |= of_block
             if removed:
                 rows[block.name] = removed
+    for name, nothing in (("tastes", np.nan), ("entries", 0)):  # what he tends to choose (`recsys.models.audience`)
+        file = f"models/audience_{name}"
+        if bundle.has(file) and user < len(bundle.array(file)):
+            changes[f"{file}.npy"] = _blanked(bundle.array(file), user, nothing)
     for name, removed, write in _of_known(bundle, user_id):
         changes[name] = write
         rows[name.removesuffix(".arrow")] = removed
@@ -108,6 +112,17 @@ def _cutter(array: npt.NDArray[Any], begin: int, end: int) -> Write:
         made[:begin] = array[:begin]
         made[begin:] = array[end:]
         made.flush()
+
+    return write
+
+
+def _blanked(array: npt.NDArray[Any], row: int, nothing: float) -> Write:
+    """Writes an array with one row saying nothing."""
+
+    def write(path: Path) -> None:
+        held = np.array(array)
+        held[row] = nothing
+        np.save(path, held, allow_pickle=False)
 
     return write
 

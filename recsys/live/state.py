@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 
-from recsys.events.facts import FACT_SCHEMA, FOREVER, FactKind
+from recsys.events.facts import FACT_SCHEMA, FOREVER, NEVER, FactKind
 from recsys.pipeline.world import World
 from recsys.ties.standing import BLOCK_OF_FACT, columns_of, standing_at, standings
 
@@ -60,7 +60,8 @@ class LiveState:
         elif kind in _TIE_FACTS:
             if user >= 0 and host >= 0:
                 if kind == FactKind.ENTRY:
-                    world.models.observe_entry(world.ties, world.blocks, user, host, at)
+                    started_at = world.rooms.started_at.item(room) if 0 <= room < len(world.rooms.started_at) else NEVER
+                    world.models.observe_entry(world.ties, world.blocks, user, host, at, started_at)
                 self._tie(user, host, kind, at, count, value)
                 world.users.apply(user, kind, at, count, value)
             if host >= 0:
@@ -85,6 +86,8 @@ class LiveState:
                 np.subtract.at(world.standings, where, standings(block, ties.rows))
         world.ties.forget(user)
         world.users.forget(user)
+        if world.models.audience is not None:
+            world.models.audience.forget(user)
 
     def _start(self, room: int, host: int, at: int) -> None:
         world = self.world

@@ -15,6 +15,7 @@ from recsys.config import AffinityConfig
 from recsys.events.facts import NEVER
 from recsys.models.additive import AdditiveModel
 from recsys.models.affinity import history
+from recsys.models.audience import Audience
 from recsys.models.baselines import PriorRanker
 from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
@@ -65,7 +66,7 @@ class Viewer:
 
 @dataclass
 class Models:
-    """All models of a bundle. `transition` learns online; the others are fixed."""
+    """All models of a bundle. `transition` and `audience` learn online; the others are fixed."""
 
     affinity: AffinityConfig
     ranker: AdditiveModel | PriorRanker
@@ -74,6 +75,7 @@ class Models:
     transition: TransitionModel | None = None
     strength: dict[str, StrengthHead] = field(default_factory=dict)
     trust: HostTrust | None = None
+    audience: Audience | None = None
 
     def viewer(self, ties: TieStore, blocks: Blocks, user: int, n_hosts: int, at: int) -> Viewer:
         """Fold a user in at instant `at`, µs; nobody known (−1) has an empty history."""
@@ -114,8 +116,12 @@ class Models:
             values[10] = self.transition.over_popularity(last, hosts, at=viewer.at)
         return values
 
-    def observe_entry(self, ties: TieStore, blocks: Blocks, user: int, host: int, at: int) -> None:
-        """Learn from an entry before the tie itself is updated."""
+    def observe_entry(
+        self, ties: TieStore, blocks: Blocks, user: int, host: int, at: int, started_at: int = NEVER
+    ) -> None:
+        """Learn from an entry, into a room started at `started_at`, before the tie itself is updated."""
+        if self.audience is not None:
+            self.audience.update(user, host, started_at, at)
         if self.transition is not None:
             recent, ages_s = _latest_entered(ties, blocks, user, at)
             self.transition.update(recent, ages_s, host, at)

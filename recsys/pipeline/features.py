@@ -16,6 +16,7 @@ import numpy.typing as npt
 from recsys.events.facts import US_PER_DAY
 from recsys.models.suite import PERSONAL_FEATURES, Viewer
 from recsys.models.trust import TRUST_FEATURES
+from recsys.pipeline.choice import CHOICE_FEATURES, choice_features
 from recsys.pipeline.moment import MOMENT_FEATURES, moment_features
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
@@ -35,13 +36,23 @@ REQUEST_FEATURES = (
     "request_strongest_3d",
     "request_latest_tie_hours",
 )
-FEATURES = TIE_FEATURES + ROOM_TIE_FEATURES + MOMENT_FEATURES + PERSONAL_FEATURES + TRUST_FEATURES + REQUEST_FEATURES
+FEATURES = (
+    TIE_FEATURES
+    + ROOM_TIE_FEATURES
+    + MOMENT_FEATURES
+    + PERSONAL_FEATURES
+    + TRUST_FEATURES
+    + REQUEST_FEATURES
+    + CHOICE_FEATURES
+)
 """Names of all features, in the order of the rows of the table."""
 N_TIE = len(TIE_FEATURES)
 WITHOUT_TIE = dict.fromkeys(TIE_FEATURES, float("nan")) | dict.fromkeys(ROOM_TIE_FEATURES, 0.0)
 """What is read of a candidate with whose host the viewer has no tie."""
 _ENTRIES_3D = TIE_FEATURES.index("tie_entries_3d")
 _SINCE = TIE_FEATURES.index("tie_hours_since_entry")
+_AGE = FEATURES.index("room_age_min")
+_LIFTS = [FEATURES.index("transition_lift"), FEATURES.index("transition_lift_last")]
 _KNOWN = len(TIE_FEATURES) + ROOM_TIE_FEATURES.index("tie_known")
 
 
@@ -109,7 +120,10 @@ def feature_table(
         ints, block = world.hosts.rows.ints, world.blocks.host
         had = (ints[hosts, block.int_column(name)] for name in ("n_refunds", "n_disputes"))
         values[row : row + len(TRUST_FEATURES)] = world.models.trust.features(hosts, *had)
-    values[row + len(TRUST_FEATURES) :] = _request(world, user, known, n, values[_KNOWN], at)[:, None]
+    row += len(TRUST_FEATURES)
+    values[row : row + len(REQUEST_FEATURES)] = _request(world, user, known, n, values[_KNOWN], at)[:, None]
+    lifts, age_min = values[_LIFTS], values[_AGE]
+    values[row + len(REQUEST_FEATURES) :] = choice_features(world.models.audience, user, hosts, age_min, lifts, at)
     return FeatureTable(values, ties)
 
 

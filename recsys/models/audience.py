@@ -1,0 +1,202 @@
+"""What people chose among: how often a host is chosen while on air, by whom lately, and what rooms a viewer tends to choose.
+
+Every entry is read before it is known, in time order; each costs a few µs whatever the number of live rooms. Exposure,
+the entries anywhere while a host was on air, is the difference of one running count of all entries between two entries
+at the host: nothing is written for the rooms that were not chosen (docs/formulas/audience.md). A host counts as on air
+for `PRESENCE_US` after an entry, so no end of a room need be told.
+
+These numbers depend on the order of all entries together, so they do not merge: a build takes them from the replay of
+its learning window, which moves them by the same `update` as the service.
+
+Shape letters: h hosts, u users, n candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import exp2, log
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.events.facts import NEVER, US_PER_DAY
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+PRESENCE_US = 30 * 60 * 1_000_000
+"""A host without a further entry counts as on air for so long, µs."""
+_HOUR = US_PER_DAY // 24
+_HALF_LIVES_US = np.array([12 * _HOUR, 7 * US_PER_DAY, 12 * _HOUR, 7 * US_PER_DAY, 2 * _HOUR, *[_HOUR // 2] * 4])
+_EXPOSED, _CHOSEN, _RATE, _SEGMENT = slice(0, 2), slice(2, 4), 4, 5
+_SEGMENTS = (1, 3, 10)
+"""Users with fewer entries than the first, second, third of these are of segment 0, 1, 2; others of segment 3."""
+_PRIOR_CHOICES, _PRIOR_EXPOSURE = 0.175, 5.0
+_SLOWEST = 0.15
+"""A taste moves by 1/(entries + 1) of the way to each choice, never by less than this."""
+TASTES = ("rate", "age", "idle", "conversion")
+
+
+class Audience:
+    """Running numbers of hosts and users; made empty, or from what `to_arrays` saved.
+
+    Threading: one writer; reads may run beside it on other users.
+
+    Args:
+        n_hosts, n_users: rows to hold to begin with; both grow.
+    """
+
+    def __init__(self, n_hosts: int = 0, n_users: int = 0) -> None:
+        self._hosts: Floats = np.zeros((n_hosts, len(_HALF_LIVES_US)))
+        self._last_at: Ints = np.full(n_hosts, NEVER, dtype=np.int64)
+        self._seen: Floats = np.zeros((n_hosts, 2))
+        self._tastes: Floats = np.full((n_users, len(TASTES)), np.nan)
+        self._entries: NDArray[np.int32] = np.zeros(n_users, dtype=np.int32)
+        self._count, self._rate, self._rate_at = 0.0, 0.0, NEVER
+
+    def update(self, user: int, host: int, started_at: int, at: int) -> None:
+        """Let an entry be known.
+
+        Args:
+            user, host: rows.
+            started_at: start of the room entered, µs; NEVER if no room is told.
+            at: instant, µs. One that lies before the host's last entry counts as if at that one.
+        """
+        if host >= len(self._last_at):
+            self._grow_hosts(host + 1)
+        if user >= len(self._entries):
+            self._grow_users(user + 1)
+        last_at = self._last_at.item(host)
+        if self._rate_at == NEVER:
+            self._rate_at = at
+        if at > self._rate_at:
+            self._rate *= exp2((self._rate_at - at) / (2 * _HOUR))
+            self._rate_at = at
+        row = self._hosts[host]
+        entries = self._entries.item(user)
+        if last_at == NEVER:
+            last_at = at
+        else:
+            seen, tail = self._seen[host].tolist()
+            passed = self._count - seen
+            if at - last_at > PRESENCE_US:
+                passed = min(passed, tail)
+            if at > last_at:
+                row *= np.exp2((last_at - at) / _HALF_LIVES_US)
+            row[_EXPOSED] += passed
+            self._learn_taste(user, entries, row, started_at, last_at, at)
+        row[_CHOSEN] += 1.0
+        row[_RATE] += 1.0
+        row[_SEGMENT + segment(entries)] += 1.0
+        self._entries[user] = entries + 1
+        self._rate += 1.0
+        self._last_at[host] = max(last_at, at)
+        tail = self._rate * log(2.0) * PRESENCE_US / (2 * _HOUR)  # a decayed sum of 2 h as entries in half an hour
+        self._seen[host] = (self._count, tail)
+        self._count += 1.0
+
+    def read(self, hosts: NDArray[np.integer[Any]], at: int) -> tuple[Floats, Floats, Floats, Floats]:
+        """Hosts as they are at an instant; a host nobody ever entered is as good as the prior says.
+
+        Returns:
+            conversions (2, n): of half-lives 12 h and 7 days, (chosen + a) / (exposed + b);
+            segments (4, n): decayed entries of half an hour by the users of each segment;
+            rate (n,): log of the host's share of all entries, 2 h; idle (n,): log seconds since the last entry.
+        """
+        known = hosts < len(self._last_at)
+        rows = np.zeros((len(_HALF_LIVES_US), len(hosts)))
+        last_at = np.full(len(hosts), NEVER, dtype=np.int64)
+        seen = np.zeros((len(hosts), 2))
+        if known.all():
+            rows[:], last_at, seen = self._hosts[hosts].T, self._last_at[hosts], self._seen[hosts]
+        elif known.any():
+            rows[:, known], last_at[known] = self._hosts[hosts[known]].T, self._last_at[hosts[known]]
+            seen[known] = self._seen[hosts[known]]
+        met = last_at != NEVER
+        age = np.where(met, at - np.where(met, last_at, at), 0).astype(np.float64)
+        rows *= np.exp2(-np.maximum(age, 0.0) / _HALF_LIVES_US[:, None])
+        passed = np.where(met, self._count - seen[:, 0], 0.0)
+        passed = np.where(age > PRESENCE_US, np.minimum(passed, seen[:, 1]), passed)
+        conversions = (rows[_CHOSEN] + _PRIOR_CHOICES) / (rows[_EXPOSED] + passed + _PRIOR_EXPOSURE)
+        rate = np.log(rows[_RATE] + 0.05) - log(self._rate_to(at) + 1.0)
+        idle = np.where(met, np.log(np.maximum(age, 0.0) / 1e6 + 1.0), np.nan)
+        return conversions, rows[_SEGMENT:], rate, idle
+
+    def taste(self, user: int) -> Floats:
+        """The user's mean choice (len(TASTES),): log share, log room age in s, log idle s, log conversion; NaN unknown."""
+        if 0 <= user < len(self._tastes):
+            return self._tastes[user]
+        return np.full(len(TASTES), np.nan)
+
+    def segment_of(self, user: int) -> int:
+        """The segment of a user by his entries so far."""
+        return segment(self._entries.item(user)) if 0 <= user < len(self._entries) else 0
+
+    def forget(self, user: int) -> None:
+        """The user has never chosen anything."""
+        if user < len(self._entries):
+            self._tastes[user], self._entries[user] = np.nan, 0
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything known, as plain arrays; `from_arrays` reads them back."""
+        return {
+            "hosts": self._hosts,
+            "last_at": self._last_at,
+            "seen": self._seen,
+            "tastes": self._tastes,
+            "entries": self._entries,
+            "everyone": np.array([self._count, self._rate]),
+            "rate_at": np.array([self._rate_at], dtype=np.int64),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Audience:
+        """What `to_arrays` saved, copied."""
+        made = cls()
+        made._hosts, made._last_at = np.array(arrays["hosts"]), np.array(arrays["last_at"])
+        made._seen, made._tastes = np.array(arrays["seen"]), np.array(arrays["tastes"])
+        made._entries = np.array(arrays["entries"])
+        made._count, made._rate = np.asarray(arrays["everyone"]).tolist()
+        made._rate_at = int(arrays["rate_at"][0])
+        return made
+
+    def _learn_taste(self, user: int, entries: int, row: Floats, started_at: int, last_at: int, at: int) -> None:
+        """Move the user's taste towards a choice, described as `read` describes a candidate."""
+        exposed, chosen = row.item(1), row.item(3)
+        age = log(max(at - started_at, 0) / 1e6 + 30.0) if started_at != NEVER else np.nan
+        choice = (
+            log(row.item(_RATE) + 0.05) - log(self._rate + 1.0),
+            age,
+            log(max(at - last_at, 0) / 1e6 + 1.0),
+            log((chosen + _PRIOR_CHOICES) / (exposed + _PRIOR_EXPOSURE)),
+        )
+        step = max(_SLOWEST, 1.0 / (entries + 1))
+        tastes = self._tastes[user]
+        for i, (was, value) in enumerate(zip(tastes.tolist(), choice, strict=True)):
+            if value == value:
+                tastes[i] = value if was != was else was + step * (value - was)
+
+    def _rate_to(self, at: int) -> float:
+        if self._rate_at == NEVER:
+            return 0.0
+        return self._rate * exp2(-max(0, at - self._rate_at) / (2 * _HOUR))
+
+    def _grow_hosts(self, n: int) -> None:
+        more = max(n, len(self._last_at) * 3 // 2) - len(self._last_at)
+        self._hosts = np.concatenate([self._hosts, np.zeros((more, self._hosts.shape[1]))])
+        self._last_at = np.concatenate([self._last_at, np.full(more, NEVER, dtype=np.int64)])
+        self._seen = np.concatenate([self._seen, np.zeros((more, 2))])
+
+    def _grow_users(self, n: int) -> None:
+        more = max(n, len(self._entries) * 3 // 2) - len(self._entries)
+        self._tastes = np.concatenate([self._tastes, np.full((more, len(TASTES)), np.nan)])
+        self._entries = np.concatenate([self._entries, np.zeros(more, dtype=np.int32)])
+
+
+def segment(entries: int) -> int:
+    """0 for a user without entries, 1 for one or two, 2 for up to nine, 3 for more."""
+    for number, bound in enumerate(_SEGMENTS):
+        if entries < bound:
+            return number
+    return len(_SEGMENTS)
