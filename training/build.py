@@ -40,6 +40,7 @@ from recsys.models.suite import Models
 from recsys.progress import Progress, silent
 from recsys.ties.algebra import BlockState
 from training.collaborative import fit_collaborative, fit_transitions
+from training.compare import Scorer
 from training.delta import Advanced, advance, known_states
 from training.drift import base_profile, drift_metrics, drift_of, profile_of, sampled_values, strength_histogram
 from training.learning import learn_models
@@ -60,6 +61,7 @@ class Trained:
     stages: list[StageResult]
     counts: dict[str, int] = field(default_factory=dict)
     heads: list[dict[str, object]] = field(default_factory=list)
+    rivals: dict[str, Scorer] = field(default_factory=dict)
 
 
 def build(
@@ -152,11 +154,13 @@ def train(
     as_of_us: int | None,
     progress: Progress = silent,
     since: Callable[[int], Advanced | None] | None = None,
+    compare: bool = False,
 ) -> Trained:
     """Everything but writing: states and models as of an instant.
 
     Args:
         since: gives the states as of an instant from those of a base bundle, or None if only a rebuild can.
+        compare: also trains what the served ranker is compared with (`training.compare`).
     """
     last = last_fact_us(events)
     if last is None:
@@ -168,7 +172,7 @@ def train(
         raise InputRefused(
             "no fact lies before the as-of", got=f"as of {as_of} µs, first fact later", hint="choose a later --as-of"
         )
-    learnt = learn_models(events, vocabularies, config, as_of, progress)
+    learnt = learn_models(events, vocabularies, config, as_of, progress, compare)
     shot = snapshot(events, vocabularies, config, as_of, progress) if advanced is None else advanced.shot
     why = "" if advanced else "a late row takes back a fact of the base, or the as-of is earlier: rebuilt"
     ties = [StageResult(name="delta", status="passed" if advanced else "skipped", why=why)] if since else []
@@ -192,7 +196,9 @@ def train(
         config, shot.states, shot.standings, shot.rooms.select(ROOM_COLUMNS), shot.leaves, shot.priors, models, n_hosts
     )
     stages = [*ties, *cf_stages, transition_stage, trust_stage, *learnt.stages]
-    return Trained(parts, vocabularies, as_of, learnt.from_us, learnt.metrics, stages, counts, learnt.head_documents)
+    return Trained(
+        parts, vocabularies, as_of, learnt.from_us, learnt.metrics, stages, counts, learnt.head_documents, learnt.rivals
+    )
 
 
 def index_metrics(parts: WorldParts, seed: int) -> dict[str, float]:

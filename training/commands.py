@@ -128,6 +128,9 @@ def evaluate(
     as_of: AsOfOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also train and judge LambdaMART, a network, a linear floor and parts.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Offline report on a time cut: train before --as-of, judge after it on every room live at each request."""
@@ -139,7 +142,9 @@ def evaluate(
     from training.evaluate import evaluate as run
 
     with progress_of(ctx) as progress:
-        result = run(events, out=out, config=engine, as_of_us=as_of_us, now_us=_now_us(), progress=progress)
+        result = run(
+            events, out=out, config=engine, as_of_us=as_of_us, now_us=_now_us(), progress=progress, compare=compare
+        )
     show(result, as_json=as_json)
 
 

@@ -7,7 +7,7 @@ is judged beside the memory formula and windowed popularity on the same requests
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -53,57 +53,17 @@ from recsys.pipeline.scoring import scored
 from recsys.pipeline.sources import private_hosts
 from recsys.progress import Progress, silent
 from training.build import Trained, train
+from training.compare import Scorer
+from training.evaluation import Evaluation
 from training.judged_heads import JudgedHeads
 from training.report import evaluation_page, write_report
 
 JUDGED_SHARE = 0.2
 """Latest share of the data window that is judged when no cut is given."""
 MOST_REQUESTS = 20_000
+ASKED_TOGETHER = 256
+"""Requests whose candidates other rankers score in one go."""
 STRATA = ("host_known", "followed", "tie_age", "host_size", "city")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The result: `body` as a JSON document, `text` as tables."""
-
-    body: dict[str, Any]
-
-    def document(self) -> dict[str, Any]:
-        """The JSON document."""
-        return self.body
-
-    def text(self) -> str:
-        """Tables for a terminal or a Markdown page."""
-        lines = [
-            f"{self.body['requests']} requests by {self.body['users']} users, {self.body['rooms']:.1f} rooms live each"
-        ]
-        lines += [
-            "",
-            "| method | stratum | value | requests | NDCG@10 | 95 % | Hit@1 | Hit@10 | MRR |",
-            "|" + "---|" * 9,
-        ]
-        for row in self.body["metrics"]:
-            lines.append(
-                f"| {row['method']} | {row['stratum']} | {row['value']} | {row['requests']} | "
-                f"{row['ndcg_at_10']:.4f} | {row['ndcg_at_10_low']:.4f}–{row['ndcg_at_10_high']:.4f} | "
-                f"{row['hit_at_1']:.4f} | {row['hit_at_10']:.4f} | {row['mrr']:.4f} |"
-            )
-        said = ", ".join(f"{key} {_short(value)}" for key, value in self.body["fan_reach"].items())
-        lines += ["", f"fan reach: {said or 'nothing to judge it on'}"]
-        weight = {key: value for key, value in self.body["private_weight"].items() if key != "reliability"}
-        said = ", ".join(f"{key} {_short(value)}" for key, value in weight.items())
-        lines += ["", f"private weight, as a chance: {said or 'nothing to judge it on'}"]
-        lines += ["", "| head | ties | base rate | AUC | log loss | skill | 95 % | ECE | by chance |", "|" + "---|" * 9]
-        for head in self.body["heads"]:
-            if "skipped" in head:
-                lines.append(f"| {head['head']} | {head['skipped']} |" + " |" * 7)
-                continue
-            lines.append(
-                f"| {head['head']} | {head['rows']:.0f} | {head['base_rate']:.5f} | {head['auc']:.4f} | "
-                f"{head['log_loss']:.5f} | {head['skill']:.4f} | {head['skill_low']:.4f}–{head['skill_high']:.4f} | "
-                f"{head['ece']:.5f} | {head['ece_chance']:.5f} |"
-            )
-        return "\n".join(lines)
 
 
 def evaluate(
@@ -114,6 +74,7 @@ def evaluate(
     as_of_us: int | None,
     now_us: int,
     progress: Progress = silent,
+    compare: bool = False,
 ) -> Evaluation:
     """Train before the cut, judge after it.
 
@@ -123,6 +84,7 @@ def evaluate(
         config: resolved config.
         as_of_us: the cut, µs; None: the latest fifth of the window is judged.
         now_us: the clock, read by the caller.
+        compare: also train and judge what the served ranker is compared with (`training.compare`); takes minutes.
 
     Raises:
         InputRefused: no watches or rooms, or no request after the cut.
@@ -134,13 +96,13 @@ def evaluate(
             "nothing to judge on", where=events, got=sorted(cleaned.tables), expected="watches and rooms"
         )
     cut, end = _cut(cleaned, as_of_us)
-    trained = train(cleaned, config, cut, progress)
+    trained = train(cleaned, config, cut, progress, compare=compare)
     live = assemble(trained.parts)
     extend_vocabularies(trained.vocabularies, cleaned)
     rooms = room_table(cleaned, trained.vocabularies)
     live.register_rooms(rooms)
     facts = fact_stream(cleaned, trained.vocabularies, from_us=cut, before_us=end)
-    judged = _Judged(live, config)
+    judged = _Judged(live, config, trained.rivals)
     judged.run(facts, progress)
     body = judged.report(trained, cleaned, rooms, facts, config.build.seed)
     body |= {"as_of_us": cut, "quality": cleaned.quality.to_json(), "stages": [s.model_dump() for s in trained.stages]}
@@ -167,10 +129,12 @@ def _cut(events: Events, as_of_us: int | None) -> tuple[int, int]:
 class _Judged:
     """Requests after the cut, and what every method said of them."""
 
-    def __init__(self, live: LiveState, config: EngineConfig) -> None:
+    def __init__(self, live: LiveState, config: EngineConfig, rivals: Mapping[str, Scorer]) -> None:
         self.live, self.world, self.k = live, live.world, config.pipeline.k
         self.rng = np.random.default_rng(config.build.seed)
         self.scores: dict[str, list[npt.NDArray[np.float64]]] = {"laotie": [], "memory": [], "popularity": []}
+        self.scores |= {name: [] for name in rivals}
+        self.rivals, self.waiting = rivals, list[npt.NDArray[np.float32]]()
         self.rooms: list[npt.NDArray[np.int64]] = []
         self.requests: list[dict[str, Any]] = []
         self.fans: list[tuple[int, int, int, int]] = []
@@ -194,6 +158,7 @@ class _Judged:
             waiting.append(fact)
             if i % 2048 == 0:
                 progress("judging", i / len(facts))
+        self._ask_rivals()
         progress("judging", 1.0)
 
     def _ask(self, at: int, user: int, room: int) -> None:
@@ -207,6 +172,10 @@ class _Judged:
         self.scores["laotie"].append(said.score)
         self.scores["memory"].append(memory(FEATURES, values))
         self.scores["popularity"].append(popularity(FEATURES, values))
+        if self.rivals:
+            self.waiting.append(values.T.astype(np.float32))
+            if len(self.waiting) >= ASKED_TOGETHER:
+                self._ask_rivals()
         right = int(np.flatnonzero(rooms == room)[0])
         if weights := said.domain_weights():
             self.private.append((user, weights["private"], bool(said.tie_of(np.array([right]))[0] >= 0)))
@@ -223,6 +192,14 @@ class _Judged:
                 self.fans.append((request, user, int(private[asked]), int(rooms[position])))
             answer = lookup(world, Request(user, at, self.k, explain=False))
             self.shown += [(request, i, int(shown)) for i, shown in enumerate(answer.rooms, start=1)]
+
+    def _ask_rivals(self) -> None:
+        if self.waiting:
+            rows = np.concatenate(self.waiting)
+            ends = np.cumsum([len(part) for part in self.waiting])[:-1]
+            for name, score in self.rivals.items():
+                self.scores[name] += np.split(score(rows), ends)
+            self.waiting = []
 
     def report(
         self, trained: Trained, events: Events, rooms: pl.DataFrame, facts: pl.DataFrame, seed: int
@@ -259,13 +236,13 @@ class _Judged:
             per_method[method] = strata.join(measured, on="request_id")
             table = metric_table(per_method[method], STRATA, names, seed=seed)
             tables.append(wide(table).with_columns(method=pl.lit(method)))
-        gain = paired_difference(per_method["laotie"], per_method["memory"], ["ndcg_at_10"], seed=seed)
+        gains = _gains(per_method, seed)
         return {
             "requests": len(requests),
             "users": requests["user_id"].n_unique(),
             "rooms": float(np.mean(lengths)),
             "metrics": pl.concat(tables).to_dicts(),
-            "gain_over_memory": gain.to_dicts()[0],
+            "gains": gains,
             "heads": self.heads.documents(rooms, facts, seed),
             "private_weight": self._private_weight(seed),
             "fan_reach": self._reach(seed),
@@ -288,8 +265,17 @@ class _Judged:
         return {"reach": reach["mean"], "low": reach["low"], "high": reach["high"], "k": float(self.k)}
 
 
+def _gains(per_method: Mapping[str, pl.DataFrame], seed: int) -> list[dict[str, Any]]:
+    """NDCG@10 of the served ranker less every other's, over all requests and by whether the host was known."""
+    found = []
+    for name, theirs in per_method.items():
+        for stratum in ("all", "known", "new") if name != "laotie" else ():
+            here = pl.lit(True) if stratum == "all" else pl.col("host_known") == stratum
+            ours, others = per_method["laotie"].filter(here), theirs.filter(here)
+            if len(ours):
+                row = paired_difference(ours, others, ["ndcg_at_10"], seed=seed).row(0, named=True)
+                found.append({"over": name, "host_known": stratum, **row})
+    return found
+
+
 _READ = ("tie_entries", "tie_followed", "tie_hours_since_entry", "host_visitors")
-
-
-def _short(value: float) -> str:
-    return f"{value:.4f}" if abs(value) < 10 else f"{value:.0f}"

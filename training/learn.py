@@ -18,9 +18,11 @@ from training.domains import private_weight_metrics
 from training.log import TrainingLog
 
 LEAST_REQUESTS = 200
+KNOWN, POPULAR = "tie_known", "host_entries_30m"
+"""Features by which candidates are thinned."""
 ALWAYS = [("host_category", "host_trust"), ("tie_known", "user_repeat_share")]
 """The weight of trust is learnt per category, and that of knowing the host per viewer's habit of repeating."""
-_FIT = partial(fit_ranker, known="tie_known", popular="host_entries_30m", always=ALWAYS)
+_FIT = partial(fit_ranker, known=KNOWN, popular=POPULAR, always=ALWAYS)
 
 
 def learn_ranker(

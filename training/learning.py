@@ -23,10 +23,12 @@ from recsys.models.trust import HostTrust
 from recsys.pipeline.features import FEATURES
 from recsys.progress import Progress, silent
 from training.collaborative import fit_collaborative, fit_transitions
+from training.compare import Scorer, fit_rivals
 from training.customers import log_customers
 from training.heads import learn_heads, learn_horizon_head
+from training.labels import next_broadcast
 from training.learn import learn_ranker
-from training.log import replay_and_log
+from training.log import TrainingLog, replay_and_log
 from training.states import Snapshot, snapshot
 from training.trust import fit_trust, trust_metrics
 
@@ -50,12 +52,21 @@ class Learnt:
     from_us: int | None = None
     head_documents: list[dict[str, Any]] = field(default_factory=list)
     categories: tuple[str, ...] | None = None
+    rivals: dict[str, Scorer] = field(default_factory=dict)
 
 
 def learn_models(
-    events: Events, vocabularies: Vocabularies, config: EngineConfig, as_of: int, progress: Progress = silent
+    events: Events,
+    vocabularies: Vocabularies,
+    config: EngineConfig,
+    as_of: int,
+    progress: Progress = silent,
+    compare: bool = False,
 ) -> Learnt:
-    """Ranker and heads, learnt by replaying the latest stretch before the as-of on states as of its beginning."""
+    """Ranker and heads, learnt by replaying the latest stretch before the as-of on states as of its beginning.
+
+    With `compare`, other rankers too (`training.compare`).
+    """
     why = "needs watches and rooms"
     started = None
     if "watches" in events.tables and "rooms" in events.tables:
@@ -86,6 +97,7 @@ def learn_models(
     learn_horizon_head(heads, "turns_away", log.ties, log.tie_rows, facts, span, as_of, config)
     customers = log_customers(events, vocabularies, config, as_of, span, progress)
     learn_horizon_head(heads, "rebuys", *customers, span, as_of, config)
+    rivals = _rivals(log, rooms, facts, as_of, config) if compare else {}
     return Learnt(
         ranker=ranker if ranker is not None else PriorRanker(FEATURES),
         strength=heads.heads,
@@ -95,7 +107,17 @@ def learn_models(
         from_us=first,
         head_documents=heads.documents(),
         categories=trust.categories if trust is not None else None,
+        rivals=rivals,
     )
+
+
+def _rivals(
+    log: TrainingLog, rooms: pl.DataFrame, facts: pl.DataFrame, as_of: int, config: EngineConfig
+) -> dict[str, Scorer]:
+    finished = (pl.col("ended_at") < as_of).fill_null(False)
+    broadcasts = rooms.filter(pl.col("started_at") < as_of).with_columns(finished=finished)
+    entries = facts.filter(pl.col("kind") == int(FactKind.ENTRY)).select(pl.col("user").cast(pl.Int64), "room")
+    return fit_rivals(log, next_broadcast(log.ties, broadcasts, entries).filter(pl.col("tied")), config)
 
 
 def _at_start_of_learning(

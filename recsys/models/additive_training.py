@@ -68,19 +68,8 @@ def fit_ranker(
         popular: feature by which candidates count as popular.
         always: pairs of features that may meet in a joint term whatever the scout finds.
     """
-    thin, correction = _thinned(choices, features.index(known), features.index(popular), config, seed)
-    data = lgb.Dataset(
-        thin.rows,
-        thin.labels,
-        params={
-            "max_bin": config.bins,
-            "num_threads": threads,
-            "verbosity": -1,
-            "min_data_in_leaf": 40,
-            "feature_pre_filter": False,
-        },
-        free_raw_data=False,
-    )
+    thin, correction = thinned(choices, features.index(known), features.index(popular), config, seed)
+    data = _dataset(thin, config, threads)
     truth = thin.labels.astype(np.float64)
     target = truth
     if config.teacher_rounds:
@@ -97,6 +86,37 @@ def fit_ranker(
             said = (1.0 - config.network_share) * said + config.network_share * network.score(thin.rows)
         opinion = softmax(said + correction, thin.groups)
         target = config.truth_share * truth + (1.0 - config.truth_share) * opinion
+    return _tables(features, data, thin, target, correction, config, seed, threads, always)
+
+
+def fit_tables(
+    features: Sequence[str],
+    thin: Choices,
+    target: Floats,
+    correction: Floats,
+    config: RankerConfig,
+    seed: int,
+    threads: int,
+) -> AdditiveModel:
+    """Tables boosted towards `target` (N,), the share of each candidate in its request's choice.
+
+    Args:
+        thin: candidates from `thinned`, also with fewer features; `correction` (N,) as it came with them.
+    """
+    return _tables(features, _dataset(thin, config, threads), thin, target, correction, config, seed, threads)
+
+
+def _tables(
+    features: Sequence[str],
+    data: lgb.Dataset,
+    thin: Choices,
+    target: Floats,
+    correction: Floats,
+    config: RankerConfig,
+    seed: int,
+    threads: int,
+    always: Sequence[tuple[str, str]] = (),
+) -> AdditiveModel:
     objective = _softmax_loss(thin, target, correction)
     shape = (4, 2, config.learning_rate, 0.5, threads, seed + 9)
     scout = _boost(data, objective, config.rounds // 4, *shape)
@@ -104,6 +124,21 @@ def fit_ranker(
     pairs += [[features.index(a), features.index(b)] for a, b in always]
     booster = _boost(data, objective, config.rounds, *shape, pairs)
     return from_boosted_trees(features, booster.dump_model())
+
+
+def _dataset(thin: Choices, config: RankerConfig, threads: int) -> lgb.Dataset:
+    return lgb.Dataset(
+        thin.rows,
+        thin.labels,
+        params={
+            "max_bin": config.bins,
+            "num_threads": threads,
+            "verbosity": -1,
+            "min_data_in_leaf": 40,
+            "feature_pre_filter": False,
+        },
+        free_raw_data=False,
+    )
 
 
 def _best_pairs(dump: Mapping[str, Any], count: int) -> list[list[int]]:
@@ -170,7 +205,7 @@ def _boost(
     return lgb.train(settings, data, num_boost_round=rounds)
 
 
-def _thinned(choices: Choices, known: int, popular: int, config: RankerConfig, seed: int) -> tuple[Choices, Floats]:
+def thinned(choices: Choices, known: int, popular: int, config: RankerConfig, seed: int) -> tuple[Choices, Floats]:
     """Fewer candidates, and what to add to their scores inside the softmax so that it estimates the whole one."""
     n = len(choices.labels)
     request = np.repeat(np.arange(len(choices.groups)), choices.groups)

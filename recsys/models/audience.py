@@ -1,4 +1,4 @@
-"""What people chose among: how often a host is chosen while on air, by whom lately, and what rooms a viewer tends to choose.
+"""What people chose among: how often a host is chosen while on air, by whom lately, and what a viewer tends to choose.
 
 Every entry is read before it is known, in time order; each costs a few µs whatever the number of live rooms. Exposure,
 the entries anywhere while a host was on air, is the difference of one running count of all entries between two entries
@@ -124,9 +124,10 @@ class Audience:
         return conversions, rows[_SEGMENT:], rate, idle
 
     def taste(self, user: int) -> Floats:
-        """The user's mean choice (len(TASTES),): log share, log room age in s, log idle s, log conversion; NaN unknown."""
+        """The user's mean choice (len(TASTES),): logs of share, room age in s, idle s, conversion; NaN unknown."""
         if 0 <= user < len(self._tastes):
-            return self._tastes[user]
+            tastes: Floats = self._tastes[user]
+            return tastes
         return np.full(len(TASTES), np.nan)
 
     def segment_of(self, user: int) -> int:

@@ -18,6 +18,7 @@ from torch import nn
 Floats = npt.NDArray[np.float64]
 _BATCH = 256
 _BLOCK = 65_536
+_HIDDEN = 32
 
 
 @dataclass
@@ -39,6 +40,14 @@ class ChoiceNetwork:
         return out
 
 
+@dataclass(frozen=True)
+class SecondTask:
+    """Rows (M, F) float32 and answers (M,) 0 or 1 that share all layers of the network but the last."""
+
+    rows: npt.NDArray[np.float32]
+    answers: npt.NDArray[np.float32]
+
+
 def fit_choice_network(
     rows: npt.NDArray[np.float32],
     groups: npt.NDArray[np.int64],
@@ -50,6 +59,8 @@ def fit_choice_network(
     networks: int = 2,
     seed: int = 0,
     threads: int = 1,
+    wide: bool = True,
+    second: SecondTask | None = None,
 ) -> ChoiceNetwork:
     """Train `networks` networks from different starts.
 
@@ -59,6 +70,8 @@ def fit_choice_network(
         labels: (N,) 1 for the room entered.
         correction: (N,) added to the scores inside the softmax (sampled candidates).
         weights: (R,) weight of each request, or None.
+        wide: with hidden layers; without them it is a linear floor.
+        second: a binary question asked of other rows along the way (multi-task); it does not change what is scored.
     """
     torch.set_num_threads(threads)
     moved = _spread(rows[:: max(1, len(rows) // 200_000)])
@@ -72,28 +85,33 @@ def fit_choice_network(
     starts = np.cumsum(groups) - groups
     right = torch.from_numpy(np.flatnonzero(labels) - starts)
     weight = torch.ones(len(groups)) if weights is None else torch.from_numpy(weights.astype(np.float32))
+    asked = None
+    if second is not None:
+        scaled = torch.from_numpy(_scaled(second.rows, network.centre, network.scale))
+        asked = (scaled, torch.from_numpy(second.answers))
     for number in range(networks):
         torch.manual_seed(seed + number)
-        net = _network(inputs.shape[1])
-        _train(net, inputs, added, starts, groups, right, weight, epochs, np.random.default_rng(seed + number))
+        net = _network(inputs.shape[1]) if wide else nn.Sequential(nn.Linear(inputs.shape[1], 1))
+        rng = np.random.default_rng(seed + number)
+        _train(net, inputs, added, starts, groups, right, weight, epochs, rng, asked)
         network.nets.append(net.eval())
     return network
 
 
-def _network(width: int) -> nn.Module:
+def _network(width: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Dropout(0.1),
         nn.Linear(width, 96),
         nn.SiLU(),
         nn.Dropout(0.2),
-        nn.Linear(96, 32),
+        nn.Linear(96, _HIDDEN),
         nn.SiLU(),
-        nn.Linear(32, 1),
+        nn.Linear(_HIDDEN, 1),
     )
 
 
 def _train(
-    net: nn.Module,
+    net: nn.Sequential,
     inputs: torch.Tensor,
     added: torch.Tensor,
     starts: npt.NDArray[np.int64],
@@ -102,9 +120,12 @@ def _train(
     weight: torch.Tensor,
     epochs: int,
     rng: np.random.Generator,
+    second: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> None:
     batches = max(1, len(groups) // _BATCH)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.02)
+    other = nn.Linear(_HIDDEN, 1)
+    parameters = [*net.parameters(), *(other.parameters() if second is not None else ())]
+    optimiser = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=epochs * batches + 1)
     for _ in range(epochs):
         order = rng.permutation(len(groups))
@@ -116,8 +137,13 @@ def _train(
             scores_BL[torch.from_numpy(inside)] = net(inputs[at]).squeeze(-1) + added[at]
             chosen = torch.from_numpy(batch)
             loss = nn.functional.cross_entropy(scores_BL, right[chosen], reduction="none")
+            total = (loss * weight[chosen]).mean()
+            if second is not None:
+                drawn = torch.from_numpy(rng.integers(0, len(second[1]), _BATCH))
+                said = other(net[:-1](second[0][drawn])).squeeze(-1)
+                total = total + nn.functional.binary_cross_entropy_with_logits(said, second[1][drawn])
             optimiser.zero_grad()
-            (loss * weight[chosen]).mean().backward()  # type: ignore[no-untyped-call]
+            total.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
 
