@@ -44,8 +44,8 @@ def document(served: Served, *, breakdown: bool = False) -> dict[str, Any]:
         )
     ]
     if answer.heads:
-        for i, room in enumerate(rooms):
-            room["heads"] = answer.heads_at(i)
+        for room, said in zip(rooms, answer.heads_by_room(), strict=True):
+            room["heads"] = said
     if breakdown:
         for i, room in enumerate(rooms):
             room["breakdown"] = _terms(served, i)

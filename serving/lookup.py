@@ -98,7 +98,7 @@ def typed_id(text: str, vocabulary: Vocabulary) -> int | str:
 def rooms_of(answer: Answer, rooms: Vocabulary, hosts: Vocabulary) -> list[dict[str, Any]]:
     """The answers as documents; `breakdown` lists every term that adds to the score, largest first, and sums to it."""
     room_ids, host_ids = rooms.ids(answer.rooms).to_list(), hosts.ids(answer.hosts).to_list()
-    found = []
+    found, heads = [], answer.heads_by_room()
     for i in range(len(answer)):
         terms = {name: float(v) for name, v in zip(answer.feature_names, answer.contributions[i], strict=True) if v}
         found.append(
@@ -108,7 +108,7 @@ def rooms_of(answer: Answer, rooms: Vocabulary, hosts: Vocabulary) -> list[dict[
                 "host_id": host_ids[i],
                 "score": float(answer.score[i]),
                 "strength": float(answer.strength[i]),
-                "heads": answer.heads_at(i),
+                "heads": heads[i],
                 "source": str(SOURCES[answer.sources[i]]),
                 "reserved": bool(answer.reserved[i]),
                 "reasons": answer.reasons[i],

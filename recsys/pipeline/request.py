@@ -93,9 +93,16 @@ class Answer:
     def __len__(self) -> int:
         return len(self.rooms)
 
-    def heads_at(self, i: int) -> dict[str, float]:
-        """What the heads say of the i-th room, by name; heads that do not apply are left out."""
-        return {name: float(said[i]) for name, said in self.heads.items() if np.isfinite(said[i])}
+    def heads_by_room(self) -> list[dict[str, float]]:
+        """What the heads say of each room, by name; heads that do not apply are left out."""
+        if not self.heads:
+            return [{} for _ in range(len(self))]
+        names, said = tuple(self.heads), np.stack(list(self.heads.values()), axis=1)
+        applies = np.isfinite(said)
+        if applies.all():
+            return [dict(zip(names, row, strict=True)) for row in said.tolist()]
+        rows = zip(said.tolist(), applies.tolist(), strict=True)
+        return [{n: p for n, p, held in zip(names, row, which, strict=True) if held} for row, which in rows]
 
     @property
     def bias(self) -> float:
