@@ -109,6 +109,8 @@ def _learnt(parts: WorldParts, rng: np.random.Generator) -> None:
         seen.append(feature_table(world, user, viewer, where, hosts.astype(np.int64), AS_OF).values)
     values = np.concatenate(seen, axis=1)
     parts.models.ranker = _tables(FEATURES, values, PAIRS, rng)
+    for name in ("tie_known", "tie_followed"):  # as in life, most of those one knows are shown
+        parts.models.ranker.mains[FEATURES.index(name)][1:-1] += 2.0
     head = _tables(TIE_FEATURES, values[: len(TIE_FEATURES)], PAIRS, rng)
     calibration = IsotonicMap(np.array([0.0, 0.5, 1.0]), np.array([0.01, 0.1, 0.9]))
     parts.models.strength = {name: StrengthHead(name, head, calibration, 0.05) for name in HEADS}

@@ -173,11 +173,11 @@ class Vocabulary:
     def listed(self, rows: npt.NDArray[np.integer]) -> list[int | str]:
         """What `ids` gives, as a list, without its cost per id ever added; IndexError as there."""
         wanted = rows.tolist()
+        if min(wanted, default=0) >= self._base:
+            return [self._added_ids[row - self._base] for row in wanted]
         if self.kind == "int" and max(wanted, default=0) < self._base and min(wanted, default=0) >= 0:
             return list(self._base_by_row()[rows].tolist())
-        if self.kind == "str" and min(wanted, default=0) < self._base:
-            return list(self.ids(rows).to_list())
-        return [self.id(row) for row in wanted]
+        return [self.id(row) for row in wanted] if self.kind == "int" else list(self.ids(rows).to_list())
 
     def id(self, row: int) -> int | str:
         """The external id of one row.

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from recsys.models.additive import AdditiveModel
 from recsys.models.calibration import IsotonicMap, sigmoid
+from recsys.models.stacked import stacked
 from recsys.ties.algebra import Floats
 from recsys.ties.features import TIE_FEATURES
 
@@ -52,15 +53,6 @@ class StrengthHead:
         """Calibrated probabilities (m,) of ties with features (F, m)."""
         return self.calibration.apply(sigmoid(self.model.score(tie_values)))
 
-    def of_all(self, tie_values: Floats, tied: npt.NDArray[np.bool_]) -> Floats:
-        """Probabilities (n,) of pairs with features (F, n), of which `tied` (n,) have a tie; NaN where none applies."""
-        said = np.full(len(tied), self.stranger)
-        speaks = tied & (tie_values[_ORDERS] > 0) if self.name in _OF_CUSTOMERS else tied
-        said[tied & ~speaks] = np.nan
-        if speaks.any():
-            said[speaks] = self.probability(tie_values[:, speaks])
-        return said
-
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Plain arrays for a bundle; `from_arrays` reads them back."""
         prefix = f"strength_{self.name}"
@@ -74,3 +66,20 @@ class StrengthHead:
         knots = {axis: arrays[f"{prefix}_calibration_{axis}"] for axis in ("x", "y")}
         model = AdditiveModel.from_arrays(TIE_FEATURES, arrays, prefix)
         return cls(name, model, IsotonicMap.from_arrays(knots), float(arrays[f"{prefix}_stranger"][0]))
+
+
+def heads_say(heads: Mapping[str, StrengthHead], tie_values: Floats, tied: npt.NDArray[np.bool_]) -> dict[str, Floats]:
+    """Probabilities (n,) of every head for pairs with features (F, n), of which `tied` (n,) have a tie.
+
+    NaN where a head does not apply. All heads are read in one go.
+    """
+    where = np.flatnonzero(tied)
+    known = tie_values[:, where]
+    odds = sigmoid(stacked(tuple(head.model for head in heads.values())).scores(known))
+    found = {}
+    for head, chances in zip(heads.values(), odds, strict=True):
+        said = found[head.name] = np.full(len(tied), head.stranger)
+        said[where] = head.calibration.apply(chances)
+        if head.name in _OF_CUSTOMERS:
+            said[where[~(known[_ORDERS] > 0)]] = np.nan
+    return found

@@ -13,8 +13,8 @@ from recsys.pipeline.request import Outcome, Request
 from recsys.pipeline.sources import Candidates, blocked_hosts
 from recsys.pipeline.world import World
 
-Filter = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
-"""Room rows → which of them pass."""
+Filter = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_] | None]
+"""Room rows → which of them pass; None: all."""
 
 
 class Filtered(NamedTuple):
@@ -36,36 +36,29 @@ def filtered(world: World, epoch: Epoch, request: Request, found: Candidates) ->
     )
     for outcome, passes in filters:
         passing = passes(kept.rooms)
-        if not passing.all():
+        if passing is not None and not passing.all():
             removed.append((outcome, kept.rooms[~passing]))
             kept = Candidates(kept.rooms[passing], kept.source[passing])
     return Filtered(kept, removed)
 
 
-def _live(world: World, epoch: Epoch, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def _live(world: World, epoch: Epoch, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
     """Candidates were live in `epoch`; only when the index has moved on since is each of them asked again."""
     now = world.index.publish()
     if request.rooms is not None or now is epoch:
-        return np.ones(len(rooms), dtype=np.bool_)
+        return None
     live: npt.NDArray[np.bool_] = now.position_of_room(rooms) >= 0
     return live
 
 
-def _not_blocked(world: World, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    return _none_of(world.rooms.host[rooms], blocked_hosts(world, request.user))
+def _not_blocked(world: World, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
+    unwanted = blocked_hosts(world, request.user)
+    return ~np.isin(world.rooms.host[rooms], unwanted) if len(unwanted) else None
 
 
-def _not_excluded(request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    return _none_of(rooms, request.exclude)
+def _not_excluded(request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
+    return None if request.exclude is None else ~np.isin(rooms, request.exclude)
 
 
-def _of_category(world: World, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    if request.category is None:
-        return np.ones(len(rooms), dtype=np.bool_)
-    return world.rooms.of_category(rooms, request.category)
-
-
-def _none_of(rows: npt.NDArray[np.integer], unwanted: npt.NDArray[np.integer] | None) -> npt.NDArray[np.bool_]:
-    if unwanted is None or not len(unwanted):
-        return np.ones(len(rows), dtype=np.bool_)
-    return ~np.isin(rows, unwanted)
+def _of_category(world: World, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
+    return None if request.category is None else world.rooms.of_category(rooms, request.category)

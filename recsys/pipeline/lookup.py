@@ -12,6 +12,9 @@ from recsys.pipeline.selection import select
 from recsys.pipeline.sources import candidates
 from recsys.pipeline.world import World
 
+_CODES = {outcome: code for code, outcome in enumerate(OUTCOMES)}
+_SOURCE_COUNTS = tuple(f"source {name}" for name in SOURCES)
+
 
 def lookup(world: World, request: Request) -> Answer:
     """Answer one request from the state as it is.
@@ -43,12 +46,12 @@ def lookup(world: World, request: Request) -> Answer:
         words = reasons(
             world, scores.ties, scores.tie_of(order), rooms, through, kept.source[order], reserved, request.at
         )
-    outcomes = np.full(len(kept), OUTCOMES.index(Outcome.NOT_SELECTED), dtype=np.int8)
-    outcomes[order] = OUTCOMES.index(Outcome.SHOWN)
+    outcomes = np.full(len(kept), _CODES[Outcome.NOT_SELECTED], dtype=np.int8)
+    outcomes[order] = _CODES[Outcome.SHOWN]
     story = [(kept.rooms, outcomes)]
-    story += [(rows, np.full(len(rows), OUTCOMES.index(why), dtype=np.int8)) for why, rows in removed]
-    brought = np.bincount(found.source, minlength=len(SOURCES))
-    counts = {f"source {name}": int(n) for name, n in zip(SOURCES, brought, strict=True) if n}
+    story += [(rows, np.full(len(rows), _CODES[why], dtype=np.int8)) for why, rows in removed]
+    brought = np.bincount(found.source, minlength=len(SOURCES)).tolist()
+    counts = {name: n for name, n in zip(_SOURCE_COUNTS, brought, strict=True) if n}
     counts |= {"live": len(epoch), "candidates": len(found)} | {str(why): len(rows) for why, rows in removed}
     counts |= {"scored": len(kept), "shown": len(order)}
     short = None

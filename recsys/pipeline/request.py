@@ -97,12 +97,14 @@ class Answer:
         """What the heads say of each room, by name; heads that do not apply are left out."""
         if not self.heads:
             return [{} for _ in range(len(self))]
-        names, said = tuple(self.heads), np.stack(list(self.heads.values()), axis=1)
-        applies = np.isfinite(said)
-        if applies.all():
-            return [dict(zip(names, row, strict=True)) for row in said.tolist()]
-        rows = zip(said.tolist(), applies.tolist(), strict=True)
-        return [{n: p for n, p, held in zip(names, row, which, strict=True) if held} for row, which in rows]
+        whole = {name: said for name, said in self.heads.items() if np.isfinite(said).all()}
+        columns = [said.tolist() for said in whole.values()]
+        found = [dict(zip(whole, row, strict=True)) for row in zip(*columns, strict=True)] or [{} for _ in self.rooms]
+        for name in self.heads.keys() - whole.keys():
+            said = self.heads[name]
+            for i in np.flatnonzero(np.isfinite(said)).tolist():
+                found[i][name] = float(said[i])
+        return found
 
     @property
     def bias(self) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.models.additive import AdditiveModel
+from recsys.models.strength import heads_say
 from recsys.models.suite import Viewer
 from recsys.pipeline.breakdown import Breakdown, Ranker
 from recsys.pipeline.features import N_TIE, WITHOUT_TIE, feature_table
@@ -151,4 +152,4 @@ def heads_of(
     ties = values[:N_TIE]
     tied = np.asarray(np.isfinite(ties).any(axis=0))
     share = np.where(world.rooms.host[rooms] == through, 1.0, world.config.pipeline.cohost_discount)
-    return {name: share * head.of_all(ties, tied) for name, head in world.models.strength.items()}
+    return {name: share * said for name, said in heads_say(world.models.strength, ties, tied).items()}

@@ -17,7 +17,7 @@ from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
 from recsys.ties.standing import STANDINGS
 
-_TIED = np.array([SOURCES.index(name) for name in (Source.PRIVATE, Source.COHOST, Source.VISITED)], dtype=np.int8)
+_FROM_TIES = np.array([source in (Source.PRIVATE, Source.COHOST, Source.VISITED) for source in SOURCES])
 
 
 class Selected(NamedTuple):
@@ -38,7 +38,7 @@ def select(world: World, request: Request, kept: Candidates, hosts: npt.NDArray[
     newcomer = world.standings[hosts, STANDINGS.index("visitors")] < NEWCOMER_VISITORS
     wanted = places - int(newcomer[top].sum())
     waiting = order[len(top) :][newcomer[order[len(top) :]]][: max(wanted, 0)]
-    displaceable = np.flatnonzero(~np.isin(kept.source[top], _TIED) & ~newcomer[top])
+    displaceable = np.flatnonzero(~(_FROM_TIES[kept.source[top]] | newcomer[top]))
     leaving = displaceable[len(displaceable) - min(len(waiting), len(displaceable)) :]
     if not len(leaving):
         return Selected(top, reserved)

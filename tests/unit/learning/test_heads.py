@@ -8,7 +8,7 @@ import pytest
 
 from recsys.config import EngineConfig, HeadsConfig, ProbabilityConfig
 from recsys.events.facts import FACT_SCHEMA, US_PER_DAY, FactKind
-from recsys.models.strength import HEADS, StrengthHead
+from recsys.models.strength import HEADS, StrengthHead, heads_say
 from recsys.ties.features import TIE_FEATURES
 from training.heads import LearntHeads, learn_heads, learn_horizon_head
 
@@ -139,7 +139,7 @@ def test_what_a_head_says_of_strangers_and_of_those_it_does_not_speak_of(learnt:
     values[TIE_FEATURES.index("tie_attendance"), 1:] = 0.5
     tied = np.array([False, True, True])
     model, map_ = learnt.heads["buys"].model, learnt.heads["buys"].calibration
-    plain = StrengthHead("buys", model, map_, 0.01).of_all(values, tied)
+    plain = heads_say({"buys": StrengthHead("buys", model, map_, 0.01)}, values, tied)["buys"]
     assert plain[0] == 0.01 and plain[2] > plain[1] > 0
-    again = StrengthHead("rebuys", model, map_, float("nan")).of_all(values, tied)
+    again = heads_say({"rebuys": StrengthHead("rebuys", model, map_, float("nan"))}, values, tied)["rebuys"]
     assert np.isnan(again).tolist() == [True, True, False] and again[2] == plain[2]

@@ -11,6 +11,7 @@ import pytest
 
 from recsys.errors import LaotieError
 from recsys.models.additive import AdditiveModel, from_boosted_trees
+from recsys.models.stacked import stacked
 
 FEATURES = ("a", "b", "c", "d")
 
@@ -88,3 +89,13 @@ def test_known_features_are_summed_up(known: dict[str, float]) -> None:
     assert not set(rest.features) & set(known)
     np.testing.assert_allclose(rest.score(table), model.score(table), atol=1e-12)
     np.testing.assert_allclose(rest.bias + rest.contributions(table).sum(axis=0), model.score(table), atol=1e-12)
+
+
+def test_a_stack_says_what_its_models_say() -> None:
+    booster, x = boosted(True)
+    whole = from_boosted_trees(FEATURES, booster.dump_model())
+    constant = AdditiveModel((), (), (), (), 0.25).bound_to(FEATURES)
+    models = (whole, constant, whole.given({"b": 0.1}), replace(whole, bias=3.0))
+    expected = np.stack([model.score(x.T) for model in models])
+    np.testing.assert_allclose(stacked(models).scores(x.T), expected, atol=1e-9)
+    assert stacked(()).scores(x.T).shape == (0, len(x))
