@@ -117,9 +117,7 @@ class Vocabulary:
 
     def row(self, external: int | str) -> int:
         """The row of one id, -1 when unknown (an id of the other kind is unknown too)."""
-        row = self._added.get(external)
-        if row is None:
-            row = self._met.get(external)
+        row = self._added.get(external, self._met.get(external))
         if row is not None:
             return row
         if not self._base:
@@ -130,8 +128,7 @@ class Vocabulary:
             at = int(self._sorted.searchsorted(external))
             if at == self._base or self._sorted.item(at) != external:
                 return -1
-            if len(self._met) >= _MOST_MET:
-                self._met = {}
+            self._met = self._met if len(self._met) < _MOST_MET else {}
             row = self._met[external] = self._order.item(at)
             return row
         if self._text_rows is None:
@@ -192,6 +189,10 @@ class Vocabulary:
         if self.kind == "int":
             return int(self._base_by_row()[row])
         return str(self._text[row])
+
+    def added(self) -> list[int | str]:
+        """The ids added since the vocabulary was loaded, in row order."""
+        return list(self._added_ids)
 
     def table(self, id_name: str, row_name: str, dtype: pl.DataType) -> pl.DataFrame:
         """All ids with their rows (`id_name` of type `dtype`, `row_name` Int64), for joins.
@@ -264,8 +265,7 @@ class Vocabulary:
             self._sorted = numbers[self._order]
         else:
             self._text, self._text_rows = ids.alias("id"), None
-        self._by_row = self._lookup = None
-        self._met = {}
+        self._by_row, self._lookup, self._met = None, None, {}
         self._base = len(ids)
 
     def _append(self, external: int | str) -> int:

@@ -13,7 +13,7 @@ from recsys.instants import parse_instant
 
 def register(app: typer.Typer) -> None:
     """Add the online commands to the command line."""
-    for command in (lookup, replay, serve, doctor, erase, export_log):
+    for command in (lookup, replay, serve, doctor, erase, export_log, snapshot, prune):
         app.command(command.__name__.replace("_", "-"))(command)
 
 
@@ -138,3 +138,33 @@ def export_log(
     from recsys.events.log_tables import export_log as run
 
     show(run(log, out, after), as_json=as_json)
+
+
+def snapshot(
+    bundle: BundleOption,
+    log: LogOption,
+    config: Annotated[
+        Path | None, typer.Option("--config", exists=True, help="YAML, see configs/serving.yaml.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write what the log made of the bundle beside the log, so that the next start reads the rest only."""
+    from serving.config import load_serving_config
+    from serving.snapshotting import make
+
+    show(make(bundle, log, load_serving_config(config)), as_json=as_json)
+
+
+def prune(
+    bundle: Annotated[Path, typer.Option("--bundle", exists=True, file_okay=False, help="The folder of bundles.")],
+    log: LogOption,
+    config: Annotated[
+        Path | None, typer.Option("--config", exists=True, help="YAML, see configs/serving.yaml.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove records of the log that every bundle on the shelf contains, less the deduplication horizon."""
+    from serving.config import load_serving_config
+    from serving.snapshotting import prune as run
+
+    show(run(bundle, log, load_serving_config(config)), as_json=as_json)

@@ -79,6 +79,8 @@ class ServingConfig(Section):
     """Events later than the clock by more than this are set aside."""
     dedup_horizon: int = Field(default=500_000, ge=1)
     """Event ids and row keys remembered at least: a repeat further back is not recognised."""
+    snapshot_every: int = Field(default=500_000, ge=0)
+    """A snapshot of the overlay is made after so many records; a restart reads at most about as many. 0: never."""
     log_impressions: bool = True
     """Answers over HTTP go to the log as impressions."""
     lake: Path | None = None

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import orjson
 
 from recsys.bundle import resolve
 from recsys.erasure import pseudonym
@@ -31,11 +30,13 @@ from recsys.pipeline.request import Answer, Request
 from recsys.pipeline.world import World
 from serving.asked import Asked, Served
 from serving.config import ServingConfig
-from serving.event_log import Entry, EventLog, Moved, Record
+from serving.event_log import Entry, EventLog, Moved, Record, as_text
 from serving.intake import DUPLICATE, Verdict
 from serving.ladder import STEPS, only_from, restricted, stepped_down
-from serving.loaded import Loaded, hand_over_leases, load_bundle
+from serving.loaded import Loaded
+from serving.loading import hand_over_leases, load_bundle
 from serving.seen import Lately
+from serving.snapshots import drop as drop_snapshot
 
 Event = tuple[str, str, Any]
 """(event_id, table, row): the row as a mapping, or as JSON text or bytes."""
@@ -98,6 +99,11 @@ class Engine:
             bundles=bundle if path != bundle else None,
             clock=clock,
         )
+
+    @property
+    def log_path(self) -> Path | None:
+        """Where the log lies, if there is one."""
+        return None if self._log is None else self._log.path
 
     def __enter__(self) -> Self:
         return self
@@ -189,9 +195,9 @@ class Engine:
             PositionMoved: another reader of the stream was faster; as with LogFailed, nothing was done.
             LogFailed: nothing of the batch is acknowledged, logged or applied.
         """
-        entries = [(name, table.replace("_", "?", 1), _text(row)) for name, table, row in events]
+        entries = [(name, table.replace("_", "?", 1), as_text(row)) for name, table, row in events]
         logged = [
-            (f"answer-{request_id}-{one.asked.user_id}", ANSWER, _text(one.shown())) for one, request_id in answers
+            (f"answer-{request_id}-{one.asked.user_id}", ANSWER, as_text(one.shown())) for one, request_id in answers
         ]
         return self._apply(entries + logged, moved)[: len(entries)]
 
@@ -280,17 +286,10 @@ class Engine:
         with self.reading() as loaded:
             row = loaded.vocabularies.users.row(user_id)
             told = {"user": pseudonym(user_id), "at": now, "bundle": loaded.name, "row": row}
-        self._apply([(f"erase-{now}-{told['user']}", ERASE, _text(told))])
+        self._apply([(f"erase-{now}-{told['user']}", ERASE, as_text(told))])
         rows = 0
         if self._log is not None:
             with self._writing:
+                drop_snapshot(self._log.path)
                 rows = self._log.forget_user(user_id)
         return {"user_id": user_id, "erased_at_us": now, "log_rows": rows, "offset": self.loaded.applied}
-
-
-def _text(row: Any) -> str:
-    if isinstance(row, str):
-        return row
-    if isinstance(row, bytes | bytearray | memoryview):
-        return str(row, "utf-8")
-    return orjson.dumps(row).decode()

@@ -12,7 +12,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+import orjson
 
 from recsys.errors import ConfigError, LaotieError
 
@@ -32,6 +34,15 @@ class Record(NamedTuple):
 
 Entry = tuple[str, str, str]
 """(event_id, table, row as JSON text), not yet in the log."""
+
+
+def as_text(row: Any) -> str:
+    """A row as JSON text: given as text, as bytes, or as plain data."""
+    if isinstance(row, str):
+        return row
+    if isinstance(row, bytes | bytearray | memoryview):
+        return str(row, "utf-8")
+    return orjson.dumps(row).decode()
 
 
 class Moved(NamedTuple):
@@ -193,13 +204,44 @@ class EventLog:
         ).fetchone()
         return upto + 1 if found[0] is None else int(found[0])
 
-    def of_table(self, table: str, upto: int) -> list[Record]:
-        """All records of one table with offset ≤ upto, ascending; it scans the log."""
+    def of_table(self, table: str, upto: int, after: int = 0) -> list[Record]:
+        """All records of one table with offset > after and ≤ upto, ascending; it scans the log."""
         found = self._db.execute(
-            "SELECT seq, event_id, tab, row, received_us FROM events WHERE tab = ? AND seq <= ? ORDER BY seq",
-            (table, upto),
+            "SELECT seq, event_id, tab, row, received_us FROM events "
+            "WHERE tab = ? AND seq > ? AND seq <= ? ORDER BY seq",
+            (table, after, upto),
         )
         return [Record._make(one) for one in found]
+
+    @property
+    def pruned_upto(self) -> int:
+        """Records up to this offset may be gone; 0: none are."""
+        found = self._db.execute("SELECT value FROM about WHERE name = 'pruned_upto'").fetchone()
+        return int(found[0]) if found else 0
+
+    def prune(self, upto: int, keep: str) -> int:
+        """Remove records with offset ≤ upto except those of table `keep`, and say so in the log; how many.
+
+        The last record always stays: offsets go on from it. Removed a part at a time, so writers wait for milliseconds.
+
+        Raises:
+            LogFailed: some, or none, were removed; ask again.
+        """
+        upto, removed = min(upto, self.last - 1), 0
+        if upto <= self.pruned_upto:
+            return 0
+        try:
+            self._db.execute("INSERT OR REPLACE INTO about VALUES ('pruned_upto', ?)", (str(upto),))
+            while True:
+                gone = self._db.execute(
+                    "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE seq <= ? AND tab != ? LIMIT ?)",
+                    (upto, keep, 10 * _PAGE),
+                ).rowcount
+                removed += gone
+                if gone < 10 * _PAGE:
+                    return removed
+        except sqlite3.Error as error:
+            raise LogFailed("event log cannot be pruned", where=self.path, got=error) from error
 
     def forget_user(self, user_id: int | str) -> int:
         """Overwrite the rows of one user and their event ids, keeping offsets; how many rows.

@@ -35,6 +35,7 @@ from serving.ladder import STEPS
 from serving.measures import Measures
 from serving.problems import Problem
 from serving.queue import IntakeQueue
+from serving.snapshotting import keep as keep_snapshots
 from serving.streams.following import Follower
 
 log = logging.getLogger("laotie.serving")
@@ -257,7 +258,8 @@ def create_app(engine: Engine, config: ServingConfig, path: Path | None = None) 
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if follower is not None:
             follower.start()
-        tasks = [asyncio.create_task(service.queue.run()), asyncio.create_task(service.watch())]
+        running = (service.queue.run(), service.watch(), keep_snapshots(engine, config))
+        tasks = [asyncio.create_task(one) for one in running]
         try:
             yield
         finally:

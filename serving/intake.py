@@ -71,11 +71,11 @@ class Intake:
         """Room rows whose lease ran out and was not renewed since."""
         self._tolerance_us = clock_tolerance_us
         kinds = {n: v.kind for n in ("user", "host", "room", "order") if (v := getattr(vocabularies, n + "s")).kind}
-        self._rules = RowRules(kinds)
+        self.rules = RowRules(kinds)
         self.ids: Lately[str, bool] = Lately(dedup_horizon)
-        self._keys: Lately[tuple[Any, ...], int] = Lately(dedup_horizon)
-        self._orders = Orders(dedup_horizon)
-        self._rooms_seen: dict[int, int] = {}
+        self.keys: Lately[tuple[Any, ...], int] = Lately(dedup_horizon)
+        self.orders = Orders(dedup_horizon)
+        self.rooms_seen: dict[int, int] = {}
         self._facts_from = self._received_us = NEVER
         self._takers: dict[str, Callable[[Values], Verdict]] = {name: getattr(self, f"_take_{name}") for name in _TIMES}
 
@@ -98,12 +98,12 @@ class Intake:
         self.ids.put(event_id, True)
         self._facts_from, self._received_us = facts_from, received_us
         try:
-            values = self._rules.check(table, row, received_us + self._tolerance_us)
+            values = self.rules.check(table, row, received_us + self._tolerance_us)
             verdict = self._takers[table](values)
         except Refused as refused:
             return QUARANTINED, refused.reason
         if verdict[0] == ACCEPTED:
-            self._rules.adopt(table, values)
+            self.rules.adopt(table, values)
         return verdict
 
     def keep_alive(self, now_us: int) -> None:
@@ -124,9 +124,9 @@ class Intake:
             self.live.apply(at, kind, user, host, room, count, value, aux)
 
     def _once(self, key: tuple[Any, ...]) -> None:
-        if key in self._keys:
+        if key in self.keys:
             raise Refused("duplicate_key")
-        self._keys.put(key, 1)
+        self.keys.put(key, 1)
 
     def _room_of(self, table: str, values: Values, at: int) -> tuple[int, int]:
         """(room row, its start), (−1, 0) when nobody knows it by then; checks that row and room agree.
@@ -175,9 +175,9 @@ class Intake:
             same_host = ids.hosts.row(v["host_id"]) == world.rooms.host[room]
             if not same_host or started != world.rooms.started_at[room]:
                 raise Refused("duplicate_key")
-            flags = self._rooms_seen.get(room, _OPEN)
+            flags = self.rooms_seen.get(room, _OPEN)
             if ended is None:
-                self._rooms_seen[room] = flags | _OPEN
+                self.rooms_seen[room] = flags | _OPEN
                 if flags & _COMPLETE:
                     if flags & _OPEN:
                         raise Refused("duplicate_key")
@@ -187,7 +187,7 @@ class Intake:
             if flags & _COMPLETE:
                 self.ended[room] = min(self.ended.get(room, ended), ended)
                 raise Refused("duplicate_key")
-            self._rooms_seen[room] = flags | _COMPLETE
+            self.rooms_seen[room] = flags | _COMPLETE
         else:
             host = ids.hosts.add(v["host_id"])
             others = {one for one in v["cohost_ids"] or () if one != v["host_id"]}
@@ -196,7 +196,7 @@ class Intake:
                 world.grow_hosts(max(guests) + 1)
             room = ids.rooms.add(v["room_id"])
             world.announce(room, host, guests, started, v["category"])
-            self._rooms_seen[room] = _OPEN if ended is None else _COMPLETE
+            self.rooms_seen[room] = _OPEN if ended is None else _COMPLETE
             self._apply(started, FactKind.ROOM_START, -1, host, room, 0, 0, 0)
             if ended is None and room in world.index:
                 self.leases.renew(room, self._received_us)
@@ -213,10 +213,10 @@ class Intake:
         key = ("watches", v["user_id"], v["room_id"], entered)
         host = self.vocabularies.hosts.add(v["host_id"])
         mine = _OPEN if left is None else _COMPLETE
-        held = self._keys.get(key)
+        held = self.keys.get(key)
         if held is not None and (held >> 2 != host or held & mine):
             raise Refused("duplicate_key")
-        self._keys.put(key, host << 2 | (held or 0) & 3 | mine)
+        self.keys.put(key, host << 2 | (held or 0) & 3 | mine)
         user = self.vocabularies.users.add(v["user_id"])
         if held is None and not (left is not None and self._entry_known(user, host, entered)):
             self._apply(entered, FactKind.ENTRY, user, host, room, 1, start, 0)
@@ -249,7 +249,7 @@ class Intake:
         order, quantity = self.vocabularies.orders.add(v["order_id"]), v["quantity"]
         amount = v["amount_minor"]
         self._apply(at, FactKind.ORDER_LINE, user, host, room, 1 if quantity is None else quantity, amount, order)
-        for fact in self._orders.line(order, user, host, at, amount, (v["host_id"], v["user_id"])):
+        for fact in self.orders.line(order, user, host, at, amount, (v["host_id"], v["user_id"])):
             self._apply(*fact)
         return ACCEPTED, None
 
@@ -257,7 +257,7 @@ class Intake:
         self._once(("refunds", v["order_id"], v["at"]))
         order = self.vocabularies.orders.add(v["order_id"])
         host = -1 if v["host_id"] is None else self.vocabularies.hosts.add(v["host_id"])
-        for fact in self._orders.refund(order, host, v["at"], v["amount_minor"], v["kind"]):
+        for fact in self.orders.refund(order, host, v["at"], v["amount_minor"], v["kind"]):
             self._apply(*fact)
         return ACCEPTED, None
 

@@ -9,23 +9,19 @@ is then taken to be in it, everything else is applied.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
 from recsys.bundle import Bundle
 from recsys.erasure import pseudonym
-from recsys.errors import GateFailed
 from recsys.events.facts import NEVER, FactKind
-from recsys.events.log_tables import ANSWER, ERASE, log_source
+from recsys.events.log_tables import ANSWER, ERASE
 from recsys.events.single_rows import Refused, instant_us
 from recsys.events.vocabularies import Vocabularies
-from recsys.live.artefact import load
 from recsys.live.erasing import erasures_of
 from recsys.live.state import LiveState
-from serving.config import ServingConfig
-from serving.event_log import EventLog, Record
+from serving.event_log import Record
 from serving.intake import ACCEPTED, QUARANTINED, Intake, Verdict
 
 LOG_SOURCE: Final = "log"
@@ -122,63 +118,9 @@ class Loaded:
             return False  # the rules of the table say why
 
 
-def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us: int) -> Loaded:
-    """Open a bundle and bring it up to the end of the log.
-
-    Args:
-        path: a bundle directory.
-        now_us: every live room starts with a fresh lease from here, µs.
-
-    Raises:
-        BundleRefused: it cannot be opened or read.
-        GateFailed: one of its gates failed.
-    """
-    bundle = Bundle.open(path, verify=config.verify)
-    failed = bundle.manifest.failed_gates
-    if failed:
-        raise GateFailed("bundle did not pass its gates", where=path, got="; ".join(gate.name for gate in failed))
-    live, vocabularies = load(bundle)
-    tolerance_us = round(config.clock_tolerance_s * 1e6)
-    intake = Intake(
-        live,
-        vocabularies,
-        dedup_horizon=config.dedup_horizon,
-        clock_tolerance_us=tolerance_us,
-        lease_us=round(config.lease_s * 1e6),
-    )
-    intake.as_of_us = bundle.manifest.window.as_of_us
-    offsets = bundle.manifest.offsets
-    loaded = Loaded(bundle, live, vocabularies, intake, offsets.get(LOG_SOURCE))
-    if log is not None:
-        last = log.last
-        if any(name.startswith(log_source("")) for name in offsets):
-            loaded.offset = offsets.get(log_source(log.log_id), 0)
-        contained = min(last, loaded.offset or 0)
-        begin = max(0, contained - config.dedup_horizon)
-        if contained:  # as of an earlier instant, facts of contained records may still be to come
-            begin = min(begin, log.first_received(intake.as_of_us - tolerance_us, begin) - 1)
-        for record in log.of_table(ERASE, begin):
-            loaded.obey(orjson.loads(record.row))
-        for record in log.read(begin, last):
-            loaded.take(record)
-        loaded.applied = last
-    intake.keep_alive(now_us)
-    return loaded
-
-
 def _parsed(row: str) -> object:
     """The row, or None if it is no JSON after all: it is set aside, and the log stays readable."""
     try:
         return orjson.loads(row)
     except orjson.JSONDecodeError:
         return None
-
-
-def hand_over_leases(old: Loaded, new: Loaded) -> None:
-    """Rooms whose lease ran out under the old bundle do not come back with the new one."""
-    for room in new.live.world.index.publish().rooms.tolist():
-        before = old.vocabularies.rooms.row(new.vocabularies.rooms.id(room))
-        if before in old.intake.lapsed:
-            new.live.end_rooms([room])
-            new.intake.leases.end(room)
-            new.intake.lapsed.add(room)

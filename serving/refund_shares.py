@@ -11,7 +11,7 @@ Fact = tuple[int, int, int, int, int, int, int, int]
 _DISPUTES = ("counterfeit", "dispute")
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
     user: int
     host: int
     at: int
@@ -19,7 +19,7 @@ class _Line(NamedTuple):
     ids: tuple[Any, Any]  # (host id, user id): orders shares of equal size
 
 
-class _Refund(NamedTuple):
+class Refund(NamedTuple):
     host: int  # −1: not named
     at: int
     amount: int | None
@@ -34,19 +34,19 @@ class Orders:
     """
 
     def __init__(self, horizon: int) -> None:
-        self._lines: Lately[int, list[_Line]] = Lately(horizon)
-        self._waiting: Lately[int, list[_Refund]] = Lately(horizon)
+        self.lines: Lately[int, list[Line]] = Lately(horizon)
+        self.refunds: Lately[int, list[Refund]] = Lately(horizon)
 
     @property
     def waiting(self) -> int:
         """Orders that refunds wait for."""
-        return len(self._waiting)
+        return len(self.refunds)
 
     def line(self, order: int, user: int, host: int, at: int, amount: int, ids: tuple[Any, Any]) -> list[Fact]:
         """Remember an order line; facts of the refunds that waited for it."""
-        lines = [*(self._lines.get(order) or ()), _Line(user, host, at, amount, ids)]
-        self._lines.put(order, lines)
-        waiting = self._waiting.get(order)
+        lines = [*(self.lines.get(order) or ()), Line(user, host, at, amount, ids)]
+        self.lines.put(order, lines)
+        waiting = self.refunds.get(order)
         if not waiting:
             return []
         facts: list[Fact] = []
@@ -56,21 +56,21 @@ class Orders:
             facts += made
             if not made:
                 still.append(refund)
-        self._waiting.drop(order)
+        self.refunds.drop(order)
         if still:
-            self._waiting.put(order, still)
+            self.refunds.put(order, still)
         return facts
 
     def refund(self, order: int, host: int, at: int, amount: int | None, kind: str | None) -> list[Fact]:
         """Facts of a refund; none when its order is not known, then it waits."""
-        asked = _Refund(host, at, amount, kind)
-        facts = _shares(order, self._lines.get(order) or [], asked)
+        asked = Refund(host, at, amount, kind)
+        facts = _shares(order, self.lines.get(order) or [], asked)
         if not facts:
-            self._waiting.put(order, [*(self._waiting.get(order) or ()), asked])
+            self.refunds.put(order, [*(self.refunds.get(order) or ()), asked])
         return facts
 
 
-def _shares(order: int, lines: list[_Line], refund: _Refund) -> list[Fact]:
+def _shares(order: int, lines: list[Line], refund: Refund) -> list[Fact]:
     """One fact per (user, host) of the order, in proportion to gross amounts; the remainder goes to the largest."""
     mine = [line for line in lines if refund.host in (-1, line.host)]
     if not mine:

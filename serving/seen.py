@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -42,6 +42,10 @@ class Lately(Generic[K, V]):
         self._young.pop(key, None)
         self._old.pop(key, None)
 
-    def items(self) -> list[tuple[K, V]]:
-        """Everything remembered, older first; a key put twice appears with its latest value."""
-        return list({**self._old, **self._young}.items())
+    def generations(self) -> list[list[tuple[K, V]]]:
+        """The old generation and the young one, as pairs in the order they were put."""
+        return [list(self._old.items()), list(self._young.items())]
+
+    def restore(self, old: Iterable[tuple[K, V]], young: Iterable[tuple[K, V]]) -> None:
+        """Remember what `generations` of another memory told, and nothing else."""
+        self._old, self._young = dict(old), dict(young)

@@ -37,6 +37,16 @@ class Leases:
         elif until > held:
             self._until[room] = until  # its place in the queue is corrected when the old deadline comes up
 
+    def deadlines(self) -> dict[int, int]:
+        """Room row → until when, µs."""
+        return dict(self._until)
+
+    def restore(self, deadlines: dict[int, int]) -> None:
+        """Hold these deadlines and no others."""
+        self._until = dict(deadlines)
+        self._queue = [(until, room) for room, until in deadlines.items()]
+        heapq.heapify(self._queue)
+
     def end(self, room: int) -> None:
         """The room is over; its lease is of no interest any more."""
         self._until.pop(room, None)

@@ -15,27 +15,16 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from math import exp2
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from recsys.events.facts import US_PER_DAY
-from recsys.models.transition_counts import Floats, GrowingRow, TransitionConfig, TransitionCounter, pack
+from recsys.models.transition_counts import Floats, GrowingRow, TransitionConfig, TransitionCounter, TransitionRow, pack
 
 Ints = NDArray[np.int64]
-
-
-class TransitionRow(NamedTuple):
-    """What follows one host, as counts at the reference instant."""
-
-    nexts: NDArray[np.int32]
-    """(z,) host rows, each once, in no promised order."""
-    counts: Floats
-    """(z,) weighted transitions to each."""
-    total: float
-    """Weighted transitions to any other host, also those cut off by the row limit."""
 
 
 class TransitionModel:
@@ -174,25 +163,13 @@ class TransitionModel:
         self._clear(dense, touched)
         return np.asarray(np.maximum(found, 0.0), dtype=np.float32)
 
-    def lift(
-        self,
-        recent_hosts: Sequence[int],
-        recent_ages_s: Sequence[float],
-        candidates: NDArray[np.integer[Any]],
-        *,
-        at: int | None = None,
-    ) -> NDArray[np.float32]:
-        """How many times likelier than by popularity each candidate is; (c,) float32, arguments as `scores`.
-
-        (P + ε)/(π + ε) with ε the weight of one entry, so a new host has 1. To rank, multiply a popularity of minutes
-        or hours with it: π here is as old as the counts are.
-        """
-        return self.over_popularity(self.scores(recent_hosts, recent_ages_s, candidates, at=at), candidates, at=at)
-
     def over_popularity(
         self, chances: NDArray[np.float32], candidates: NDArray[np.integer[Any]], *, at: int | None = None
     ) -> NDArray[np.float32]:
-        """The lift of `scores` already computed for these candidates; (c,) float32."""
+        """How many times likelier than by popularity, of `scores` computed for these candidates; (c,) float32.
+
+        (P + ε)/(π + ε) with ε the weight of one entry, so a new host has 1. π is as old as the counts are.
+        """
         one = 1.0 / (self._all_entered / self._decay_to(at) + max(1, self.n_hosts))
         popular = self._entered[self._places(candidates)] / (self._all_entered or 1.0)
         return np.asarray((chances.astype(np.float64) + one) / (popular + one), dtype=np.float32)
@@ -236,8 +213,33 @@ class TransitionModel:
         )
         n = self.n_hosts
         totals = {"row_total": self._row_total[:n], "self_total": self._self_total[:n], "entered": self._entered[:n]}
-        limits = {"reference_at": self.reference_at, "last_at": self.last_at}
-        return pack(pairs, totals, row_limit=self.config.row_limit, **limits)
+        return pack(
+            pairs, totals, row_limit=self.config.row_limit, reference_at=self.reference_at, last_at=self.last_at
+        )
+
+    def changes(self) -> dict[str, NDArray[Any]]:
+        """What `update` has changed since the model was made, as plain arrays; `take_over` brings it into another."""
+        n, rows = self.n_hosts, list(self._changed.items())
+        return {
+            "previous": np.array([host for host, _ in rows], dtype=np.int64),
+            "sizes": np.array([row.size for _, row in rows], dtype=np.int64),
+            "nexts": np.concatenate([np.empty(0, np.int32), *(row.nexts[: row.size] for _, row in rows)]),
+            "counts": np.concatenate([np.empty(0), *(row.counts[: row.size] for _, row in rows)]),
+            "totals": np.stack([self._row_total[:n], self._self_total[:n], self._entered[:n]]),
+            "all": np.array([self._all_entered, self.last_at]),
+        }
+
+    def take_over(self, changes: Mapping[str, NDArray[Any]]) -> None:
+        """Become the model that told its `changes`; both were made from the same arrays."""
+        n = changes["totals"].shape[1]
+        self._reserve(n - 1)
+        for array, total in zip((self._row_total, self._self_total, self._entered), changes["totals"], strict=True):
+            array[:n] = total
+        self._all_entered, self.last_at = float(changes["all"][0]), int(changes["all"][1])
+        ends = np.cumsum(changes["sizes"]).tolist()
+        for host, size, end in zip(changes["previous"].tolist(), changes["sizes"].tolist(), ends, strict=True):
+            part = slice(end - size, end)
+            self._changed[host] = GrowingRow(changes["nexts"][part], changes["counts"][part])
 
     def _weighted(self, hosts: Sequence[int], ages_s: Sequence[float]) -> list[tuple[int, float]]:
         """Recent hosts that still count, with lag weight × gap decay."""

@@ -7,7 +7,7 @@ Counts are sums referenced to one instant, so users may come in any order and in
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -170,6 +170,16 @@ def pack(
 
 def _starts(previous: NDArray[np.int64], n_hosts: int) -> NDArray[np.int64]:
     return np.concatenate(([0], np.cumsum(np.bincount(previous, minlength=n_hosts)))).astype(np.int64)
+
+
+class TransitionRow(NamedTuple):
+    """What follows one host, as counts at the reference instant: `nexts` (z,) host rows, each once, in no promised
+    order; `counts` (z,) weighted transitions to each; `total`: to any other host, also those cut off by the row limit.
+    """
+
+    nexts: NDArray[np.int32]
+    counts: Floats
+    total: float
 
 
 class GrowingRow:

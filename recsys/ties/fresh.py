@@ -93,6 +93,20 @@ class FreshTies:
         run = self._runs.get(user)
         return None if run is None else run.view()
 
+    def all(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], UserTies]:
+        """Users (u,), how many ties each has (u,), and all their ties one after the other; copies."""
+        views = [run.view() for run in self._runs.values()]
+        counts = np.array([len(view.hosts) for view in views], dtype=np.int64)
+        none = UserTies(np.zeros(0, dtype=np.int32), identity(self.block, 0))
+        held = [none, *views]
+        rows = Rows(
+            np.concatenate([view.rows.ints for view in held]),
+            np.concatenate([view.rows.decayed for view in held]),
+            np.concatenate([view.rows.latest for view in held]),
+        )
+        users = np.fromiter(self._runs, dtype=np.int64, count=len(self._runs))
+        return users, counts, UserTies(np.concatenate([view.hosts for view in held]), rows)
+
     def find(self, user: int, host: int) -> Rows | None:
         """The state of one tie of a user who has changed ones; None: he has no such tie."""
         run = self._runs[user]

@@ -23,6 +23,7 @@ from recsys.ties.update import Cells, Updater, cells
 
 __all__ = ["RowStore", "TieStore", "UserTies"]
 
+IntRows = npt.NDArray[np.int64]
 _NO_HOSTS: Hosts = np.empty(0, dtype=np.int32)
 _SPARE, _MOST_SPARE = 16, 200_000  # rows held in advance: a share of those known, and at most so many at once
 
@@ -88,6 +89,17 @@ class TieStore:
         for name in self.blocks:
             self._fresh[name].put(user, self._empty[name])
 
+    def moved(self, block: str) -> tuple[IntRows, IntRows, UserTies]:
+        """Users (u,) whose ties differ from the base, how many each has (u,), and all of these one after the other."""
+        return self._fresh[block].all()
+
+    def put(self, block: str, users: IntRows, counts: IntRows, ties: UserTies) -> None:
+        """Give users the ties that `moved` of another store told."""
+        end = 0
+        for user, n in zip(users.tolist(), counts.tolist(), strict=True):
+            part = slice(end, end := end + n)
+            self._fresh[block].put(user, UserTies(ties.hosts[part], ties.rows.take(part)))
+
     @property
     def fresh_users(self) -> int:
         """How many users have ties that differ from the base, over all blocks."""
@@ -119,9 +131,23 @@ class RowStore:
             self.rows.ints[where], self.rows.decayed[where] = base.rows.ints, base.rows.decayed
             self.rows.latest[where] = base.rows.latest
         self._cells = cells(self.rows)
+        self._moved = bytearray(len(self.rows))
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def moved(self) -> tuple[IntRows, Rows]:
+        """Rows (m,) that differ from the base, or did, and their states."""
+        rows = np.flatnonzero(np.frombuffer(self._moved, dtype=np.uint8)).astype(np.int64)
+        return rows, self.rows.take(rows)
+
+    def put(self, rows: IntRows, states: Rows) -> None:
+        """Give rows (m,) these states, as `moved` of another store told them."""
+        if len(rows):
+            self.grow(int(rows[-1]) + 1)
+            self.rows.ints[rows], self.rows.decayed[rows] = states.ints, states.decayed
+            self.rows.latest[rows] = states.latest
+            np.frombuffer(self._moved, dtype=np.uint8)[rows] = 1
 
     def grow(self, n: int) -> None:
         """Hold at least `n` rows."""
@@ -130,10 +156,12 @@ class RowStore:
             grown = identity(self.block, max(n, held + min(max(held // 2, 64), _MOST_SPARE)))
             _copy(self.rows, grown, held)
             self.rows, self._cells = grown, cells(grown)
+            self._moved = self._moved + bytes(len(grown) - held)
 
     def forget(self, row: int) -> None:
         """The state of one row is the identity again."""
         if row < len(self.rows):
+            self._moved[row] = 1
             _copy(identity(self.block, 1), self.rows.take(slice(row, row + 1)), 1)
 
     def apply(self, row: int, kind: int, at: int, count: int, value: int) -> None:
@@ -142,6 +170,7 @@ class RowStore:
         if program is not None:
             if row >= len(self.rows):
                 self.grow(row + 1)
+            self._moved[row] = 1
             program(*self._cells, row, at, count, value)
 
 

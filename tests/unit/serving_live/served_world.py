@@ -18,9 +18,11 @@ from recsys.events.simulator import WorldConfig, simulate
 from recsys.ids import Vocabulary
 from recsys.instants import format_instant, from_datetime
 from recsys.live.artefact import ROOM_COLUMNS, WorldParts, save
+from recsys.models.audience import Audience
 from recsys.models.baselines import PriorRanker
 from recsys.models.factors import HostFactors
 from recsys.models.suite import Models
+from recsys.models.transition import TransitionModel
 from recsys.pipeline.features import FEATURES
 from recsys.ties.algebra import BlockState
 from training.states import snapshot
@@ -51,8 +53,12 @@ def write_bundle(
     offsets: dict[str, int] | None = None,
     failed_gate: bool = False,
     current: bool = True,
+    learning: bool = False,
 ) -> Path:
-    """A bundle with all states and random factors; its ranker is the one of stated weights."""
+    """A bundle with all states and random factors; its ranker is the one of stated weights.
+
+    With `learning` it has the models that learn online too, with nothing learnt yet.
+    """
     config = EngineConfig()
     events = clean(open_events(events_path))
     vocabularies = build_vocabularies(events, as_of_us=as_of)
@@ -61,6 +67,10 @@ def write_bundle(
     vectors = np.random.default_rng(1).normal(size=(n_hosts, 16)).astype(np.float32)
     factors = HostFactors.of(vectors, confidence=10.0, regularization=0.1, exponent=1.0)
     models = Models(affinity=config.affinity, ranker=PriorRanker(FEATURES), factors=factors)
+    if learning:
+        nothing = pl.DataFrame(schema={"user": pl.Int64, "host": pl.Int64, "at": pl.Int64})
+        models.transition = TransitionModel.fit(nothing, n_hosts=n_hosts, as_of=as_of)
+        models.audience = Audience(n_hosts, len(vocabularies.users))
     rooms = Vocabulary()
     live_ids = vocabularies.rooms.ids(shot.rooms["room"].to_numpy())
     if len(live_ids):

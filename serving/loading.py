@@ -1,0 +1,93 @@
+"""How a bundle comes to be served: opened, brought up to the end of the log, and given over from the one before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+
+from recsys.bundle import Bundle
+from recsys.errors import BundleRefused, GateFailed
+from recsys.events.log_tables import ERASE, log_source
+from recsys.live.artefact import load
+from serving.config import ServingConfig
+from serving.event_log import EventLog
+from serving.intake import Intake
+from serving.loaded import LOG_SOURCE, Loaded
+from serving.snapshots import restore
+
+
+def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us: int) -> Loaded:
+    """Open a bundle and bring it up to the end of the log.
+
+    Args:
+        path: a bundle directory.
+        now_us: every live room starts with a fresh lease from here, µs.
+
+    Raises:
+        BundleRefused: it cannot be opened or read.
+        GateFailed: one of its gates failed.
+    """
+    bundle = Bundle.open(path, verify=config.verify)
+    failed = bundle.manifest.failed_gates
+    if failed:
+        raise GateFailed("bundle did not pass its gates", where=path, got="; ".join(gate.name for gate in failed))
+    live, vocabularies = load(bundle)
+    tolerance_us = round(config.clock_tolerance_s * 1e6)
+    intake = Intake(
+        live,
+        vocabularies,
+        dedup_horizon=config.dedup_horizon,
+        clock_tolerance_us=tolerance_us,
+        lease_us=round(config.lease_s * 1e6),
+    )
+    intake.as_of_us = bundle.manifest.window.as_of_us
+    offsets = bundle.manifest.offsets
+    loaded = Loaded(bundle, live, vocabularies, intake, offsets.get(LOG_SOURCE))
+    if log is not None:
+        if any(name.startswith(log_source("")) for name in offsets):
+            loaded.offset = offsets.get(log_source(log.log_id), 0)
+        last = log.last
+        begin = restore(loaded, log)
+        if begin is None:
+            begin = _first_needed(loaded, log, config)
+            for record in log.of_table(ERASE, begin):
+                loaded.obey(orjson.loads(record.row))
+        for record in log.read(begin, last):
+            loaded.take(record)
+        loaded.applied = last
+    intake.keep_alive(now_us)
+    return loaded
+
+
+def _first_needed(loaded: Loaded, log: EventLog, config: ServingConfig) -> int:
+    """The offset above which records are read: some that the bundle contains, to be remembered, and all it does not.
+
+    Raises:
+        BundleRefused: they are not in the log any more.
+    """
+    contained = min(log.last, loaded.offset or 0)
+    pruned = log.pruned_upto
+    if contained < pruned:
+        raise BundleRefused(
+            "the log does not reach back to this bundle",
+            where=loaded.bundle.path,
+            got=f"records above {pruned}",
+            expected=f"records above {contained}",
+            hint="serve a later bundle; laotie prune keeps what those on the shelf need",
+        )
+    begin = max(pruned, contained - config.dedup_horizon)
+    if contained:  # as of an earlier instant, facts of contained records may still be to come
+        since = loaded.intake.as_of_us - round(config.clock_tolerance_s * 1e6)
+        begin = max(pruned, min(begin, log.first_received(since, begin) - 1))
+    return begin
+
+
+def hand_over_leases(old: Loaded, new: Loaded) -> None:
+    """Rooms whose lease ran out under the old bundle do not come back with the new one."""
+    for room in new.live.world.index.publish().rooms.tolist():
+        before = old.vocabularies.rooms.row(new.vocabularies.rooms.id(room))
+        if before in old.intake.lapsed:
+            new.live.end_rooms([room])
+            new.intake.leases.end(room)
+            new.intake.lapsed.add(room)

@@ -1,0 +1,44 @@
+"""What an intake remembers beside the state of the world, as plain data and back again: for snapshots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serving.intake import Intake
+from serving.refund_shares import Line, Refund
+
+
+def memories_of(intake: Intake) -> dict[str, Any]:
+    """Ids and keys seen, orders and waiting refunds, ends, leases and kinds of ids."""
+    return {
+        "ids": [[name for name, _ in part] for part in intake.ids.generations()],
+        "keys": intake.keys.generations(),
+        "lines": intake.orders.lines.generations(),
+        "refunds": intake.orders.refunds.generations(),
+        "ended": list(intake.ended.items()),
+        "rooms_seen": list(intake.rooms_seen.items()),
+        "lapsed": sorted(intake.lapsed),
+        "leases": list(intake.leases.deadlines().items()),
+        "kinds": intake.rules.kinds,
+    }
+
+
+def remember(intake: Intake, told: dict[str, Any]) -> None:
+    """Let a new intake remember what another one did."""
+    intake.ids.restore(*([(name, True) for name in part] for part in told["ids"]))
+    intake.keys.restore(*([(tuple(key), value) for key, value in part] for part in told["keys"]))
+    intake.orders.lines.restore(
+        *([(order, [_line(*line) for line in lines]) for order, lines in part] for part in told["lines"])
+    )
+    intake.orders.refunds.restore(
+        *([(order, [Refund(*one) for one in waiting]) for order, waiting in part] for part in told["refunds"])
+    )
+    intake.ended.update(told["ended"])
+    intake.rooms_seen.update(told["rooms_seen"])
+    intake.lapsed.update(told["lapsed"])
+    intake.leases.restore(dict(told["leases"]))
+    intake.rules.kinds.update(told["kinds"])
+
+
+def _line(user: int, host: int, at: int, amount: int, ids: list[Any]) -> Line:
+    return Line(user, host, at, amount, (ids[0], ids[1]))
