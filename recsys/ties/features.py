@@ -78,6 +78,8 @@ RELATION_FEATURES = (
 EXPOSURE_FEATURES = ("tie_impressions_1d", "tie_impressions_7d", "tie_ignored_7d")
 TIE_FEATURES = VISIT_FEATURES + DEPTH_FEATURES + COMMERCE_FEATURES + RELATION_FEATURES + EXPOSURE_FEATURES
 """Names of the features, in the order of the rows of `tie_features`."""
+_PARTS = (VISIT_FEATURES, DEPTH_FEATURES, COMMERCE_FEATURES, RELATION_FEATURES, EXPOSURE_FEATURES)
+_BORDERS = np.cumsum([len(part) for part in _PARTS])[:-1].tolist()
 
 
 def tie_features(
@@ -101,17 +103,25 @@ def tie_features(
         user_entries: entries of the user in all, for shares.
         at: instant, µs; every state must hold facts before it only.
     """
-    parts = [
-        _visits(blocks.visits, ties, broadcasts, live_started, paused_us, user_entries, at),
-        _depth(blocks.depth, ties, at - paused_us),
-        _commerce(blocks.commerce, ties, at - paused_us),
-        _relation(blocks.relation, ties, at),
-        _exposure(blocks, ties, at),
-    ]
-    return np.concatenate(parts)
+    values = np.empty((len(TIE_FEATURES), len(ties.asked)))
+    parts = np.split(values, _BORDERS)
+    _visits(parts[0], blocks.visits, ties, broadcasts, live_started, paused_us, user_entries, at)
+    _depth(parts[1], blocks.depth, ties, at - paused_us)
+    _commerce(parts[2], blocks.commerce, ties, at - paused_us)
+    _relation(parts[3], blocks.relation, ties, at)
+    _exposure(parts[4], blocks, ties, at)
+    return values
+
+
+def _put(out: Floats, features: tuple[npt.NDArray[Any], ...], unknown: npt.NDArray[np.bool_]) -> None:
+    """Write features (m,) into the rows of `out`, NaN where nothing is known."""
+    for row, feature in zip(out, features, strict=True):
+        row[:] = feature
+    out[:, unknown] = np.nan
 
 
 def _visits(
+    out: Floats,
     block: Block,
     ties: TiesOfUser,
     broadcasts: Ints,
@@ -119,7 +129,7 @@ def _visits(
     paused_us: Ints | int,
     user_entries: float,
     at: int,
-) -> Floats:
+) -> None:
     rows, has = ties.rows["visits"], ties.has["visits"]
     column = {name: rows.ints[:, i] for i, name in enumerate(block.ints)}
     decayed = dict(zip(block.decays, decay_to(block, rows, at - paused_us).T, strict=True))
@@ -151,36 +161,33 @@ def _visits(
     stays = column["n_stays"].astype(np.float64)
     has_stay = np.where(stays > 0, stays, np.nan)
     minute_ms = 60_000.0
-    out = np.stack(
-        [
-            entries,
-            decayed["entries_2h"],
-            decayed["entries_12h"],
-            ours_3d,
-            decayed["entries_14d"],
-            entries / max(user_entries, 1.0),
-            ours_3d / max(total_3d, 1e-9),
-            ours_3d / max(strongest_3d, 1e-9),
-            _how_many_exceed(all_3d, ours_3d),
-            since,
-            _how_many_exceed(all_last, last),
-            (at - first) / US_PER_DAY,
-            popcount(column["active_days_bits"]),
-            popcount(week),
-            n_attended,
-            missed,
-            (came.sum(axis=1) + 0.5) / (recent.sum(axis=1) + 1.5),
-            gap,
-            since / np.maximum(gap, 0.25),
-            (near + 0.5) / (2.0 * safe_entries + 0.5 * TIE_HOUR_SLOTS),
-            column["stay_ms"] / minute_ms / has_stay,
-            np.where(stays > 0, decayed["stay_ms_7d"] / minute_ms, np.nan),
-            column["beyond_ms"] / minute_ms / has_stay,
-            np.where(stays > 0, decayed["beyond_ms_30d"] / minute_ms, np.nan),
-        ]
+    features = (
+        entries,
+        decayed["entries_2h"],
+        decayed["entries_12h"],
+        ours_3d,
+        decayed["entries_14d"],
+        entries / max(user_entries, 1.0),
+        ours_3d / max(total_3d, 1e-9),
+        ours_3d / max(strongest_3d, 1e-9),
+        _how_many_exceed(all_3d, ours_3d),
+        since,
+        _how_many_exceed(all_last, last),
+        (at - first) / US_PER_DAY,
+        popcount(column["active_days_bits"]),
+        popcount(week),
+        n_attended,
+        missed,
+        (came.sum(axis=1) + 0.5) / (recent.sum(axis=1) + 1.5),
+        gap,
+        since / np.maximum(gap, 0.25),
+        (near + 0.5) / (2.0 * safe_entries + 0.5 * TIE_HOUR_SLOTS),
+        column["stay_ms"] / minute_ms / has_stay,
+        np.where(stays > 0, decayed["stay_ms_7d"] / minute_ms, np.nan),
+        column["beyond_ms"] / minute_ms / has_stay,
+        np.where(stays > 0, decayed["beyond_ms_30d"] / minute_ms, np.nan),
     )
-    out[:, ~has | (entries == 0)] = np.nan
-    return out
+    _put(out, features, ~has | (entries == 0))
 
 
 def _decayed_column(block: Block, rows: Rows, name: str, at: int) -> Floats:
@@ -201,32 +208,31 @@ def _oldest(instants: Ints) -> tuple[Ints, Ints]:
     return instants[:, 0], instants[np.arange(len(instants)), np.maximum(known - 1, 0)]
 
 
-def _depth(block: Block, ties: TiesOfUser, at: Ints | int) -> Floats:
+def _depth(out: Floats, block: Block, ties: TiesOfUser, at: Ints | int) -> None:
     rows, has = ties.rows["depth"], ties.has["depth"]
     if not has.any():
-        return np.full((len(DEPTH_FEATURES), len(has)), np.nan)
+        out[:] = np.nan
+        return
     column = {name: rows.ints[:, i] for i, name in enumerate(block.ints)}
     decayed = dict(zip(block.decays, decay_to(block, rows, at).T, strict=True))
     comments = column["n_comments"].astype(np.float64)
-    out = np.stack(
-        [
-            comments,
-            decayed["comments_7d"],
-            decayed["comments_30d"],
-            decayed["likes_14d"],
-            (comments + 0.1) / (comments + column["n_likes"] + 0.9),
-            decayed["gift_minor_30d"],
-            _age(at, column["last_comment_at"], US_PER_DAY),
-        ]
+    features = (
+        comments,
+        decayed["comments_7d"],
+        decayed["comments_30d"],
+        decayed["likes_14d"],
+        (comments + 0.1) / (comments + column["n_likes"] + 0.9),
+        decayed["gift_minor_30d"],
+        _age(at, column["last_comment_at"], US_PER_DAY),
     )
-    out[:, ~has] = np.nan
-    return out
+    _put(out, features, ~has)
 
 
-def _commerce(block: Block, ties: TiesOfUser, at: Ints | int) -> Floats:
+def _commerce(out: Floats, block: Block, ties: TiesOfUser, at: Ints | int) -> None:
     rows, has = ties.rows["commerce"], ties.has["commerce"]
     if not has.any():
-        return np.full((len(COMMERCE_FEATURES), len(has)), np.nan)
+        out[:] = np.nan
+        return
     column = {name: rows.ints[:, i] for i, name in enumerate(block.ints)}
     decayed = dict(zip(block.decays, decay_to(block, rows, at).T, strict=True))
     times = rows.latest[:, block.latest_slices["order_times"]]
@@ -235,51 +241,45 @@ def _commerce(block: Block, ties: TiesOfUser, at: Ints | int) -> Floats:
     gap = np.where(n_times > 1, (newest - oldest) / US_PER_DAY / np.maximum(n_times - 1, 1), np.nan)
     since = _age(at, column["last_order_at"], US_PER_DAY)
     lines = column["n_lines"].astype(np.float64)
-    out = np.stack(
-        [
-            lines,
-            decayed["lines_30d"],
-            decayed["lines_120d"],
-            decayed["spend_minor_60d"],
-            since,
-            gap,
-            since / np.maximum(gap, 0.5),
-            (column["refunded_minor"] + 1.0) / (column["spend_minor"] + 20.0),
-            column["n_disputes"].astype(np.float64),
-        ]
+    features = (
+        lines,
+        decayed["lines_30d"],
+        decayed["lines_120d"],
+        decayed["spend_minor_60d"],
+        since,
+        gap,
+        since / np.maximum(gap, 0.5),
+        (column["refunded_minor"] + 1.0) / (column["spend_minor"] + 20.0),
+        column["n_disputes"].astype(np.float64),
     )
-    out[:, ~has] = np.nan
-    return out
+    _put(out, features, ~has)
 
 
-def _relation(block: Block, ties: TiesOfUser, at: int) -> Floats:
+def _relation(out: Floats, block: Block, ties: TiesOfUser, at: int) -> None:
     rows, has = ties.rows["relation"], ties.has["relation"]
     if not has.any():
-        return np.full((len(RELATION_FEATURES), len(has)), np.nan)
+        out[:] = np.nan
+        return
     column = {name: rows.ints[:, i] for i, name in enumerate(block.ints)}
     follows = followed(block, rows)
-    out = np.stack(
-        [
-            follows.astype(np.float64),
-            np.where(follows, _age(at, following_since(block, rows), US_PER_DAY), np.nan),
-            ((column["last_unfollow_at"] != NEVER) & ~follows).astype(np.float64),
-            (column["n_not_interested"] + column["n_reports"] + blocked(block, rows)).astype(np.float64),
-            _age(at, column["last_negative_at"], US_PER_DAY),
-        ]
+    features = (
+        follows.astype(np.float64),
+        np.where(follows, _age(at, following_since(block, rows), US_PER_DAY), np.nan),
+        ((column["last_unfollow_at"] != NEVER) & ~follows).astype(np.float64),
+        (column["n_not_interested"] + column["n_reports"] + blocked(block, rows)).astype(np.float64),
+        _age(at, column["last_negative_at"], US_PER_DAY),
     )
-    out[:, ~has] = np.nan
-    return out
+    _put(out, features, ~has)
 
 
-def _exposure(blocks: Blocks, ties: TiesOfUser, at: int) -> Floats:
+def _exposure(out: Floats, blocks: Blocks, ties: TiesOfUser, at: int) -> None:
     rows, has = ties.rows["exposure"], ties.has["exposure"]
     if not has.any():
-        return np.full((len(EXPOSURE_FEATURES), len(has)), np.nan)
+        out[:] = np.nan
+        return
     day, week = decay_to(blocks.exposure, rows, at).T
     visits = _decayed_column(blocks.visits, ties.rows["visits"], "entries_3d", at)
-    out = np.stack([day, week, week - visits])
-    out[:, ~has] = np.nan
-    return out
+    _put(out, (day, week, week - visits), ~has)
 
 
 def _age(at: Ints | int, instant: Ints, unit: int) -> Floats:
