@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from recsys.bundle import Bundle, resolve
+from recsys.bundle import Bundle, Manifest, resolve
 from recsys.errors import InputRefused, LaotieError
+from recsys.events.lake.manifest import LakeManifest
 from serving.config import load_serving_config
 from serving.engine import clock_us
 from serving.streams import StreamFailed, connect
@@ -63,7 +64,8 @@ def examine(bundle: Path, log: Path | None, config: Path | None) -> Report:
         ("config", lambda: _config(config)),
         ("bundle", lambda: _bundle(bundle)),
         ("log", lambda: _log(where)),
-        ("disk", lambda: _disk(where.parent)),
+        ("disk", lambda: _disk(where.parent, bundle)),
+        ("lake", lambda: _lake(config)),
         ("stream", lambda: _stream(config)),
         ("threads", _threads),
     )
@@ -114,10 +116,25 @@ def _log(path: Path) -> Finding:
     return Finding("log", "ok", f"{path}: sound, last offset {last or 0}")
 
 
-def _disk(folder: Path) -> Finding:
+def _disk(folder: Path, bundle: Path) -> Finding:
+    """Room for the log to grow, and beside the bundle for the next one."""
     free = shutil.disk_usage(folder).free
-    said = f"{free / 1e9:.1f} GB free at the log"
-    return Finding("disk", "ok" if free > _FREE_BYTES else "warning", said)
+    path = resolve(bundle)
+    size = sum(entry.bytes for entry in Manifest.read(path).files.values())
+    beside = shutil.disk_usage(path).free
+    said = f"{free / 1e9:.1f} GB free at the log, {beside / 1e9:.1f} GB at the bundles of {size / 1e9:.1f} GB"
+    return Finding("disk", "ok" if free > _FREE_BYTES and beside > 2 * size else "warning", said)
+
+
+def _lake(path: Path | None) -> Finding:
+    lake = load_serving_config(path).lake
+    if lake is None:
+        return Finding("lake", "ok", "none configured: users are erased from it by laotie erase --lake")
+    manifest = LakeManifest.read(lake)
+    lost = [file.path for file in manifest.files if not (lake / file.path).is_file()]
+    if lost:
+        return Finding("lake", "fault", f"{lake}: {len(lost)} files are gone, the first {lost[0]}")
+    return Finding("lake", "ok", f"{lake}: {len(manifest.files)} files, {len(manifest.erased)} users erased")
 
 
 def _stream(path: Path | None) -> Finding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,31 @@ def test_every_metric_named_is_exposed(exposed: set[str], name: str) -> None:
     assert document
     used = set(re.findall(r"laotie_\w+", text))
     assert used and used - exposed == set()
+
+
+def test_every_alert_is_in_the_runbook_and_every_panel_shows_something() -> None:
+    alerts = yaml.safe_load((DEPLOY / "alerts.yaml").read_text(encoding="utf-8"))
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    runbook = (DEPLOY.parent / "docs" / "runbook.md").read_text(encoding="utf-8")
+    missing = [rule["alert"] for rule in rules if f"**{rule['alert']}**" not in runbook]
+    assert rules and missing == []
+    assert all((DEPLOY.parent / rule["annotations"]["runbook"]).is_file() for rule in rules)
+    panels = json.loads((DEPLOY / "grafana.json").read_text(encoding="utf-8"))["panels"]
+    assert all("laotie_" in target["expr"] for panel in panels for target in panel["targets"])
+    assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_the_container_copies_what_it_installs() -> None:
+    lines = (DEPLOY / "Containerfile").read_text(encoding="utf-8").splitlines()
+    copied = {part for line in lines if line.startswith("COPY ") for part in line.split()[1:-1]}
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    needed = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}
+    assert needed | set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == copied
+    extras = next(re.findall(r"\.\[(.*?)\]", line)[0] for line in lines if "pip install" in line).split(",")
+    assert set(extras) <= set(project["project"]["optional-dependencies"])
+    command = json.loads(next(line.removeprefix("CMD ") for line in lines if line.startswith("CMD ")))
+    shown = CliRunner().invoke(build_app(), [command[1], "--help"]).stdout
+    assert command[0] == "laotie" and all(part in shown for part in command if part.startswith("--"))
 
 
 def test_the_unit_and_the_container_call_commands_that_exist() -> None:

@@ -13,6 +13,8 @@ from recsys.cli import build_app
 from recsys.config import EngineConfig
 from recsys.events import clean, fact_stream, open_events
 from recsys.events.facts import FactKind
+from recsys.events.lake.ingest import ingest
+from recsys.events.lake.manifest import LakeManifest
 from recsys.events.log_tables import export_log
 from recsys.events.vocabularies import build_vocabularies
 from serving.asked import Asked
@@ -21,6 +23,7 @@ from serving.doctor import examine
 from serving.engine import Engine
 from training.states import snapshot
 
+from .brokers import HAS_VALKEY
 from .served_world import AS_OF, Clock, events_after
 
 
@@ -30,6 +33,19 @@ def test_the_doctor_finds_a_changed_byte_and_names_the_file(market: Path, tmp_pa
     Engine.open(shelf, shelf / "events.db").close()
     sound = {one.check: one.status for one in examine(shelf, None, None).findings}
     assert "fault" not in sound.values() and sound["log"] == "ok"
+    settings = tmp_path / "serving.yaml"
+    settings.write_text(f"lake: {tmp_path / 'lake'}\nstream: valkey://127.0.0.1:1/t\n")
+    ingest(market / "events", tmp_path / "lake")
+    listed = LakeManifest.read(tmp_path / "lake").files
+    found = {one.check: one for one in examine(shelf, None, settings).findings}
+    assert (found["lake"].status, found["disk"].status, found["stream"].status) == (
+        "ok",
+        "ok",
+        "warning" if HAS_VALKEY else "fault",
+    )
+    (tmp_path / "lake" / listed[0].path).unlink()
+    lake = next(one for one in examine(shelf, None, settings).findings if one.check == "lake")
+    assert lake.status == "fault" and listed[0].path in lake.why
     victim = shelf / "b1" / "standings.npy"
     raw = bytearray(victim.read_bytes())
     raw[-1] ^= 1
