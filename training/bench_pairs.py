@@ -92,7 +92,7 @@ def bench_pairs(
     selection = select_model(interactions, bounds, seed=seed, progress=report)
     chosen = time.perf_counter()
     report("training", 0.0)
-    fitted = selection.model.fit(interactions, seed)
+    fitted = selection.model.fit(interactions, seed, selection.fitted)
     report("training", 1.0)
     trained = time.perf_counter()
     rows = _write(out, fitted, interactions, users, items, k, report)

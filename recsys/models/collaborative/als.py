@@ -6,6 +6,7 @@ Formula and sources: docs/formulas/collaborative.md, «ALS». The online path us
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unus
 
 from recsys.models.collaborative.fold_in import fold_in, gram
 from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions, RowArray
+from recsys.models.collaborative.protocol import FittedCollaborative
 
 _half_step: Callable[..., None] = _implicit_als._als.least_squares_cg
 _LEVELS_PER_OCTAVE = 4  # rows are solved in groups of like regularisation, within 9 % of their own
@@ -46,8 +48,12 @@ class Als:
     config: AlsConfig = field(default_factory=AlsConfig)
     name: str = "als"
 
-    def fit(self, interactions: Interactions, seed: int) -> AlsFactors:
-        """Alternate from a random start drawn from `seed`."""
+    def fit(self, interactions: Interactions, seed: int, start: FittedCollaborative | None = None) -> AlsFactors:
+        """Alternate from host factors drawn from `seed`, or from those of `start`, where new hosts alone are drawn.
+
+        Raises:
+            ValueError: `start` is no ALS model, has another number of factors, or more hosts.
+        """
         config = self.config
         by_user = _confidences(interactions.matrix, config.confidence)
         by_host = by_user.T.tocsr()
@@ -56,6 +62,9 @@ class Als:
         users, hosts = (
             (rng.standard_normal((n, config.factors)) * scale).astype(np.float32) for n in interactions.matrix.shape
         )
+        if start is not None:
+            known = _host_factors(start, hosts.shape)
+            hosts[: len(known)] = known
         with threadpool_limits(
             1, "blas"
         ):  # many small systems: the library's own threads would only wait for each other
@@ -80,15 +89,30 @@ class AlsFactors:
         weighted = _confidences(histories, self.config.confidence)
         penalties = _regularization(weighted, self.config)
         result = np.empty((weighted.shape[0], self.config.factors), np.float32)
-        with threadpool_limits(1, "blas"):
-            for row, (start, stop) in enumerate(zip(weighted.indptr[:-1], weighted.indptr[1:], strict=True)):
-                seen, confidences = weighted.indices[start:stop], weighted.data[start:stop]
+
+        def fill(rows: range) -> None:
+            for row in rows:
+                inside = slice(weighted.indptr[row], weighted.indptr[row + 1])
+                seen, confidences = weighted.indices[inside], weighted.data[inside]
                 result[row] = fold_in(self.host_factors, self.host_gram, seen, confidences, float(penalties[row]))
+
+        threads = self.config.threads
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, (range(first, len(result), threads) for first in range(threads))))
         return result
 
     def scores(self, histories: Csr) -> FloatArray:
         """See `FittedCollaborative.scores`."""
         return self.fold_in(histories) @ self.host_factors.T
+
+
+def _host_factors(start: FittedCollaborative, shape: tuple[int, ...]) -> FloatArray:
+    if not isinstance(start, AlsFactors):
+        raise ValueError(f"ALS cannot go on from the model {start.name}")
+    n_hosts, factors = start.host_factors.shape
+    if factors != shape[1] or n_hosts > shape[0]:
+        raise ValueError(f"a start of {n_hosts} hosts with {factors} factors for {shape[0]} with {shape[1]}")
+    return start.host_factors
 
 
 def _confidences(matrix: Csr, confidence: float) -> Csr:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recsys.models.collaborative.dense_inverse import invert_in_place
 from recsys.models.collaborative.host_weights import HostWeights, stack_pruned
 from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions, power, scaled
+from recsys.models.collaborative.protocol import FittedCollaborative
 
 _BLOCK_ROWS = 512
 
@@ -45,8 +46,13 @@ class Ease:
     config: EaseConfig = field(default_factory=EaseConfig)
     name: str = "ease"
 
-    def fit(self, interactions: Interactions, seed: int = 0) -> HostWeights:  # noqa: ARG002  (deterministic)
-        """Closed form; the seed is not used. Time is the cube of `dense_dimension`, memory 5 bytes × its square."""
+    def fit(
+        self,
+        interactions: Interactions,
+        seed: int = 0,  # noqa: ARG002
+        start: FittedCollaborative | None = None,  # noqa: ARG002
+    ) -> HostWeights:
+        """Solved at once, without seed or start. Time is the cube of `dense_dimension`, memory 5 bytes × its square."""
         config = self.config
         host_degrees = interactions.host_degrees()
         shrink = power(host_degrees, -config.host_exponent)

@@ -53,9 +53,11 @@ class Blend:
     weights: tuple[float, ...]
     name: str = "blend"
 
-    def fit(self, interactions: Interactions, seed: int) -> FittedBlend:
-        """Fit every member with the same seed."""
-        return FittedBlend(tuple(member.fit(interactions, seed) for member in self.members), self.weights)
+    def fit(self, interactions: Interactions, seed: int, start: FittedCollaborative | None = None) -> FittedBlend:
+        """Fit every member with the same seed, each from its own part of `start`."""
+        starts = start.members if isinstance(start, FittedBlend) else (None,) * len(self.members)
+        pairs = zip(self.members, starts, strict=True)
+        return FittedBlend(tuple(member.fit(interactions, seed, before) for member, before in pairs), self.weights)
 
 
 @dataclass(frozen=True, slots=True)

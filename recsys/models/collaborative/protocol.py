@@ -32,6 +32,13 @@ class CollaborativeModel(Protocol):
     @property
     def name(self) -> str: ...
 
-    def fit(self, interactions: Interactions, seed: int) -> FittedCollaborative:
-        """Train. The same interactions and seed give the same model."""
+    def fit(
+        self, interactions: Interactions, seed: int, start: FittedCollaborative | None = None
+    ) -> FittedCollaborative:
+        """Train. The same interactions, seed and start give the same model.
+
+        Args:
+            start: this model as fitted before, on other ties of the same hosts or of the first of them. Who iterates
+                goes on from it; who solves at once does without.
+        """
         ...

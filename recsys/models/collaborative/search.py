@@ -10,10 +10,10 @@ import numpy as np
 from pydantic import BaseModel
 
 from recsys.models.collaborative.ease import Ease
-from recsys.models.collaborative.graph_filter import GraphFilter
-from recsys.models.collaborative.host_weights import HostWeights
 from recsys.models.collaborative.interactions import Interactions, power
+from recsys.models.collaborative.low_pass import LowPass
 from recsys.models.collaborative.protocol import CollaborativeModel, FittedCollaborative
+from recsys.models.collaborative.response import tuned_response
 from recsys.models.collaborative.validation import Check, Quality
 from recsys.progress import Progress
 
@@ -110,9 +110,11 @@ def ease_moves(size: float) -> Moves:
     ]
 
 
-def graph_filter_moves(size: float) -> Moves:
-    """Moves of `GraphFilterConfig`."""
-    return [{name: sign * 0.2 * size} for name in ("source_exponent", "user_exponent") for sign in (1, -1)]
+def low_pass_moves(size: float) -> Moves:
+    """Moves of `LowPassConfig`; cutoff, order and target exponent are found within each trial."""
+    return [
+        {name: sign * 0.1 * size} for name in ("source_exponent", "host_exponent", "user_exponent") for sign in (1, -1)
+    ]
 
 
 def als_moves(size: float) -> Moves:
@@ -128,21 +130,30 @@ def als_moves(size: float) -> Moves:
 
 
 def _tried(bench: Bench, model: Tunable) -> Found:
-    """Fit and check; for linear models the best target exponent nearby is read off, as it only rescales scores."""
-    fitted = model.fit(bench.train, bench.seed)
-    if isinstance(model, Ease | GraphFilter) and isinstance(fitted, HostWeights):
-        sign = 1 if isinstance(model, Ease) else -1
-        degrees = bench.train.host_degrees()
-        qualities = bench.check.qualities(fitted, degrees, _DEGREE_STEPS)
-        at = int(np.argmax([quality.objective for quality in qualities]))
-        moved = _moved(model, {"target_exponent": sign * _DEGREE_STEPS[at]})
-        if moved is None:  # beyond the bounds of the setting
-            moved, at = model, _DEGREE_STEPS.index(0.0)
-        found = Found(moved, fitted.rescaled(power(degrees, _DEGREE_STEPS[at])), qualities[at])
+    """Fit and check; what can be read off without fitting again is set to its best on the way."""
+    if isinstance(model, LowPass):
+        operator = model.operator(bench.train, bench.seed)
+        config, quality = tuned_response(operator, bench.check)
+        found = Found(LowPass(config), replace(operator, config=config), quality)
+    elif isinstance(model, Ease):
+        found = _ease_rescaled(bench, model)
     else:
+        fitted = model.fit(bench.train, bench.seed)
         found = Found(model, fitted, bench.check.quality(fitted))
     bench.trials.append(Trial(model.name, found.model.config.model_dump(), found.quality))
     return found
+
+
+def _ease_rescaled(bench: Bench, model: Ease) -> Found:
+    """The target exponent only multiplies scores, so the best one nearby is read off."""
+    fitted = model.fit(bench.train, bench.seed)
+    degrees = bench.train.host_degrees()
+    qualities = bench.check.qualities(fitted, degrees, _DEGREE_STEPS)
+    at = int(np.argmax([quality.objective for quality in qualities]))
+    moved = _moved(model, {"target_exponent": _DEGREE_STEPS[at]})
+    if moved is None:  # beyond the bounds of the setting
+        moved, at = model, _DEGREE_STEPS.index(0.0)
+    return Found(moved, fitted.rescaled(power(degrees, _DEGREE_STEPS[at])), qualities[at])
 
 
 def _moved(model: Tunable, move: dict[str, float]) -> Tunable | None:
@@ -162,4 +173,5 @@ def _moved(model: Tunable, move: dict[str, float]) -> Tunable | None:
 
 
 def _key(model: Tunable) -> str:
-    return model.config.model_dump_json(exclude={"target_exponent"})
+    read_off = {"target_exponent"} | ({"cutoff", "order"} if isinstance(model, LowPass) else set())
+    return model.config.model_dump_json(exclude=read_off)

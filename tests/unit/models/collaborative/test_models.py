@@ -8,20 +8,22 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 from pydantic import ValidationError
 
+from recsys.models.collaborative import low_pass
 from recsys.models.collaborative.als import Als, AlsConfig
 from recsys.models.collaborative.ease import Ease, EaseConfig
 from recsys.models.collaborative.ensemble import Blend
-from recsys.models.collaborative.graph_filter import GraphFilter, GraphFilterConfig
 from recsys.models.collaborative.interactions import Interactions
+from recsys.models.collaborative.low_pass import LowPass, LowPassConfig, coefficients
 from recsys.models.collaborative.validation import top_unseen
 
 SMALL_ALS = AlsConfig(factors=4, iterations=8, confidence=5, regularization=0.01, cg_steps=8)
 MODELS = [
-    GraphFilter(),
+    LowPass(),
+    LowPass(LowPassConfig(dense_hosts=0, order=2.0)),
     Ease(EaseConfig(regularization=20)),
     Ease(EaseConfig(regularization=20, dense_hosts=1, neighbours=10)),
     Als(SMALL_ALS),
-    Blend((GraphFilter(), Ease(EaseConfig(regularization=20))), (0.5, 1.0)),
+    Blend((LowPass(), Ease(EaseConfig(regularization=20))), (0.5, 1.0)),
 ]
 
 
@@ -109,14 +111,50 @@ class TestEase:
             assert np.abs(full[row][kept[row]]).min() >= np.abs(full[row][~kept[row]]).max()
 
 
-class TestGraphFilter:
-    def test_equals_the_dense_product(self, noisy) -> None:
-        dense = noisy.matrix.toarray().astype(np.float64)
-        users, hosts = dense.sum(axis=1), dense.sum(axis=0)
-        expected = (dense * hosts**-0.7).T @ (dense * np.maximum(users, 1)[:, None] ** -0.5 * hosts**-0.2)
-        np.fill_diagonal(expected, 0)
-        config = GraphFilterConfig(user_exponent=0.5, source_exponent=0.7, target_exponent=0.2)
-        assert_allclose(GraphFilter(config).fit(noisy).weights.toarray(), expected, rtol=1e-5, atol=1e-7)
+class TestLowPass:
+    def spectrum(self, interactions: Interactions, user_exponent: float, host_exponent: float):
+        """The Gram matrix of the scaled graph over its largest eigenvalue, in double precision."""
+        dense = interactions.matrix.toarray().astype(np.float64)
+        users, hosts = np.maximum(dense.sum(axis=1), 1), dense.sum(axis=0)
+        graph = users[:, None] ** -user_exponent * dense * hosts**-host_exponent
+        gram = graph.T @ graph
+        return gram / np.linalg.eigvalsh(gram)[-1], hosts
+
+    def test_order_one_is_ridge_regression_of_the_graph_on_itself(self, noisy) -> None:
+        gram, hosts = self.spectrum(noisy, 0.3, 0.4)
+        ridge = np.linalg.solve(gram + 0.25 * np.eye(30), gram)
+        expected = hosts[:, None] ** -0.1 * ridge.T * hosts**0.2
+        config = LowPassConfig(
+            user_exponent=0.3, host_exponent=0.4, source_exponent=0.1, target_exponent=0.2, cutoff=0.25, degree=16
+        )
+        weights = LowPass(config).fit(noisy, 0).weights
+        assert_allclose(weights, expected, atol=0.03 * np.abs(expected).max())  # the norm is an upper estimate
+        assert np.corrcoef(weights.ravel(), expected.ravel())[0, 1] > 0.9999
+
+    def test_response_is_half_at_the_cutoff_and_falls_faster_with_the_order(self) -> None:
+        points = np.array([0.02, 0.3, 1.0])
+        found = []
+        for order in (1.0, 3.0):
+            shares = coefficients(LowPassConfig(cutoff=0.3, order=order, degree=25))
+            found.append(np.polynomial.chebyshev.chebval(2 * points - 1, shares))
+        assert_allclose(found[0], points / (points + 0.3), atol=1e-4)
+        assert_allclose(found[1], points**3 / (points**3 + 0.3**3), atol=1e-3)
+
+    def test_written_out_or_not_gives_the_same_scores(self, noisy) -> None:
+        written, steps = (LowPass(LowPassConfig(dense_hosts=n)).fit(noisy, 0) for n in (30, 29))
+        assert type(written) is not type(steps)
+        assert_allclose(written.scores(noisy.matrix), steps.scores(noisy.matrix), rtol=1e-4, atol=1e-5)
+
+    def test_blocks_and_threads_change_nothing(self, noisy, monkeypatch) -> None:
+        whole = LowPass(LowPassConfig(dense_hosts=0)).fit(noisy, 0).scores(noisy.matrix)
+        monkeypatch.setattr(low_pass, "_BLOCK_CELLS", 90)
+        blocks = LowPass(LowPassConfig(dense_hosts=0, threads=2)).fit(noisy, 0).scores(noisy.matrix)
+        assert_allclose(blocks, whole, rtol=1e-5, atol=1e-6)
+
+    def test_the_norm_keeps_every_eigenvalue_within_the_filter(self, noisy) -> None:
+        operator = LowPass().operator(noisy, 3)
+        eigenvalues = np.linalg.eigvals((operator.back @ operator.there).toarray()).real
+        assert 0.97 < eigenvalues.max() <= 1
 
 
 class TestAls:
@@ -126,12 +164,37 @@ class TestAls:
         fitted = Als(config).fit(noisy, 1)
         assert_allclose(fitted.fold_in(noisy.matrix), fitted.user_factors, atol=0.02)
 
+    def test_goes_on_from_a_start(self, noisy) -> None:
+        """One more step from a fitted model lands closer to the minimum than one step from nothing."""
+        config = AlsConfig(factors=4, iterations=40, confidence=5, regularization=0.05, cg_steps=8)
+        fitted = Als(config).fit(noisy, 1)
+        once = Als(config.model_copy(update={"iterations": 1}))
+        target = fitted.scores(noisy.matrix)
+        cold, warm = (once.fit(noisy, 9, start).scores(noisy.matrix) for start in (None, fitted))
+        assert np.abs(warm - target).max() < 0.2 * np.abs(cold - target).max()
+
+    def test_hosts_new_since_the_start_are_learnt(self, blocks) -> None:
+        interactions, same = blocks
+        before = Als(SMALL_ALS).fit(Interactions(interactions.matrix[:, :30]), 0)
+        scores = Als(SMALL_ALS).fit(interactions, 0, before).scores(interactions.matrix)
+        assert scores[:, 30:][same[:, 30:]].mean() > 3 * scores[:, 30:][~same[:, 30:]].mean()
+
+    def test_refuses_a_start_it_cannot_go_on_from(self, noisy) -> None:
+        fitted = Als(SMALL_ALS).fit(noisy, 0)
+        with pytest.raises(ValueError, match="30 hosts with 4 factors for 30 with 5"):
+            Als(SMALL_ALS.model_copy(update={"factors": 5})).fit(noisy, 0, fitted)
+        with pytest.raises(ValueError, match="30 hosts with 4 factors for 20 with 4"):
+            Als(SMALL_ALS).fit(Interactions(noisy.matrix[:, :20]), 0, fitted)
+        with pytest.raises(ValueError, match="from the model ease"):
+            Als(SMALL_ALS).fit(noisy, 0, Ease().fit(noisy))
+
     def test_threads_change_nothing(self, noisy) -> None:
         one, two = (Als(SMALL_ALS.model_copy(update={"threads": n})).fit(noisy, 2) for n in (1, 2))
         assert_allclose(one.host_factors, two.host_factors, rtol=1e-5, atol=1e-6)
+        assert_allclose(one.fold_in(noisy.matrix), two.fold_in(noisy.matrix), rtol=1e-4, atol=1e-5)
 
 
 def test_configs_refuse_unknown_keys() -> None:
-    for config in (EaseConfig, GraphFilterConfig, AlsConfig):
+    for config in (EaseConfig, LowPassConfig, AlsConfig):
         with pytest.raises(ValidationError, match="regularisation_typo"):
             config.model_validate({"regularisation_typo": 1})

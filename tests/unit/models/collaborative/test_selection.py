@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,10 +12,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from recsys.models.collaborative.ensemble import FittedBlend, candidate_pool, standardised, tuned_weights
 from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions, power
+from recsys.models.collaborative.low_pass import LowPass, LowPassConfig
+from recsys.models.collaborative.response import tuned_response
 from recsys.models.collaborative.select import SelectionConfig, select_model
 from recsys.models.collaborative.validation import Check, internal_check, list_gains, top_unseen
 
-QUICK = SelectionConfig(k=3, graph_filter_fits=4, ease_fits=4, als_fits=0)
+FIXED = {"user_exponent", "host_exponent", "source_exponent", "degree"}
+QUICK = SelectionConfig(k=3, low_pass_fits=4, ease_fits=4, als_fits=0)
 
 
 @dataclass
@@ -116,23 +119,36 @@ def test_selection_finds_the_blocks_and_is_deterministic(blocks) -> None:
     assert first.quality.recall > 0.5
     assert first.quality.objective >= max(trial.quality.objective for trial in first.trials) - 1e-6
     assert sum(trial.model == "ease" for trial in first.trials) <= 4
-    assert sum(trial.model == "graph_filter" for trial in first.trials) <= 4
+    assert sum(trial.model == "low_pass" for trial in first.trials) <= 4
 
 
-def test_selection_leaves_out_what_does_not_fit(blocks) -> None:
+@pytest.mark.parametrize(("affordable", "fits"), [(0.9, 0), (2.5, 2)])
+def test_ease_is_fitted_as_often_as_its_cubes_allow(blocks, affordable: float, fits: int) -> None:
     interactions, _ = blocks
-    small = QUICK.model_copy(update={"dense_gib": 1e-9})
-    trials = select_model(interactions, small, seed=7).trials
-    assert {trial.model for trial in trials} == {"graph_filter"}
+    config = QUICK.model_copy(update={"ease_tera_ops": affordable * 40**3 / 1e12})
+    trials = select_model(interactions, config, seed=7).trials
+    assert [trial.model for trial in trials].count("ease") == fits
 
 
-def test_a_wide_catalogue_is_tuned_on_its_head(blocks) -> None:
+def test_the_fitted_model_is_the_chosen_one(blocks) -> None:
     interactions, _ = blocks
-    narrow = QUICK.model_copy(update={"ease_tera_ops": 4 * 20.5**3 / 1e12})
-    selection = select_model(interactions, narrow, seed=7)
-    ease = [trial.settings for trial in selection.trials if trial.model == "ease"]
-    assert len(ease) == 5
-    assert ease[-1]["regularization"] in [settings["regularization"] for settings in ease[:-1]]
+    selection = select_model(interactions, QUICK, seed=7)
+    _, check = internal_check(interactions, share=QUICK.held_out_share, max_users=60, k=3, seed=7)
+    assert selection.fitted is not None
+    assert selection.fitted.name == selection.model.name
+    found = check.quality(selection.fitted)
+    assert_allclose([found.recall, found.ndcg], [selection.quality.recall, selection.quality.ndcg], atol=1e-6)
+
+
+def test_a_response_found_on_the_pool_is_as_good_on_all_hosts(noisy) -> None:
+    rest, check = internal_check(noisy, share=0.3, max_users=50, k=4, seed=0)
+    start = LowPass(LowPassConfig(cutoff=0.9, target_exponent=-0.3))
+    operator = start.operator(rest, 0)
+    config, quality = tuned_response(operator, check)
+    assert config.model_dump(include=FIXED) == start.config.model_dump(include=FIXED)
+    exact = check.quality(replace(operator, config=config))
+    assert_allclose([quality.recall, quality.ndcg], [exact.recall, exact.ndcg], atol=1e-9)
+    assert quality.objective > check.quality(operator).objective
 
 
 def test_als_takes_part(blocks) -> None:
@@ -145,11 +161,11 @@ def test_als_takes_part(blocks) -> None:
 def test_nothing_to_keep_back() -> None:
     lonely = Interactions.from_rows(np.arange(4), np.array([0, 0, 1, 2]), n_users=4, n_hosts=3)
     selection = select_model(lonely, QUICK, seed=0)
-    assert selection.model.name == "graph_filter"
+    assert selection.model.name == "low_pass"
     assert selection.quality is None
 
 
-@pytest.mark.parametrize("module", ["interactions", "ease", "graph_filter", "ensemble", "select", "fold_in"])
+@pytest.mark.parametrize("module", ["interactions", "ease", "low_pass", "response", "select", "fold_in"])
 def test_only_the_border_module_meets_implicit(module: str) -> None:
     import subprocess
     import sys
