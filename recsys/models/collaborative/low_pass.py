@@ -39,7 +39,7 @@ class LowPassConfig(BaseModel):
     """Scores are scaled by degree ** this; equal to `host_exponent` undoes the scaling of the graph."""
     cutoff: float = Field(0.2, gt=0)
     """The eigenvalue, as a share of the largest, whose part of the history is halved."""
-    order: float = Field(1.0, ge=0.5, le=4)
+    order: float = Field(1.0, ge=0.5, le=2)
     """How sharply the response falls around the cutoff."""
     degree: int = Field(6, ge=1, le=30)
     """Of the polynomial that stands for the response: so many steps there and back over the graph."""

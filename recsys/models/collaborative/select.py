@@ -37,16 +37,17 @@ class SelectionConfig(BaseModel):
 
     k: int = Field(20, ge=1)
     """Places that count."""
-    held_out_share: float = Field(0.2, gt=0, lt=1)
-    check_cells: int = Field(120_000_000, ge=1)
+    held_out_share: float = Field(0.1, gt=0, lt=1)
+    """Small, since what suits a thinner graph is too sharp for the whole one."""
+    check_cells: int = Field(100_000_000, ge=1)
     """At most so many users × hosts are scored in one check; beyond it, random users are asked."""
     tuning_pairs: int = Field(2_000_000, ge=1)
     """With more ties than this, settings are searched on a random part of the users."""
-    low_pass_fits: int = Field(10, ge=1)
+    low_pass_fits: int = Field(8, ge=1)
     ease_fits: int = Field(14, ge=0)
     ease_tera_ops: float = Field(8.0, gt=0)
     """EASE inverts a matrix in each fit: so few fits that their cubes add up to no more than this, in 10¹²."""
-    als_fits: int = Field(6, ge=0)
+    als_fits: int = Field(5, ge=0)
     """0 leaves ALS, and with it `implicit`, out."""
     als_max_factors: int = Field(256, ge=1)
     threads: int = Field(1, ge=1)
@@ -101,7 +102,8 @@ def _als(bench: Bench, config: SelectionConfig) -> Found:
     from recsys.models.collaborative.als import Als, AlsConfig  # pulls in implicit, which not everybody has or needs
 
     largest = min(config.als_max_factors, max(4, min(bench.train.matrix.shape)))
-    start = Als(AlsConfig(factors=min(AlsConfig().factors, max(4, largest // 2)), threads=config.threads))
+    factors = min(AlsConfig().factors, max(4, largest // 2))
+    start = Als(AlsConfig(factors=factors, confidence=40, regularization=0.01, threads=config.threads))
 
     def allowed(model: Tunable) -> bool:
         return isinstance(model, Als) and model.config.factors <= largest

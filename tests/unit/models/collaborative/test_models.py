@@ -134,11 +134,11 @@ class TestLowPass:
     def test_response_is_half_at_the_cutoff_and_falls_faster_with_the_order(self) -> None:
         points = np.array([0.02, 0.3, 1.0])
         found = []
-        for order in (1.0, 3.0):
+        for order in (1.0, 2.0):
             shares = coefficients(LowPassConfig(cutoff=0.3, order=order, degree=25))
             found.append(np.polynomial.chebyshev.chebval(2 * points - 1, shares))
         assert_allclose(found[0], points / (points + 0.3), atol=1e-4)
-        assert_allclose(found[1], points**3 / (points**3 + 0.3**3), atol=1e-3)
+        assert_allclose(found[1], points**2 / (points**2 + 0.3**2), atol=1e-3)
 
     def test_written_out_or_not_gives_the_same_scores(self, noisy) -> None:
         written, steps = (LowPass(LowPassConfig(dense_hosts=n)).fit(noisy, 0) for n in (30, 29))
