@@ -14,7 +14,7 @@ Shape letters: h hosts, u users, n candidates.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import exp2, log
+from math import exp2, log, nan
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,10 @@ Ints = NDArray[np.int64]
 PRESENCE_US = 30 * 60 * 1_000_000
 """A host without a further entry counts as on air for so long, µs."""
 _HOUR = US_PER_DAY // 24
-_HALF_LIVES_US = np.array([12 * _HOUR, 7 * US_PER_DAY, 12 * _HOUR, 7 * US_PER_DAY, 2 * _HOUR, *[_HOUR // 2] * 4])
+_HALF_LIVES_US = (12 * _HOUR, 7 * US_PER_DAY, 2 * _HOUR, _HOUR // 2)
+_RATES = -1.0 / np.array(_HALF_LIVES_US)
+_DECAY_OF = np.array([0, 1, 0, 1, 2, 3, 3, 3, 3])
+"""Half-life of each column: exposed and chosen (two each), entries, entries by segment."""
 _EXPOSED, _CHOSEN, _RATE, _SEGMENT = slice(0, 2), slice(2, 4), 4, 5
 _SEGMENTS = (1, 3, 10)
 """Users with fewer entries than the first, second, third of these are of segment 0, 1, 2; others of segment 3."""
@@ -48,7 +51,7 @@ class Audience:
     """
 
     def __init__(self, n_hosts: int = 0, n_users: int = 0) -> None:
-        self._hosts: Floats = np.zeros((n_hosts, len(_HALF_LIVES_US)))
+        self._hosts: Floats = np.zeros((n_hosts, len(_DECAY_OF)))
         self._last_at: Ints = np.full(n_hosts, NEVER, dtype=np.int64)
         self._seen: Floats = np.zeros((n_hosts, 2))
         self._tastes: Floats = np.full((n_users, len(TASTES)), np.nan)
@@ -73,7 +76,7 @@ class Audience:
         if at > self._rate_at:
             self._rate *= exp2((self._rate_at - at) / (2 * _HOUR))
             self._rate_at = at
-        row = self._hosts[host]
+        row = self._hosts[host].tolist()
         entries = self._entries.item(user)
         if last_at == NEVER:
             last_at = at
@@ -83,12 +86,17 @@ class Audience:
             if at - last_at > PRESENCE_US:
                 passed = min(passed, tail)
             if at > last_at:
-                row *= np.exp2((last_at - at) / _HALF_LIVES_US)
-            row[_EXPOSED] += passed
+                half_day, week, hours, minutes = (exp2((last_at - at) / half_life) for half_life in _HALF_LIVES_US)
+                decays = (half_day, week, half_day, week, hours, minutes, minutes, minutes, minutes)
+                row = [value * decay for value, decay in zip(row, decays, strict=True)]
+            row[0] += passed
+            row[1] += passed
             self._learn_taste(user, entries, row, started_at, last_at, at)
-        row[_CHOSEN] += 1.0
+        row[2] += 1.0
+        row[3] += 1.0
         row[_RATE] += 1.0
         row[_SEGMENT + segment(entries)] += 1.0
+        self._hosts[host] = row
         self._entries[user] = entries + 1
         self._rate += 1.0
         self._last_at[host] = max(last_at, at)
@@ -105,7 +113,7 @@ class Audience:
             rate (n,): log of the host's share of all entries, 2 h; idle (n,): log seconds since the last entry.
         """
         known = hosts < len(self._last_at)
-        rows = np.zeros((len(_HALF_LIVES_US), len(hosts)))
+        rows = np.zeros((len(_DECAY_OF), len(hosts)))
         last_at = np.full(len(hosts), NEVER, dtype=np.int64)
         seen = np.zeros((len(hosts), 2))
         if known.all():
@@ -115,7 +123,7 @@ class Audience:
             seen[known] = self._seen[hosts[known]]
         met = last_at != NEVER
         age = np.where(met, at - np.where(met, last_at, at), 0).astype(np.float64)
-        rows *= np.exp2(-np.maximum(age, 0.0) / _HALF_LIVES_US[:, None])
+        rows *= np.exp2(np.maximum(age, 0.0) * _RATES[:, None])[_DECAY_OF]
         passed = np.where(met, self._count - seen[:, 0], 0.0)
         passed = np.where(age > PRESENCE_US, np.minimum(passed, seen[:, 1]), passed)
         conversions = (rows[_CHOSEN] + _PRIOR_CHOICES) / (rows[_EXPOSED] + passed + _PRIOR_EXPOSURE)
@@ -162,21 +170,19 @@ class Audience:
         made._rate_at = int(arrays["rate_at"][0])
         return made
 
-    def _learn_taste(self, user: int, entries: int, row: Floats, started_at: int, last_at: int, at: int) -> None:
+    def _learn_taste(self, user: int, entries: int, row: list[float], started_at: int, last_at: int, at: int) -> None:
         """Move the user's taste towards a choice, described as `read` describes a candidate."""
-        exposed, chosen = row.item(1), row.item(3)
-        age = log(max(at - started_at, 0) / 1e6 + 30.0) if started_at != NEVER else np.nan
         choice = (
-            log(row.item(_RATE) + 0.05) - log(self._rate + 1.0),
-            age,
+            log(row[_RATE] + 0.05) - log(self._rate + 1.0),
+            log(max(at - started_at, 0) / 1e6 + 30.0) if started_at != NEVER else nan,
             log(max(at - last_at, 0) / 1e6 + 1.0),
-            log((chosen + _PRIOR_CHOICES) / (exposed + _PRIOR_EXPOSURE)),
+            log((row[3] + _PRIOR_CHOICES) / (row[1] + _PRIOR_EXPOSURE)),
         )
         step = max(_SLOWEST, 1.0 / (entries + 1))
-        tastes = self._tastes[user]
-        for i, (was, value) in enumerate(zip(tastes.tolist(), choice, strict=True)):
-            if value == value:
-                tastes[i] = value if was != was else was + step * (value - was)
+        self._tastes[user] = [
+            was if value != value else value if was != was else was + step * (value - was)
+            for was, value in zip(self._tastes[user].tolist(), choice, strict=True)
+        ]
 
     def _rate_to(self, at: int) -> float:
         if self._rate_at == NEVER:
