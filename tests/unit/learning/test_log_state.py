@@ -1,0 +1,49 @@
+"""The state a training log leaves behind is the state of the as-of: every fact is in it, refits come in time."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from recsys.config import BuildConfig
+from recsys.events.facts import FACT_SCHEMA, FactKind
+from recsys.live.artefact import assemble
+from recsys.models.audience import Audience
+from tests.small_world import MINUTE, T0, empty_parts
+from training.log import replay_and_log
+
+ROOMS = pl.DataFrame(
+    {"room": [0, 1], "host": [0, 1], "cohosts": [[], []], "started_at": [T0, T0 + MINUTE], "category": [None, None]},
+    schema_overrides={"cohosts": pl.List(pl.Int64), "category": pl.String},
+)
+ENTRIES = [(0, 0, 5), (1, 0, 6), (0, 1, 7), (2, 1, 7), (1, 1, 9), (2, 0, 9)]
+"""(user, host = room, minutes); the last two are at the last instant."""
+
+
+def facts() -> pl.DataFrame:
+    rows = [(T0 + i * MINUTE, int(FactKind.ROOM_START), -1, i, i, 0, 0, 0) for i in (0, 1)]
+    rows += [(T0 + m * MINUTE, int(FactKind.ENTRY), u, h, h, 1, T0 + h * MINUTE, 0) for u, h, m in ENTRIES]
+    return pl.DataFrame(rows, schema=FACT_SCHEMA, orient="row").sort(list(FACT_SCHEMA))
+
+
+def test_the_replay_ends_with_every_fact_known_and_refits_before_the_facts_of_their_instant() -> None:
+    live = assemble(empty_parts(2))
+    audience = live.world.models.audience = Audience()
+    live.register_rooms(ROOMS)
+    counted: list[int] = []
+
+    def refit() -> None:
+        counted.append(int(live.world.hosts.rows.ints[:2, live.world.blocks.host.int_column("n_entries")].sum()))
+
+    due = [(T0 + m * MINUTE, refit) for m in (6, 8)]
+    log = replay_and_log(live, facts(), BuildConfig(), 0, refits=due)
+    assert counted == [1, 4], "facts before the instant are known at a refit, none of its own"
+    assert len(log.groups) == len(ENTRIES)
+    expected = Audience()
+    for user, host, minutes in ENTRIES:
+        expected.update(user, host, T0 + host * MINUTE, T0 + minutes * MINUTE)
+    hosts, at = np.arange(2), T0 + 20 * MINUTE
+    for one, other in zip(audience.read(hosts, at), expected.read(hosts, at), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    for user in range(3):
+        np.testing.assert_allclose(audience.taste(user), expected.taste(user), rtol=1e-12)
