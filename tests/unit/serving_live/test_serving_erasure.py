@@ -29,6 +29,7 @@ from serving.asked import Asked
 from serving.config import ServingConfig
 from serving.engine import Engine
 from serving.erasing import erase_everywhere
+from serving.snapshotting import make as make_snapshot
 
 from .served_world import AS_OF, Clock, events_after, write_bundle
 
@@ -102,10 +103,14 @@ def test_the_bytes_are_gone_everywhere_and_nobody_else_notices(texts: Path, worl
         engine.apply([], [(engine.lookup(Asked(buyer, 5)), "r1")])
         before, stranger = answers(engine, others), answers(engine, ["nobody"])
         assert answers(engine, [buyer]) != stranger
+        assert make_snapshot(world / "bundles", log, CONFIG)["made"]
         assert {name.split("/")[0] for name in files_with(world, buyer)} >= {"lake", "bundles"}
+        assert (world / "log.db.overlay").is_file()
         receipt = erase_everywhere(engine, buyer, world / "lake")
+        assert not (world / "log.db.overlay").exists()  # it held what he did, under his row
         assert answers(engine, [buyer]) == stranger
         assert answers(engine, others) == before
+    assert make_snapshot(world / "bundles", log, CONFIG)["made"]
     assert files_with(world, buyer) == []
     his_orders = rows["purchases"].filter(pl.col("user_id") == buyer)["order_id"].unique().to_list()
     assert his_orders and [files_with(world / "lake", order) for order in his_orders] == [[]] * len(his_orders)
