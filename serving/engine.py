@@ -26,7 +26,7 @@ from recsys.errors import InputRefused
 from recsys.events.facts import NEVER
 from recsys.events.log_tables import ANSWER, ERASE
 from recsys.pipeline.lookup import lookup as answer_request
-from recsys.pipeline.request import Answer, Request
+from recsys.pipeline.request import Answer, Request, seed_of
 from recsys.pipeline.world import World
 from serving.asked import Asked, Served
 from serving.config import ServingConfig
@@ -156,6 +156,7 @@ class Engine:
                 rooms=named,
                 exclude=np.array([row for row in exclude if row >= 0], dtype=np.int64) if exclude else None,
                 category=asked.category,
+                seed=seed_of(asked.user_id),
                 explain=asked.explain and asked.step < len(STEPS) - 1,
             )
             answer = self._answer(loaded.live.world, request, asked)
@@ -203,7 +204,7 @@ class Engine:
 
     def _apply(self, entries: list[Entry], moved: Moved | None = None) -> list[Verdict]:
         with self._writing:
-            now = self.clock()
+            now = max(self.clock(), self.loaded.last_received_us)  # a clock set back makes no event one of the future
             if self._log is not None:
                 records = self._log.append(entries, now, lambda: self.loaded.applied, self._catch_up, moved)
             else:

@@ -10,7 +10,7 @@ from recsys.errors import ConfigError
 from recsys.ids import Vocabulary
 from recsys.live.artefact import load
 from recsys.pipeline.lookup import lookup as answer_request
-from recsys.pipeline.request import SOURCES, Answer, Request
+from recsys.pipeline.request import SOURCES, Answer, Request, seed_of
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,9 @@ def lookup(bundle: Bundle, user: str, *, at_us: int | None, k: int) -> LookupRes
             expected=f"{as_of} (the bundle's as-of) or later",
             hint="build a bundle with an earlier --as-of",
         )
-    row = vocabularies.users.row(typed_id(user, vocabularies.users))
-    answer = answer_request(live.world, Request(row, at, k))
+    user_id = typed_id(user, vocabularies.users)
+    row = vocabularies.users.row(user_id)
+    answer = answer_request(live.world, Request(row, at, k, seed=seed_of(user_id)))
     body = {
         "user_id": user,
         "known_user": row >= 0,

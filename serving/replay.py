@@ -13,6 +13,7 @@ from recsys.errors import InputRefused
 from recsys.events import Known, Vocabularies, clean, extend_vocabularies, fact_stream, open_events, room_table
 from recsys.live.artefact import load
 from recsys.live.replay import PastRequest, answer_frame, answers
+from recsys.pipeline.request import seed_of
 from recsys.progress import Progress, silent
 
 _REQUIRED = ("request_id", "user_id", "at")
@@ -31,7 +32,8 @@ def replay(
         k: rooms per request at most.
 
     Returns:
-        counts, seconds, and the quality report of the events.
+        counts (`unknown_rooms`: named by requests, but nobody told of them; the others are ranked), seconds, and the
+        quality report of the events.
 
     Raises:
         InputRefused: a table or the requests cannot be used, or a request lies before the bundle's as-of.
@@ -48,7 +50,7 @@ def replay(
         unknown = rooms.filter(pl.Series([r >= len(held) or held[r] < 0 for r in rooms["room"]], dtype=pl.Boolean))
         live.register_rooms(unknown)
     facts = fact_stream(later, vocabularies, from_us=as_of, before_us=int(asked["at_us"].max() or as_of))  # type: ignore[arg-type]
-    past = _past_requests(asked, vocabularies, live.world.rooms.host)
+    past, unheard_of = _past_requests(asked, vocabularies, live.world.rooms.host)
     begun = time.perf_counter()
     frame = answer_frame(answers(live, facts, past, k, progress))
     seconds = time.perf_counter() - begun
@@ -63,6 +65,7 @@ def replay(
     ).write_parquet(out)
     return {
         "requests": len(past),
+        "unknown_rooms": unheard_of,
         "facts": len(facts),
         "answers": len(frame),
         "seconds": round(seconds, 3),
@@ -108,29 +111,25 @@ def read_requests(path: Path, as_of: int) -> pl.DataFrame:
     return frame.sort("at_us", maintain_order=True)
 
 
-def _past_requests(asked: pl.DataFrame, vocabularies: Vocabularies, room_hosts: np.ndarray) -> list[PastRequest]:
-    users = vocabularies.users.rows(asked["user_id"])
-    ats = asked["at_us"].to_list()
-    ids = asked["request_id"].to_list()
+def _past_requests(
+    asked: pl.DataFrame, vocabularies: Vocabularies, room_hosts: np.ndarray
+) -> tuple[list[PastRequest], int]:
+    """The requests by rows, and how many of the rooms they name nobody has told of: those cannot be ranked."""
+    users = vocabularies.users.rows(asked["user_id"]).tolist()
+    seeds = [seed_of(user) for user in asked["user_id"]]
     rooms: list[tuple[int, ...] | None] = [None] * len(asked)
+    unknown = 0
     if "live_room_ids" in asked.columns:
-        flat = asked["live_room_ids"].explode(empty_as_null=False, keep_nulls=False)
-        rows = vocabularies.rooms.rows(flat)
-        strangers = np.flatnonzero(
-            (rows < 0) | (rows >= len(room_hosts)) | (room_hosts[np.minimum(rows, len(room_hosts) - 1)] < 0)
-        )
-        if len(strangers):
-            raise InputRefused(
-                "requests name rooms nobody has told of",
-                where="live_room_ids",
-                got=f"{len(strangers)} ids, the first {flat[int(strangers[0])]!r}",
-                expected="rooms of the bundle or of the events given",
-                hint="add the rooms table that holds them to --events",
-            )
-        lengths = asked["live_room_ids"].list.len().fill_null(0).to_list()
-        given = asked["live_room_ids"].is_not_null().to_list()
-        at = 0
-        for i, (n, named) in enumerate(zip(lengths, given, strict=True)):
-            rooms[i] = tuple(rows[at : at + n].tolist()) if named else None
-            at += n
-    return [PastRequest(*one) for one in zip(ids, users.tolist(), ats, rooms, strict=True)]
+        given = asked.with_row_index("request").select("request", "live_room_ids").drop_nulls("live_room_ids")
+        named = given.explode("live_room_ids", empty_as_null=False, keep_nulls=False)
+        rows = vocabularies.rooms.rows(named["live_room_ids"])
+        told = (rows >= 0) & (rows < len(room_hosts))
+        told[told] = room_hosts[rows[told]] >= 0
+        unknown = int((~told).sum())
+        lists: dict[int, list[int]] = {request: [] for request in given["request"].to_list()}
+        for request, row in zip(named["request"].filter(told).to_list(), rows[told].tolist(), strict=True):
+            lists[request].append(row)
+        for request, found in lists.items():
+            rooms[request] = tuple(found)
+    past = zip(asked["request_id"].to_list(), users, asked["at_us"].to_list(), rooms, seeds, strict=True)
+    return [PastRequest(*one) for one in past], unknown

@@ -171,7 +171,9 @@ def load(bundle: Bundle) -> tuple[LiveState, Vocabularies]:
         n_hosts=present["n_hosts"],
     )
     vocabularies = Vocabularies.load(bundle.file("users.ids").parent)
-    return assemble(parts), vocabularies
+    live = assemble(parts)
+    live.world.room_ids = vocabularies.rooms
+    return live, vocabularies
 
 
 def load_states_of(bundle: Bundle) -> dict[str, State]:

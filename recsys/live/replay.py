@@ -21,12 +21,13 @@ from recsys.progress import Progress, silent
 
 @dataclass(frozen=True)
 class PastRequest:
-    """A request by rows: external id, user row (−1 unknown), instant (µs), the room rows to rank or None."""
+    """A request by rows: external id, user row (−1 unknown), instant (µs), the room rows to rank or None, seed."""
 
     request_id: object
     user: int
     at: int
     rooms: tuple[int, ...] | None
+    seed: int | None = None
 
 
 def answers(
@@ -47,7 +48,8 @@ def answers(
             live.apply(*waiting)
             waiting = next(stream, None)
         rooms = None if request.rooms is None else np.array(request.rooms, dtype=np.int64)
-        yield request, lookup(live.world, Request(request.user, request.at, k, rooms, explain=False))
+        asked = Request(request.user, request.at, k, rooms, explain=False, seed=request.seed)
+        yield request, lookup(live.world, asked)
         if done % 256 == 0:
             progress("replay", done / len(requests))
     progress("replay", 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,11 @@ OUTCOMES = tuple(Outcome)
 SOURCES = tuple(Source)
 
 
+def seed_of(user_id: int | str | None) -> int:
+    """32 bits that depend on the external id alone, so that everybody draws the same for a viewer."""
+    return crc32(b"" if user_id is None else str(user_id).encode())
+
+
 @dataclass(frozen=True)
 class Request:
     """One candidate lookup.
@@ -50,6 +56,8 @@ class Request:
         rooms: exactly the room rows to rank, or None: the sources bring candidates from the rooms live now.
         exclude: room rows never to answer.
         category: only rooms of this category.
+        seed: of the viewer, for what is drawn for him (`seed_of`); without it the row is taken, which replay and
+            service number differently for users the bundle does not know.
         explain: whether reasons and contributions are wanted.
     """
 
@@ -60,6 +68,7 @@ class Request:
     exclude: npt.NDArray[np.int64] | None = None
     category: str | None = None
     explain: bool = True
+    seed: int | None = None
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,12 @@ class Selected(NamedTuple):
 
 
 def select(world: World, request: Request, kept: Candidates, hosts: npt.NDArray[np.int64], score: Floats) -> Selected:
-    """Choose and order. Equal scores are ordered by room row, so an answer is reproducible."""
+    """Choose and order. Equal scores are ordered by the rooms' external ids (by row, where nobody knows them): rows of
+    new rooms depend on who told of them first."""
     order = np.lexsort((kept.rooms, -score))
+    if world.room_ids is not None and (np.diff(score[order]) == 0.0).any():
+        place = world.room_ids.ids(kept.rooms).rank("ordinal").to_numpy()
+        order = np.lexsort((place, -score))
     top = order[: request.k]
     reserved = np.zeros(len(top), dtype=np.bool_)
     places = int(request.k * world.config.pipeline.explore_share)

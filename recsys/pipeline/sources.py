@@ -154,7 +154,8 @@ def _newcomers(world: World, epoch: Epoch, size: int, request: Request) -> npt.N
     new = np.flatnonzero(visitors[epoch.hosts] < NEWCOMER_VISITORS)
     if not len(new):
         return _NO_ROOMS
-    drawn = _scrambled((request.user & 0xFFFFFFFF) << 32 | request.at // _EVERY_HOUR_US & 0xFFFFFFFF)
+    viewer = request.user & 0xFFFFFFFF if request.seed is None else request.seed
+    drawn = _scrambled(viewer << 32 | request.at // _EVERY_HOUR_US & 0xFFFFFFFF)
     start, stride = drawn % len(new), 1 + (drawn >> 32) % len(new)
     while gcd(stride, len(new)) != 1:
         stride += 1

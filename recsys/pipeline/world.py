@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from recsys.config import EngineConfig
 from recsys.events.facts import NEVER
+from recsys.ids import Vocabulary
 from recsys.index.live_rooms import LiveRoomIndex
 from recsys.models.suite import Models
 from recsys.pipeline.heat import Heat
@@ -94,6 +95,7 @@ class World:
     models: Models
     standings: npt.NDArray[np.int64]
     heat: Heat
+    room_ids: Vocabulary | None = None
     priors: Priors = field(default_factory=Priors)
     leaves: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
@@ -106,12 +108,10 @@ class World:
         self.moments.grow(room + 1)
 
     def grow_hosts(self, n: int) -> None:
-        """Make room for `n` hosts in everything kept per host."""
-        self.hosts.grow(n)
-        self.schedule.grow(n)
-        self.arrivals.grow(n)
-        self.heat.grow(n)
+        """Make room for `n` hosts in everything kept per host; nothing of it is shorter than `standings` afterwards."""
         if n > len(self.standings):
             grown = np.zeros((max(n, len(self.standings) * 3 // 2), len(STANDINGS)), dtype=np.int64, order="F")
             grown[: len(self.standings)] = self.standings
             self.standings = grown
+        for kept in (self.hosts, self.schedule, self.arrivals, self.heat):
+            kept.grow(len(self.standings))

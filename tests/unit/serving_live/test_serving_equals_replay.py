@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,10 +11,11 @@ import polars as pl
 from recsys.bundle import Bundle, resolve
 from serving.asked import Asked
 from serving.config import ServingConfig
-from serving.engine import Engine
+from serving.engine import Engine, clock_us
 from serving.replay import replay
 
-from .served_world import AS_OF, Clock, events_after
+from .running_service import running
+from .served_world import AS_OF, Clock, events_after, write_bundle
 
 K = 8
 
@@ -49,3 +51,56 @@ def test_all_answers_are_the_same(market: Path, tmp_path: Path) -> None:
             assert served.answer.strength.tolist() == want["strength"].to_list()
             compared += len(want)
     assert compared > 300
+
+
+def test_two_workers_over_http_answer_as_replay_does(market: Path, tmp_path: Path) -> None:
+    """Facts and questions in turn, whichever worker takes them; then the same facts and questions as a replay.
+
+    Users, hosts and rooms the bundle does not know have other rows there; k is small, so newcomers are drawn.
+    """
+    shelf = write_bundle(market / "events", tmp_path / "bundles", learning=True).parent
+    (tmp_path / "serving.yaml").write_text("log_impressions: false\nlease_s: 0\ndeadline_ms: 20000\n")
+    rng = np.random.default_rng(8)
+    rows: dict[str, list[dict[str, Any]]] = {"rooms": [], "watches": [], "follows": [], "feedback": []}
+    asked: list[dict[str, Any]] = []
+    given: list[dict[str, Any]] = []
+    options = ("--workers", "2", "--config", str(tmp_path / "serving.yaml"))
+    with running(shelf, tmp_path / "log.db", *options) as service:
+        for turn in range(30):
+            told: list[tuple[str, str, dict[str, Any]]] = []
+            hosts = (80_000 - rng.permutation(4)[:2]).tolist()
+            for i, host in enumerate(hosts):
+                room = {"room_id": int(10_000 - 10 * turn - i), "host_id": host, "started_at": clock_us()}
+                told.append((f"r{turn}-{i}", "rooms", room))
+                user = int(rng.choice([3, 5, 7, 70_000 - turn]))
+                watch = {"user_id": user, "host_id": host, "room_id": room["room_id"], "entered_at": clock_us()}
+                told.append((f"w{turn}-{i}", "watches", watch))
+            at = {"at": clock_us()}
+            told.append((f"f{turn}", "follows", {"user_id": 70_001, "host_id": 4, "action": "follow"} | at))
+            if turn == 20:
+                told.append(("b", "feedback", {"user_id": 3, "host_id": 80_000, "kind": "block"} | at))
+            for _, table, row in told:
+                rows[table].append(row)
+            with service.client() as client:  # a new connection each time: any of the workers
+                assert {result["status"] for result in client.send(told)} == {"accepted"}
+            for user in (3, 70_000 - turn, 70_001, 90_000):
+                with service.client() as client:
+                    answer = client.lookup(user, k=K)
+                assert not answer["degraded"]
+                asked.append({"request_id": len(asked), "user_id": user, "at": answer["at"]})
+                given.append(answer)
+    times = ("at", "started_at", "entered_at")
+    (tmp_path / "more").mkdir()
+    for table, held in rows.items():
+        frame = pl.DataFrame(held)
+        frame = frame.with_columns(pl.col(n).cast(pl.Datetime("us", "UTC")) for n in times if n in frame.columns)
+        frame.write_parquet(tmp_path / "more" / f"{table}.parquet")
+    requests = pl.DataFrame(asked).with_columns(pl.col("at").str.to_datetime(time_unit="us", time_zone="UTC"))
+    requests.write_parquet(tmp_path / "requests.parquet")
+    replay(Bundle.open(resolve(shelf)), tmp_path / "more", tmp_path / "requests.parquet", tmp_path / "out.parquet", k=K)
+    out = pl.read_parquet(tmp_path / "out.parquet").partition_by("request_id", as_dict=True)
+    for number, answer in enumerate(given):
+        want = out[(number,)].select("room_id", "host_id", "score", "strength").rows()
+        got = [(room["room_id"], room["host_id"], room["score"], room["strength"]) for room in answer["rooms"]]
+        assert got == want, number
+    assert len(given) == 120 and sum(len(answer["rooms"]) for answer in given) > 500

@@ -283,3 +283,12 @@ def test_a_refund_is_shared_by_the_lines_of_its_order() -> None:
     shares = orders.refund(1, -1, 20, 101, "dispute")
     assert [(fact[3], fact[6]) for fact in shares] == [(3, 76), (4, 25)]
     assert [fact[6] for fact in orders.refund(1, 4, 21, 50, None)] == [50]
+
+
+def test_hosts_nobody_heard_of_are_entered_and_shown_one_after_the_other(engine: Engine) -> None:
+    """What is kept per host grows together: one part that lags behind is an index out of bounds sooner or later."""
+    for i in range(120):
+        entry = {"user_id": 3, "host_id": 10**6 + i, "room_id": 5_000 + i, "entered_at": at(5)}
+        told = [(f"r{i}", "rooms", room(5_000 + i, 10**6 + i)), (f"w{i}", "watches", entry)]
+        assert engine.apply(told) == [("accepted", None)] * 2
+        assert 5_000 + i in shown(engine, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 import time
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from recsys.instants import format_instant
+from serving.asked import Asked
 from serving.client import CallFailed, HttpClient
 from serving.config import ServingConfig
 from serving.engine import Engine, clock_us
 
 from .running_service import running
+from .served_world import AS_OF, Clock
 
 HOST, USER = 2_000_000_001, 70_000
 KILLS = int(os.environ.get("LAOTIE_KILLS", "3"))
@@ -92,3 +95,59 @@ def test_two_workers_answer_only_after_what_was_acknowledged_before(market: Path
                 )
             with service.client() as asker:
                 assert 3_000 + i not in [room["room_id"] for room in asker.lookup(1, k=400)["rooms"]]
+
+
+def test_a_full_disk_is_a_503_and_nothing_of_it_is_applied(market: Path, tmp_path: Path) -> None:
+    """A limit on the size of its files stops the process as a full disk does; lookups go on, later intake does too."""
+    log, acknowledged = tmp_path / "log.db", 0
+    (tmp_path / "serving.yaml").write_text("log_impressions: false\n")
+    with (
+        running(market / "bundles", log, "--config", str(tmp_path / "serving.yaml")) as service,
+        service.client() as client,
+    ):
+        pid = service.process.pid
+        client.send(batch(0))
+        _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        size = (tmp_path / "log.db-wal").stat().st_size
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size + 60_000, most))
+        refused = None
+        for number in range(1, 200):
+            try:
+                client.send([(*event[:2], event[2] | {"note": "x" * 300}) for event in batch(number)])
+                acknowledged = number
+            except CallFailed as failed:
+                refused = failed
+                break
+        assert refused is not None and (refused.status, refused.code) == (503, "log_failed") and acknowledged > 0
+        assert client.lookup(1, k=5)["offset"] == 7 * (acknowledged + 1)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
+        assert {result["status"] for result in client.send(batch(number))} == {"accepted"}
+        assert client.lookup(1, k=5)["offset"] == 7 * (acknowledged + 2)
+    assert comments(market / "bundles", log) == 7 * (acknowledged + 2)
+
+
+def test_a_step_of_the_clock_loses_nothing_and_brings_no_room_back(market: Path, tmp_path: Path) -> None:
+    clock = Clock(AS_OF + 10**9)
+    day, config = 86_400 * 10**6, ServingConfig(lease_s=600.0)
+
+    def room(number: int, **more: Any) -> tuple[str, str, dict[str, Any]]:
+        row = {"room_id": 4_000 + number, "host_id": HOST + number, "started_at": AS_OF + 10**8} | more
+        return f"room{number}-{sorted(more)}", "rooms", row
+
+    with Engine.open(market / "bundles", tmp_path / "log.db", config, clock) as engine:
+        engine.apply([room(1), room(2, ended_at=AS_OF + 2 * 10**8), room(3)])
+        clock.now -= 3 * day  # back: what is told now seems received before, and before the room began
+        assert engine.apply(batch_at(AS_OF + 5 * 10**8)) == [("accepted", None)] * 7
+        assert engine.apply([room(3, ended_at=AS_OF + 6 * 10**8)]) == [("accepted", None)]
+        assert {4_001} == set(engine.lookup(Asked(1, 500)).room_ids) & {4_001, 4_002, 4_003}
+        clock.now += 5 * day  # forward: beyond every lease
+        assert not engine.lookup(Asked(1, 500)).room_ids
+        assert engine.apply([("alive", *room(1)[1:])]) == [("duplicate", "lease_renewed")]
+        assert engine.lookup(Asked(1, 500)).room_ids == [4_001]
+    with Engine.open(market / "bundles", tmp_path / "log.db", config, clock) as engine:
+        assert {4_001} == set(engine.lookup(Asked(1, 500)).room_ids) & {4_001, 4_002, 4_003}
+    assert comments(market / "bundles", tmp_path / "log.db") == 7
+
+
+def batch_at(at: int) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(name, table, row | {"at": at}) for name, table, row in batch(0)]
