@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from recsys.bundle import forget_stages
 from recsys.bundle.rewriting import bundles_on
 from recsys.erasure import Erasure
 from recsys.events.lake.erasing import erase_from_lake
@@ -42,6 +43,7 @@ def erase_everywhere(engine: Engine, user_id: int | str, lake: Path | None) -> d
     else:
         found = (erase_from_bundle(path, user_id, at_us) for path in bundles_on(engine.bundles))
         written = [done for done in found if done is not None]
+        forget_stages(engine.bundles)  # states of builds, kept for the next one
         if any(done["bundle"] == engine.loaded.name for done in written):
             engine.swap()
     from_lake = None if lake is None else erase_from_lake(lake, [Erasure.of(user_id, at_us)], user_id)

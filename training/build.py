@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ from recsys.bundle import (
     resolve,
     retain,
 )
+from recsys.bundle.durable import sha256_of
+from recsys.bundle.manifest import MANIFEST
 from recsys.config import EngineConfig
 from recsys.errors import InputRefused
 from recsys.events import (
@@ -33,18 +35,23 @@ from recsys.events import (
     last_fact_us,
     open_events,
 )
+from recsys.events.lake.view import LakeView
 from recsys.ids import Vocabulary
 from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble, save
 from recsys.live.erasing import ERASED
+from recsys.models.baselines import PriorRanker
 from recsys.models.suite import Models
+from recsys.pipeline.features import FEATURES
 from recsys.progress import Progress, silent
 from recsys.ties.algebra import BlockState
-from training.collaborative import fit_collaborative, fit_transitions
+from training.collaborative import factors_of, fit_collaborative, fit_transitions
 from training.compare import Scorer
-from training.delta import Advanced, advance, known_states
+from training.delta import advance, known_states
 from training.drift import base_profile, drift_metrics, drift_of, profile_of, sampled_values, strength_histogram
+from training.kept import Fitted, States, load_fitted, load_learnt, load_made, save_fitted, save_learnt, save_made
 from training.learning import learn_models
 from training.report import build_page, write_report
+from training.stages import Stages, inputs_of, key_of
 from training.states import snapshot
 from training.trust import fit_trust
 
@@ -62,6 +69,7 @@ class Trained:
     counts: dict[str, int] = field(default_factory=dict)
     heads: list[dict[str, object]] = field(default_factory=list)
     rivals: dict[str, Scorer] = field(default_factory=dict)
+    held: Bundle | None = None  # where the states lie already, if stages keep what they make
 
 
 def build(
@@ -85,8 +93,10 @@ def build(
         base: a bundle (or a folder of bundles) built from the same lake: its states are brought forward instead of
             reading the whole history again.
 
+    What stages make is kept beside the bundles (`training.stages`): one whose inputs have not changed is not run again.
+
     Returns:
-        bundle name and path, as-of, metrics, stages and gates.
+        bundle name and path, as-of, metrics, stages and gates; which stages `ran` and which were `reused`.
 
     Raises:
         InputRefused: the events cannot be used.
@@ -94,7 +104,9 @@ def build(
     """
     events = clean(open_events(events_path), now=datetime.fromtimestamp(now_us / 1e6, UTC))
     continued = None if base is None else Bundle.open(resolve(base))
-    trained = train(events, config, as_of_us, progress, _since(continued, events, config, now_us, progress))
+    based = {"base": None if continued is None else [continued.path.name, sha256_of(continued.path / MANIFEST)]}
+    stages = Stages(bundles, inputs_of(events, events_path) | based)
+    trained = train(events, config, as_of_us, progress, stages, continued, now_us)
     trained.metrics |= index_metrics(trained.parts, config.build.seed)
     values = sampled_values(assemble(trained.parts), trained.as_of_us, config.build.seed)
     drift = drift_of(base_profile(continued), values)
@@ -121,7 +133,7 @@ def build(
         gates=tuple(gates),
     )
     with BundleWriter(bundles, name) as writer:
-        save(writer, parts, vocabularies, continued)
+        save(writer, parts, vocabularies, trained.held)
         known = known_before(events, before_us=trained.as_of_us)  # what later rows may speak of
         replace(known, rooms=known.rooms.filter(pl.col("ended_at").is_null())).save(
             writer.path("known_rooms.arrow").parent
@@ -137,6 +149,7 @@ def build(
         path = writer.finish(fields)
     publish(bundles, path.name)  # a refused bundle has another name; this says why it was refused
     retain(bundles, config.build.keep_bundles)
+    stages.tidy()
     return {
         "bundle": name,
         "path": str(path),
@@ -144,6 +157,8 @@ def build(
         "counts": trained.counts,
         "metrics": trained.metrics,
         "stages": [stage.model_dump() for stage in trained.stages],
+        "ran": stages.ran,
+        "reused": stages.reused,
         "gates": [gate.model_dump() for gate in gates],
     }
 
@@ -153,52 +168,99 @@ def train(
     config: EngineConfig,
     as_of_us: int | None,
     progress: Progress = silent,
-    since: Callable[[int], Advanced | None] | None = None,
+    stages: Stages | None = None,
+    base: Bundle | None = None,
+    now_us: int = 0,
     compare: bool = False,
 ) -> Trained:
     """Everything but writing: states and models as of an instant.
 
     Args:
-        since: gives the states as of an instant from those of a base bundle, or None if only a rebuild can.
-        compare: also trains what the served ranker is compared with (`training.compare`).
+        stages: where stages keep what they make; None: nowhere.
+        base: its states are brought forward, if they can be, and its factors are where fitting begins.
+        now_us: the clock by which rows of the events were set aside; only needed with a base.
+        compare: also trains what the served ranker is compared with (`training.compare`); such scorers are not kept.
     """
+    stages = Stages() if stages is None else stages
     last = last_fact_us(events)
     if last is None:
         raise InputRefused("there are no facts to build from", got="0 usable rows", expected="at least one")
     as_of = last + 1 if as_of_us is None else as_of_us
-    advanced = since(as_of) if since is not None else None
-    vocabularies = build_vocabularies(events, as_of_us=as_of) if advanced is None else advanced.vocabularies
-    if not len(vocabularies.hosts):
-        raise InputRefused(
-            "no fact lies before the as-of", got=f"as of {as_of} µs, first fact later", hint="choose a later --as-of"
-        )
-    learnt = learn_models(events, vocabularies, config, as_of, progress, compare)
-    shot = snapshot(events, vocabularies, config, as_of, progress) if advanced is None else advanced.shot
-    why = "" if advanced else "a late row takes back a fact of the base, or the as-of is earlier: rebuilt"
-    ties = [StageResult(name="delta", status="passed" if advanced else "skipped", why=why)] if since else []
-    n_users, n_hosts = len(vocabularies.users), len(vocabularies.hosts)
-    factors, graph, cf_stages = fit_collaborative(shot, config, n_users, n_hosts)
-    transition, transition_stage = fit_transitions(events, vocabularies, config, as_of, progress)
-    trust, trust_stage = fit_trust(events, vocabularies, shot, learnt.categories)
-    models = Models(
-        affinity=config.affinity,
-        ranker=learnt.ranker,
-        graph=graph,
-        factors=factors,
-        transition=transition,
-        strength=learnt.strength,
-        trust=trust,
-        audience=learnt.audience,
+    of_states = [as_of, config.ties.model_dump()]
+    states, held = stages.run(
+        "states",
+        of_states,
+        partial(_states, events, config, as_of, base, now_us, progress),
+        partial(save_made, base),
+        partial(load_made, config),
     )
-    counts = {"users": n_users, "hosts": n_hosts, "live_rooms": len(shot.rooms)}
+    shot, vocabularies = states.shot, states.vocabularies
+    of_learning = [of_states, key_of(held), compare, config.model_dump(mode="json", exclude={"gates"})]
+    learnt, _ = stages.run(
+        "learning",
+        of_learning,
+        partial(learn_models, events, vocabularies, config, as_of, progress, stages, key_of(held), compare),
+        partial(save_learnt, as_of, config),
+        partial(load_learnt, config),
+    )
+    fitted, _ = stages.run(
+        "models",
+        [of_states, key_of(held), config.affinity.model_dump(), config.build.model_dump(), learnt.categories],
+        partial(_fitted, events, states, config, learnt.categories, base, progress),
+        partial(save_fitted, as_of),
+        partial(load_fitted, config),
+    )
+    models = replace(fitted.models, ranker=learnt.ranker, strength=learnt.strength, audience=learnt.audience)
+    n_hosts = len(vocabularies.hosts)
+    counts = {"users": len(vocabularies.users), "hosts": n_hosts, "live_rooms": len(shot.rooms)}
     counts |= {f"state_{name}": len(state) for name, state in shot.states.items()}
     parts = WorldParts(
         config, shot.states, shot.standings, shot.rooms.select(ROOM_COLUMNS), shot.leaves, shot.priors, models, n_hosts
     )
-    stages = [*ties, *cf_stages, transition_stage, trust_stage, *learnt.stages]
-    return Trained(
-        parts, vocabularies, as_of, learnt.from_us, learnt.metrics, stages, counts, learnt.head_documents, learnt.rivals
-    )
+    said = [*states.stages, *fitted.stages, *learnt.stages]
+    heads, rivals = learnt.head_documents, learnt.rivals
+    return Trained(parts, vocabularies, as_of, learnt.from_us, learnt.metrics, said, counts, heads, rivals, held)
+
+
+def _states(
+    events: Events, config: EngineConfig, as_of: int, base: Bundle | None, now_us: int, progress: Progress
+) -> States:
+    """The states as of an instant, from those of the base if that can be."""
+    said: tuple[StageResult, ...] = ()
+    if base is not None:
+        advanced = advance(
+            known_states(base, _lake(events).manifest, config), _lake(events), config, as_of, now_us, progress
+        )
+        if advanced is not None:
+            return States(advanced.shot, advanced.vocabularies, (StageResult(name="delta", status="passed"),))
+        why = "a late row takes back a fact of the base, or the as-of is earlier: rebuilt"
+        said = (StageResult(name="delta", status="skipped", why=why),)
+    vocabularies = build_vocabularies(events, as_of_us=as_of)
+    if not len(vocabularies.hosts):
+        raise InputRefused(
+            "no fact lies before the as-of", got=f"as of {as_of} µs, first fact later", hint="choose a later --as-of"
+        )
+    return States(snapshot(events, vocabularies, config, as_of, progress), vocabularies, said)
+
+
+def _fitted(
+    events: Events,
+    states: States,
+    config: EngineConfig,
+    categories: tuple[str, ...] | None,
+    base: Bundle | None,
+    progress: Progress,
+) -> Fitted:
+    """The models that are fitted to the states as of the build's instant."""
+    shot, vocabularies = states.shot, states.vocabularies
+    n_users, n_hosts = len(vocabularies.users), len(vocabularies.hosts)
+    start = None if base is None else factors_of(base, vocabularies.hosts)
+    factors, graph, cf_stages = fit_collaborative(shot, config, n_users, n_hosts, start)
+    transition, transition_stage = fit_transitions(events, vocabularies, config, shot.as_of_us, progress)
+    trust, trust_stage = fit_trust(events, vocabularies, shot, categories)
+    ranker = PriorRanker(FEATURES)  # until the learnt one takes its place
+    models = Models(config.affinity, ranker, graph=graph, factors=factors, transition=transition, trust=trust)
+    return Fitted(models, (*cf_stages, transition_stage, trust_stage))
 
 
 def index_metrics(parts: WorldParts, seed: int) -> dict[str, float]:
@@ -217,19 +279,12 @@ def index_metrics(parts: WorldParts, seed: int) -> dict[str, float]:
     return {"index_recall_at_100": float(np.sum(hits)) / best.size}
 
 
-def _since(
-    base: Bundle | None, events: Events, config: EngineConfig, now_us: int, progress: Progress
-) -> Callable[[int], Advanced | None] | None:
-    """What brings the states of the base forward."""
-    if base is None:
-        return None
-    lake = events.lake
-    if lake is None:
+def _lake(events: Events) -> LakeView:
+    if events.lake is None:
         raise InputRefused(
             "a base needs a lake", got="a folder of event tables", hint="laotie ingest, then build the lake"
         )
-    known = known_states(base, lake.manifest, config)
-    return lambda as_of_us: advance(known, lake, config, as_of_us, now_us, progress)
+    return events.lake
 
 
 def _renumbered(parts: WorldParts, rooms: pl.DataFrame) -> WorldParts:

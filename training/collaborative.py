@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 
-from recsys.bundle import StageResult
+from recsys.bundle import Bundle, StageResult
 from recsys.config import EngineConfig
 from recsys.events import Events, Vocabularies, tie_facts, user_parts
 from recsys.events.facts import FactKind
+from recsys.ids import Vocabulary
 from recsys.models.affinity import confidence_matrix
 from recsys.models.collaborative.als import Als, AlsConfig
 from recsys.models.collaborative.ease import Ease
-from recsys.models.collaborative.interactions import Interactions
+from recsys.models.collaborative.interactions import FloatArray, Interactions
 from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
 from recsys.models.transition import TransitionModel
 from recsys.progress import Progress, silent
 from training.states import Snapshot
 
+COLD_ITERATIONS, WARM_ITERATIONS = 8, 4
+"""Of ALS from a random start, and from the factors of the night before."""
 LEAST_PAIRS = 50
 """Fewer ties than this teach a collaborative model nothing."""
 
 
+def factors_of(base: Bundle, hosts: Vocabulary) -> FloatArray | None:
+    """The host factors of a bundle in the rows of `hosts`, (n_hosts, f), NaN for hosts it does not know."""
+    if not base.json("world")["factors"]:
+        return None
+    held = base.array("models/factors_vectors")
+    known = Vocabulary.load(base.file("hosts.ids"))
+    rows = known.rows(hosts.ids(np.arange(len(hosts))))
+    found = rows >= 0
+    start = np.full((len(hosts), held.shape[1]), np.nan, dtype=np.float32)
+    start[found] = held[rows[found]]
+    return start
+
+
 def fit_collaborative(
-    shot: Snapshot, config: EngineConfig, n_users: int, n_hosts: int
+    shot: Snapshot, config: EngineConfig, n_users: int, n_hosts: int, start: FloatArray | None = None
 ) -> tuple[HostFactors | None, HostGraph | None, list[StageResult]]:
-    """Factors (iALS) and graph (EASE) from the confidences of all ties as of the snapshot."""
+    """Factors (iALS) and graph (EASE) from the confidences of all ties as of the snapshot.
+
+    Args:
+        start: factors (n_hosts, f) to begin from, NaN for hosts without; few iterations are enough then.
+    """
     matrix = confidence_matrix(shot.states, config.affinity, n_users, n_hosts)
     if matrix.nnz < LEAST_PAIRS:
         why = f"{matrix.nnz} ties with a confidence, {LEAST_PAIRS} needed"
         return None, None, [StageResult(name=name, status="skipped", why=why) for name in ("factors", "graph")]
     interactions = Interactions(matrix)
-    settings = AlsConfig(factors=max(4, min(config.build.factors, n_hosts)), iterations=8, threads=config.build.threads)
-    fitted = Als(settings).fit(interactions, config.build.seed)
+    n_factors = max(4, min(config.build.factors, n_hosts))
+    warm = start is not None and start.shape == (n_hosts, n_factors)
+    iterations = WARM_ITERATIONS if warm else COLD_ITERATIONS
+    settings = AlsConfig(factors=n_factors, iterations=iterations, threads=config.build.threads)
+    fitted = Als(settings).fit(interactions, config.build.seed, start if warm else None)
     factors = HostFactors.of(
         fitted.host_factors,
         confidence=settings.confidence,

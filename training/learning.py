@@ -29,7 +29,8 @@ from training.heads import learn_heads, learn_horizon_head
 from training.labels import next_broadcast
 from training.learn import learn_ranker
 from training.log import TrainingLog, replay_and_log
-from training.states import Snapshot, snapshot
+from training.stages import Stages
+from training.states import Snapshot, load_shot, save_shot, snapshot
 from training.trust import fit_trust, trust_metrics
 
 WARM_ENTRIES = 500_000
@@ -61,11 +62,16 @@ def learn_models(
     config: EngineConfig,
     as_of: int,
     progress: Progress = silent,
+    stages: Stages | None = None,
+    of_rows: str = "",
     compare: bool = False,
 ) -> Learnt:
     """Ranker and heads, learnt by replaying the latest stretch before the as-of on states as of its beginning.
 
-    With `compare`, other rankers too (`training.compare`).
+    Args:
+        stages: where the states as of that beginning are kept; None: nowhere.
+        of_rows: identifies the vocabularies.
+        compare: other rankers too (`training.compare`).
     """
     why = "needs watches and rooms"
     started = None
@@ -80,7 +86,13 @@ def learn_models(
     span = as_of - first
     learn_from = as_of - int(min(span * config.build.learn_share, config.build.learn_days * US_PER_DAY))
     later = as_of - int((as_of - learn_from) * config.build.later_share)
-    shot = snapshot(events, vocabularies, config, learn_from, progress)
+    shot, _ = (Stages() if stages is None else stages).run(
+        "history",
+        [of_rows, learn_from, config.ties.model_dump()],
+        partial(snapshot, events, vocabularies, config, learn_from, progress),
+        save_shot,
+        partial(load_shot, config),
+    )
     trust, _ = fit_trust(events, vocabularies, shot)
     live = _at_start_of_learning(events, vocabularies, config, shot, trust, progress)
     live.register_rooms(rooms)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from recsys.bundle import Bundle, BundleWriter, ManifestFields
 from recsys.config import EngineConfig
 from recsys.events import Events, Vocabularies, room_table, tie_facts, user_parts
 from recsys.events.facts import FACT_SCHEMA, FactKind
 from recsys.pipeline.world import Priors
 from recsys.progress import Progress, silent
 from recsys.ties.algebra import BlockState
-from recsys.ties.batch import state_of
+from recsys.ties.batch import state_of, states_of
 from recsys.ties.blocks import Blocks, blocks
 from recsys.ties.layers import State
 from recsys.ties.merging import merge_all
 from recsys.ties.standing import STANDINGS, count_standings, first_entries, first_entry_facts
+from recsys.ties.stored import load_states, save_states
 from training.executor import this_machine
+from training.stages import fields_of
 
 DERIVED = ("schedule", "arrivals")
 """Blocks that follow from the rooms and from other blocks."""
@@ -73,8 +76,8 @@ def snapshot(
 def states_of_facts(declared: Blocks, facts: pl.DataFrame, rooms: pl.DataFrame) -> dict[str, BlockState]:
     """The states that facts with a user make, by block name; those of rooms only for `rooms`."""
     of_rooms = facts.filter(pl.col("room").is_in(rooms["room"].implode()))
-    fed = {block: of_rooms if block.level == "room" else facts for block in declared.all}
-    return {block.name: state_of(block, fed[block]) for block in declared.all if block.name not in DERIVED}
+    wanted = [block for block in declared.all if block.name not in DERIVED and block.level != "room"]
+    return states_of(wanted, facts) | states_of(declared.of("room"), of_rooms)
 
 
 def finished(
@@ -158,3 +161,22 @@ def priors_of(standings: npt.NDArray[np.int64], host: BlockState) -> Priors:
         repeat_buyer_share=total["repeat_buyers"] / total["buyers"] if total["buyers"] else default.repeat_buyer_share,
         refund_share=refunded / spend if spend else default.refund_share,
     )
+
+
+def save_shot(writer: BundleWriter, shot: Snapshot, base: Bundle | None = None) -> ManifestFields:
+    """Write a snapshot; what `base` holds of its states is linked."""
+    columns = save_states(writer, shot.states, base)
+    writer.array("standings", shot.standings)
+    for name in ("rooms", "leaves"):
+        getattr(shot, name).write_ipc(writer.path(f"{name}.arrow"), compression="uncompressed")
+    writer.json("world", {"columns": columns, "priors": asdict(shot.priors)})
+    return fields_of(shot.as_of_us)
+
+
+def load_shot(config: EngineConfig, bundle: Bundle) -> Snapshot:
+    """Read what `save_shot` wrote; states stay memory-mapped."""
+    world = bundle.json("world")
+    states = load_states(bundle, blocks(round(config.ties.product_slot_s)), world["columns"])
+    rooms, leaves = (pl.read_ipc(bundle.file(f"{name}.arrow")) for name in ("rooms", "leaves"))
+    standings, priors = np.array(bundle.array("standings")), Priors(**world["priors"])
+    return Snapshot(bundle.manifest.window.as_of_us, states, standings, rooms, leaves, priors)

@@ -14,7 +14,7 @@ from recsys.bundle.manifest import (
     StageResult,
 )
 from recsys.bundle.reader import Bundle
-from recsys.bundle.shelf import current_name, next_name, publish, resolve, retain, rollback
+from recsys.bundle.shelf import current_name, forget_stages, next_name, publish, resolve, retain, rollback
 from recsys.bundle.writer import BundleWriter
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "StageResult",
     "current_name",
     "evaluate_gates",
+    "forget_stages",
     "next_name",
     "publish",
     "resolve",

@@ -20,6 +20,8 @@ from recsys.instants import format_instant
 
 CURRENT: Final = "CURRENT"
 HISTORY: Final = "HISTORY"
+STAGES: Final = ".stages"
+"""What stages of builds made, kept for the next build; never served, and free to go at any time."""
 
 
 def next_name(bundles_dir: Path, as_of_us: int) -> str:
@@ -190,3 +192,15 @@ def _served(bundles_dir: Path) -> list[str]:
 
 def _write_history(bundles_dir: Path, names: list[str]) -> None:
     replace_text(bundles_dir / HISTORY, "".join(name + "\n" for name in names))
+
+
+def forget_stages(bundles_dir: Path) -> bool:
+    """Remove what stages of builds have kept; whether there was something. The next build runs all its stages."""
+    kept = bundles_dir / STAGES
+    if not kept.is_dir():
+        return False
+    with exclusive(bundles_dir):
+        doomed = bundles_dir / f"stages.tmp-{os.getpid()}"
+        kept.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+    return True

@@ -36,7 +36,7 @@ from recsys.ties.algebra import BlockState
 from recsys.ties.blocks import blocks
 from recsys.ties.layers import State
 from recsys.ties.store import RowStore, TieStore
-from recsys.ties.stored import load_states, save_states
+from recsys.ties.stored import link_states, load_states, save_states
 
 ROOM_COLUMNS = ("room", "host", "cohosts", "started_at", "category")
 
@@ -105,33 +105,24 @@ def _rows_of(parts: WorldParts, block: str) -> BlockState | None:
     return parts.states[block].flat() if block in parts.states else None
 
 
-def save(writer: BundleWriter, parts: WorldParts, vocabularies: Vocabularies, base: Bundle | None = None) -> None:
+def save(writer: BundleWriter, parts: WorldParts, vocabularies: Vocabularies, held: Bundle | None = None) -> None:
     """Write the parts and the vocabularies into a bundle being written.
 
     Args:
-        base: the bundle the states continue, if they do: what it holds of them already is linked.
+        held: a bundle that holds these very states, except those of rooms: its files are linked.
     """
     for name in ("users", "hosts", "rooms", "orders"):
         getattr(vocabularies, name).save(writer.path(f"{name}.ids"))
-    columns = save_states(writer, parts.states, base)
+    columns = save_states(writer, parts.states) if held is None else link_states(writer, parts.states, held, "room")
     writer.array("standings", parts.standings)
     writer.table("rooms", parts.rooms.select(ROOM_COLUMNS))
     writer.table("leaves", parts.leaves)
-    models = parts.models
-    present: dict[str, object] = {
-        "priors": asdict(parts.priors),
-        "graph": models.graph is not None,
-        "factors": models.factors is not None,
-        "transition": models.transition is not None,
-        "transition_settings": models.transition.config.model_dump() if models.transition is not None else {},
-        "strength": sorted(models.strength),
-        "ranker": isinstance(models.ranker, AdditiveModel),
-        "trust": models.trust is not None,
-        "audience": models.audience is not None,
-        "n_hosts": parts.n_hosts,
-        "columns": columns,
-    }
-    writer.json("world", present)
+    present = {"priors": asdict(parts.priors), "n_hosts": parts.n_hosts, "columns": columns}
+    writer.json("world", present | save_models(writer, parts.models))
+
+
+def save_models(writer: BundleWriter, models: Models) -> dict[str, object]:
+    """Write models into a bundle being written; which there are, for `load_models`."""
     arrays: dict[str, npt.NDArray[np.generic]] = {}
     for prefix, model in (("graph", models.graph), ("factors", models.factors)):
         if model is not None:
@@ -148,6 +139,16 @@ def save(writer: BundleWriter, parts: WorldParts, vocabularies: Vocabularies, ba
         arrays |= models.trust.arrays()
     for name, array in arrays.items():
         writer.array(f"models/{name}", array)
+    return {
+        "graph": models.graph is not None,
+        "factors": models.factors is not None,
+        "transition": models.transition is not None,
+        "transition_settings": models.transition.config.model_dump() if models.transition is not None else {},
+        "strength": sorted(models.strength),
+        "ranker": isinstance(models.ranker, AdditiveModel),
+        "trust": models.trust is not None,
+        "audience": models.audience is not None,
+    }
 
 
 def load(bundle: Bundle) -> tuple[LiveState, Vocabularies]:
@@ -159,7 +160,7 @@ def load(bundle: Bundle) -> tuple[LiveState, Vocabularies]:
     config = bundle.config
     present = bundle.json("world")
     states = load_states_of(bundle)
-    models = _load_models(bundle, present, config)
+    models = load_models(bundle, present, config)
     parts = WorldParts(
         config=config,
         states=states,
@@ -196,7 +197,8 @@ class _Arrays(dict[str, npt.NDArray[Any]]):
         return self._bundle.array(self._prefix + name)
 
 
-def _load_models(bundle: Bundle, present: Mapping[str, Any], config: EngineConfig) -> Models:
+def load_models(bundle: Bundle, present: Mapping[str, Any], config: EngineConfig) -> Models:
+    """The models of a bundle; `present`: what `save_models` returned."""
     arrays = _Arrays(bundle, "models/")
     return Models(
         affinity=config.affinity,

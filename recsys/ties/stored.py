@@ -54,6 +54,19 @@ def save_states(writer: BundleWriter, states: Mapping[str, State], base: Bundle 
     return {name: declared_columns(state.block) for name, state in states.items()}
 
 
+def link_states(writer: BundleWriter, states: Mapping[str, State], held: Bundle, *anew: str) -> dict[str, Columns]:
+    """As `save_states`, of states that another bundle holds, except the blocks named `anew`, which are written."""
+    save_states(writer, {name: states[name] for name in anew if name in states})
+    for name in states:
+        if name not in anew:
+            for part in [f"{layer}{part}" for layer in ("", "over_") for part in (*PARTS, "at")]:
+                if held.has(f"state/{name}_{part}"):
+                    writer.link(f"state/{name}_{part}.npy", held)
+            if held.has(f"state/{name}_over_at"):
+                writer.needs(LAYERED_VERSION)
+    return {name: declared_columns(state.block) for name, state in states.items()}
+
+
 def load_states(bundle: Bundle, declared: Blocks, columns: Mapping[str, Columns]) -> dict[str, State]:
     """The states of a bundle by block name, memory-mapped.
 

@@ -48,8 +48,14 @@ class Als:
     config: AlsConfig = field(default_factory=AlsConfig)
     name: str = "als"
 
-    def fit(self, interactions: Interactions, seed: int, start: FittedCollaborative | None = None) -> AlsFactors:
+    def fit(
+        self, interactions: Interactions, seed: int, start: FittedCollaborative | FloatArray | None = None
+    ) -> AlsFactors:
         """Alternate from host factors drawn from `seed`, or from those of `start`, where new hosts alone are drawn.
+
+        Args:
+            start: a fitted ALS model; or host factors (n_hosts, factors), rows of NaN where there are none: such hosts
+                begin at zero.
 
         Raises:
             ValueError: `start` is no ALS model, has another number of factors, or more hosts.
@@ -68,6 +74,8 @@ class Als:
         with threadpool_limits(
             1, "blas"
         ):  # many small systems: the library's own threads would only wait for each other
+            if isinstance(start, np.ndarray):
+                _solve(by_user, users, hosts, config)  # users begin at random: a step more, or they pull the hosts away
             for _ in range(config.iterations):
                 _solve(by_user, users, hosts, config)
                 _solve(by_host, hosts, users, config)
@@ -106,13 +114,17 @@ class AlsFactors:
         return self.fold_in(histories) @ self.host_factors.T
 
 
-def _host_factors(start: FittedCollaborative, shape: tuple[int, ...]) -> FloatArray:
-    if not isinstance(start, AlsFactors):
+def _host_factors(start: FittedCollaborative | FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    if isinstance(start, np.ndarray):
+        held = np.where(np.isfinite(start).all(axis=1, keepdims=True), start, np.float32(0))
+    elif isinstance(start, AlsFactors):
+        held = start.host_factors
+    else:
         raise ValueError(f"ALS cannot go on from the model {start.name}")
-    n_hosts, factors = start.host_factors.shape
+    n_hosts, factors = held.shape
     if factors != shape[1] or n_hosts > shape[0]:
         raise ValueError(f"a start of {n_hosts} hosts with {factors} factors for {shape[0]} with {shape[1]}")
-    return start.host_factors
+    return held
 
 
 def _confidences(matrix: Csr, confidence: float) -> Csr:

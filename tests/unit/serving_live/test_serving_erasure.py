@@ -106,7 +106,11 @@ def test_the_bytes_are_gone_everywhere_and_nobody_else_notices(texts: Path, worl
         assert make_snapshot(world / "bundles", log, CONFIG)["made"]
         assert {name.split("/")[0] for name in files_with(world, buyer)} >= {"lake", "bundles"}
         assert (world / "log.db.overlay").is_file()
+        kept = world / "bundles" / ".stages" / "states-1"
+        kept.mkdir(parents=True)
+        (kept / "state").write_bytes(b"kept for the next build")
         receipt = erase_everywhere(engine, buyer, world / "lake")
+        assert not kept.parent.exists()
         assert not (world / "log.db.overlay").exists()  # it held what he did, under his row
         assert answers(engine, [buyer]) == stranger
         assert answers(engine, others) == before
