@@ -93,7 +93,7 @@ class TransitionCounter:
             self._row_total += np.bincount(previous[~same], weight[~same], n)
             pairs = {"previous": previous[~same], "next": following[~same], "count": weight[~same]}
             found.append(pl.DataFrame(pairs, schema=_PAIRS))
-        self._pairs = pl.concat(found).group_by("previous", "next").agg(pl.col("count").sum())
+        self._pairs = _summed(pl.concat(found))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The sums as `TransitionModel` takes them; see `pack`."""
@@ -110,6 +110,18 @@ class TransitionCounter:
         self._row_total = np.concatenate((self._row_total, more))
         self._self_total = np.concatenate((self._self_total, more))
         self._entered = np.concatenate((self._entered, more))
+
+
+def _summed(pairs: pl.DataFrame) -> pl.DataFrame:
+    """One row a pair, added up in the order of the rows: a parallel group-by adds in another order from run to run."""
+    if pairs.is_empty():
+        return pairs
+    ordered = pairs.sort("previous", "next", maintain_order=True)
+    previous, following, counts = (ordered[name].to_numpy() for name in ("previous", "next", "count"))
+    differs = (previous[1:] != previous[:-1]) | (following[1:] != following[:-1])
+    first = np.concatenate(([0], np.flatnonzero(differs) + 1))
+    sums = {"previous": previous[first], "next": following[first], "count": np.add.reduceat(counts, first)}
+    return pl.DataFrame(sums, schema=_PAIRS)
 
 
 def distinct_before(user: NDArray[np.int64], host: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
