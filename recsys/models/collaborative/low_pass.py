@@ -29,17 +29,17 @@ class LowPassConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    user_exponent: float = Field(0.4, ge=0, le=1)
+    user_exponent: float = Field(0.3, ge=0, le=1)
     """Users are scaled by degree ** -this: a person with many hosts ties any two of them loosely."""
-    host_exponent: float = Field(0.35, ge=0, le=1)
+    host_exponent: float = Field(0.3, ge=0, le=1)
     """Hosts are scaled by degree ** -this in the graph: popular hosts dominate the smooth part less."""
-    source_exponent: float = Field(0.2, ge=-1, le=1)
+    source_exponent: float = Field(0.3, ge=-1, le=1)
     """How much less still a popular host of the history says about its user."""
-    target_exponent: float = Field(0.1, ge=-1, le=1)
+    target_exponent: float = Field(0.15, ge=-1, le=1)
     """Scores are scaled by degree ** this; equal to `host_exponent` undoes the scaling of the graph."""
-    cutoff: float = Field(0.2, gt=0)
+    cutoff: float = Field(0.3, gt=0)
     """The eigenvalue, as a share of the largest, whose part of the history is halved."""
-    order: float = Field(1.0, ge=0.5, le=2)
+    order: float = Field(1.2, ge=0.5, le=2)
     """How sharply the response falls around the cutoff."""
     degree: int = Field(6, ge=1, le=30)
     """Of the polynomial that stands for the response: so many steps there and back over the graph."""

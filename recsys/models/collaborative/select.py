@@ -5,6 +5,7 @@ The bounds are amounts of work, not of time, so that the same input and seed cho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -41,13 +42,15 @@ class SelectionConfig(BaseModel):
     """Small, since what suits a thinner graph is too sharp for the whole one."""
     check_cells: int = Field(100_000_000, ge=1)
     """At most so many users × hosts are scored in one check; beyond it, random users are asked."""
+    check_users: int = Field(5000, ge=1)
+    """Nor more users than so many."""
     tuning_pairs: int = Field(2_000_000, ge=1)
     """With more ties than this, settings are searched on a random part of the users."""
     low_pass_fits: int = Field(8, ge=1)
     ease_fits: int = Field(14, ge=0)
     ease_tera_ops: float = Field(8.0, gt=0)
     """EASE inverts a matrix in each fit: so few fits that their cubes add up to no more than this, in 10¹²."""
-    als_fits: int = Field(5, ge=0)
+    als_fits: int = Field(6, ge=0)
     """0 leaves ALS, and with it `implicit`, out."""
     als_max_factors: int = Field(256, ge=1)
     threads: int = Field(1, ge=1)
@@ -79,7 +82,7 @@ def select_model(
     train, check = internal_check(
         sample,
         share=config.held_out_share,
-        max_users=max(1, config.check_cells // sample.n_hosts),
+        max_users=max(1, min(config.check_users, config.check_cells // sample.n_hosts)),
         k=config.k,
         seed=seed,
     )
@@ -103,7 +106,9 @@ def _als(bench: Bench, config: SelectionConfig) -> Found:
 
     largest = min(config.als_max_factors, max(4, min(bench.train.matrix.shape)))
     factors = min(AlsConfig().factors, max(4, largest // 2))
-    start = Als(AlsConfig(factors=factors, confidence=40, regularization=0.01, threads=config.threads))
+    # λ grows with the number of hosts (frequency scaling); what suits it in practice grows with its root only
+    scale = min(1.0, math.sqrt(2000 / bench.train.n_hosts))
+    start = Als(AlsConfig(factors=factors, confidence=40, regularization=0.02 * scale, threads=config.threads))
 
     def allowed(model: Tunable) -> bool:
         return isinstance(model, Als) and model.config.factors <= largest

@@ -125,7 +125,13 @@ class TestLowPass:
         ridge = np.linalg.solve(gram + 0.25 * np.eye(30), gram)
         expected = hosts[:, None] ** -0.1 * ridge.T * hosts**0.2
         config = LowPassConfig(
-            user_exponent=0.3, host_exponent=0.4, source_exponent=0.1, target_exponent=0.2, cutoff=0.25, degree=16
+            user_exponent=0.3,
+            host_exponent=0.4,
+            source_exponent=0.1,
+            target_exponent=0.2,
+            cutoff=0.25,
+            order=1,
+            degree=16,
         )
         weights = LowPass(config).fit(noisy, 0).weights
         assert_allclose(weights, expected, atol=0.03 * np.abs(expected).max())  # the norm is an upper estimate
