@@ -38,7 +38,7 @@ from recsys.events import (
 from recsys.events.lake.view import LakeView
 from recsys.ids import Vocabulary
 from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble, save
-from recsys.live.erasing import ERASED
+from recsys.live.erasing import ERASED, holds_erased
 from recsys.models.baselines import PriorRanker
 from recsys.models.suite import Models
 from recsys.pipeline.features import FEATURES
@@ -228,12 +228,13 @@ def _states(
     """The states as of an instant, from those of the base if that can be."""
     said: tuple[StageResult, ...] = ()
     if base is not None:
-        advanced = advance(
-            known_states(base, _lake(events).manifest, config), _lake(events), config, as_of, now_us, progress
-        )
+        lake = _lake(events)
+        advanced = None
+        if not holds_erased(base, lake.manifest.erased):
+            advanced = advance(known_states(base, lake.manifest, config), lake, config, as_of, now_us, progress)
         if advanced is not None:
             return States(advanced.shot, advanced.vocabularies, (StageResult(name="delta", status="passed"),))
-        why = "a late row takes back a fact of the base, or the as-of is earlier: rebuilt"
+        why = "a late row takes back a fact of the base, the as-of is earlier, or it holds an erased user: rebuilt"
         said = (StageResult(name="delta", status="skipped", why=why),)
     vocabularies = build_vocabularies(events, as_of_us=as_of)
     if not len(vocabularies.hosts):

@@ -7,6 +7,7 @@ they go with the next full build. Rows are never renumbered: his becomes a row w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import polars as pl
 
 from recsys.bundle import Bundle
 from recsys.bundle.rewriting import Write, replace_files
-from recsys.erasure import Erasure
+from recsys.erasure import Erasure, erased_until
 from recsys.ids import Vocabulary
 from recsys.ties.blocks import blocks
 
@@ -30,6 +31,19 @@ _PARTS = ("keys", "ints", "decayed", "latest", "at")
 def erasures_of(bundle: Bundle) -> dict[str, int]:
     """The erasures a bundle has obeyed: pseudonym → facts up to this instant, µs, are not in it."""
     return dict(bundle.json(ERASED)) if bundle.has(ERASED) else {}
+
+
+def holds_erased(bundle: Bundle, erased: Mapping[str, int]) -> bool:
+    """Whether a bundle knows an id that was erased (pseudonym → instant, µs) and has not obeyed the erasure.
+
+    Costs a hash a user, if there is an erasure it does not list.
+    """
+    obeyed = erasures_of(bundle)
+    open_ = {user: at for user, at in erased.items() if obeyed.get(user, at - 1) < at}
+    if not open_:
+        return False
+    users = Vocabulary.load(bundle.file("users.ids"))
+    return erased_until(users.ids(np.arange(len(users))), open_).is_not_null().any()
 
 
 def erase_from_bundle(path: Path, user_id: int | str, at_us: int) -> dict[str, Any] | None:

@@ -14,8 +14,9 @@ import pytest
 
 from recsys.bundle import Bundle, publish, rollback
 from recsys.bundle.rewriting import replace_files
+from recsys.config import EngineConfig
 from recsys.erasure import Erasure, erased_until, pseudonym
-from recsys.events import open_events
+from recsys.events import clean, open_events
 from recsys.events.lake import erasing as lake_erasing
 from recsys.events.lake.erasing import erase_from_lake
 from recsys.events.lake.from_log import ingest_log
@@ -23,13 +24,15 @@ from recsys.events.lake.ingest import ingest
 from recsys.events.lake.manifest import LakeManifest
 from recsys.ids import Vocabulary
 from recsys.live.artefact import load_states_of
-from recsys.live.erasing import erase_from_bundle, erasures_of
+from recsys.live.erasing import erase_from_bundle, erasures_of, holds_erased
+from recsys.progress import silent
 from recsys.ties.layers import LayeredState, added, layered
 from serving.asked import Asked
 from serving.config import ServingConfig
 from serving.engine import Engine
 from serving.erasing import erase_everywhere
 from serving.snapshotting import make as make_snapshot
+from training.build import _since
 
 from .served_world import AS_OF, Clock, events_after, write_bundle
 
@@ -238,6 +241,30 @@ def test_a_state_in_two_layers_loses_him_in_both_and_nobody_else(world: Path, bu
     assert (~others).sum() > 0 and np.array_equal(now.keys, was.keys[others])
     for part in ("ints", "decayed", "latest"):
         assert np.array_equal(getattr(now.rows, part), getattr(was.rows, part)[others])
+
+
+def test_a_base_that_holds_an_erased_user_is_not_continued(
+    texts: Path, world: Path, buyer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = AS_OF + 10 * 86_400 * S
+    erased = dict([Erasure.of(buyer, now), Erasure.of("nobody here knows", now)])
+    held = Bundle.open(world / "bundles" / "b1")
+    assert not holds_erased(held, {}) and holds_erased(held, erased)
+    monkeypatch.setattr("training.build.known_states", lambda *_: None)
+    monkeypatch.setattr("training.build.advance", lambda *_: "continued")
+
+    def build_on(base: Bundle) -> object:
+        since = _since(base, clean(open_events(world / "lake")), EngineConfig(), now, silent)
+        return None if since is None else since(now)
+
+    assert build_on(held) == "continued"
+    erase_from_lake(world / "lake", [Erasure.of(buyer, now)], buyer)
+    assert build_on(held) is None
+    receipt = erase_from_bundle(held.path, buyer, now)
+    assert receipt is not None
+    without = Bundle.open(world / "bundles" / receipt["now"])
+    assert not holds_erased(without, erased) and build_on(without) == "continued"
+    assert not holds_erased(without, dict([Erasure.of(buyer, now + 1)]))  # erased again: it knows nobody of this id
 
 
 def saving(array: np.ndarray[Any, Any]) -> Callable[[Path], None]:
