@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.bundle import forget_stages
-from recsys.bundle.rewriting import bundles_on, drop_stages
+from recsys.bundle.rewriting import bundles_on
 from recsys.erasure import Erasure
 from recsys.events.lake.erasing import erase_from_lake
 from recsys.instants import format_instant
@@ -41,7 +41,6 @@ def erase_everywhere(engine: Engine, user_id: int | str, lake: Path | None) -> d
     if engine.bundles is None:
         left = f"bundle {engine.loaded.name}: give the folder of bundles, not a bundle; {left}"
     else:
-        drop_stages(engine.bundles)
         found = (erase_from_bundle(path, user_id, at_us) for path in bundles_on(engine.bundles))
         written = [done for done in found if done is not None]
         forget_stages(engine.bundles)  # states of builds, kept for the next one

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recsys.bundle.durable import exclusive, sha256_of, sync_path, sync_tree
 from recsys.bundle.manifest import MANIFEST, FileEntry, Manifest, is_bundle_name
-from recsys.bundle.shelf import STAGES, put_in_place_of
+from recsys.bundle.shelf import put_in_place_of
 from recsys.bundle.writer import remove_stale
 
 Write = Callable[[Path], None]
@@ -19,18 +19,6 @@ def bundles_on(bundles_dir: Path) -> list[Path]:
     """Every finished bundle of a folder, served, kept or refused."""
     found = (entry for entry in bundles_dir.iterdir() if (entry / MANIFEST).is_file() and is_bundle_name(entry.name))
     return sorted(found)
-
-
-def drop_stages(bundles_dir: Path) -> None:
-    """Remove what builds keep between their stages: all of it, as a build makes it again. One that runs ends with an
-    error and is started anew."""
-    kept = bundles_dir / STAGES
-    if kept.is_dir():
-        with exclusive(kept):
-            for entry in kept.iterdir():
-                if entry.is_dir():
-                    shutil.rmtree(entry)
-        sync_path(kept)
 
 
 def replace_files(bundle: Path, changes: Mapping[str, Write]) -> Path:
