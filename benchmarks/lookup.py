@@ -1,52 +1,59 @@
-"""Lookups, events and HTTP against what they cost at least: ratios, measured in one go on a synthetic bundle.
+"""Lookups, events and HTTP against what they cost at least: ratios, measured in one go on synthetic bundles.
 
-    python benchmarks/lookup.py --rooms 10000 [--http] [--events]
+    python benchmarks/lookup.py [--rooms 10000 100000] [--http] [--events]
 
-The bundle is synthetic unless `--bundle` names a built one: random ties of few viewers, `--hosts` hosts, one live room
-each for `--rooms` of them, models of the sizes training gives (`benchmarks/synthetic_bundle.py`).
+For each number of live rooms a bundle is made in a temporary folder, unless `--bundle` names a built one: random ties
+of few viewers, one live room per host, models of the sizes training gives (`benchmarks/synthetic_bundle.py`). Whatever
+is compared takes turns, call by call, so that a busy machine slows both alike. To add a peer, add its call to `sides`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
+import faiss
 import numpy as np
+from load import load, request
 from synthetic_bundle import synthetic
+from threadpoolctl import threadpool_limits
 
-from recsys.index.flat import best, inner_products
 from serving.answers import document
 from serving.asked import Asked
 from serving.config import ServingConfig
 from serving.engine import Engine
+from serving.ladder import STEPS
 
 K = 100
 
 
-def timed(call: Callable[[int], object], n: int) -> dict[str, float]:
-    """p50 and p99 of n calls on the wall clock, and p50 of processor time, which a busy machine distorts less, ms.
+def in_turns(sides: dict[str, Callable[[int], object]], n: int) -> dict[str, dict[str, float]]:
+    """n rounds in which every side is called once: p50 and p99 on the wall clock, p50 of processor time, all in ms.
 
-    The first tenth warms up and is not counted.
+    Processor time is distorted less by a busy machine. The first tenth warms up and is not counted.
     """
-    took, worked = [], []
+    took: dict[str, list[float]] = {name: [] for name in sides}
+    worked: dict[str, list[float]] = {name: [] for name in sides}
     for i in range(n):
-        begun, work = time.perf_counter(), time.thread_time()
-        call(i)
-        took.append((time.perf_counter() - begun) * 1e3)
-        worked.append((time.thread_time() - work) * 1e3)
-    p50, p99 = np.percentile(took[n // 10 :], [50, 99])
-    return {
-        "p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3),
-        "cpu_p50_ms": round(statistics.median(worked[n // 10 :]), 3),
-    }  # fmt: skip
+        for name, call in sides.items():
+            begun, work = time.perf_counter(), time.thread_time()
+            call(i)
+            took[name].append((time.perf_counter() - begun) * 1e3)
+            worked[name].append((time.thread_time() - work) * 1e3)
+    found = {}
+    for name in sides:
+        p50, p99 = np.percentile(took[name][n // 10 :], [50, 99])
+        work = statistics.median(worked[name][n // 10 :])
+        found[name] = {"p50_ms": round(p50, 3), "p99_ms": round(p99, 3), "cpu_p50_ms": round(work, 3)}
+    return found
 
 
 def start_rooms(engine: Engine, rooms: int) -> float:
@@ -64,20 +71,29 @@ def start_rooms(engine: Engine, rooms: int) -> float:
 
 
 def in_process(engine: Engine, n: int) -> dict[str, Any]:
-    """The whole lookup with reasons and document, per step of the ladder, and the raw search inside it."""
+    """The whole lookup with reasons and document, the steps of the ladder, an explanation, and raw FAISS, in turns."""
     users = np.random.default_rng(2).integers(0, len(engine.loaded.vocabularies.users), n).tolist()
     ids = [engine.loaded.vocabularies.users.id(user) for user in users]
-    found: dict[str, Any] = {}
-    for step in range(4):
-        found[f"lookup step {step}"] = timed(
-            lambda i, step=step: document(engine.lookup(Asked(ids[i], K, step=step))), n
-        )
-    epoch = engine.loaded.live.world.index.publish()
-    vectors = np.ascontiguousarray(epoch.vectors())
-    query, keys = vectors[:1].copy(), epoch.rooms
-    found["raw search"] = timed(lambda _: best(inner_products(query, vectors)[0], keys, K), n)
-    found["ratio to raw search"] = round(found["lookup step 0"]["cpu_p50_ms"] / found["raw search"]["cpu_p50_ms"], 1)
+    flat, answers = raw_faiss(engine)
+    sides: dict[str, Callable[[int], object]] = {
+        "lookup": lambda i: document(engine.lookup(Asked(ids[i], K))),
+        "raw search": lambda _: flat.search(answers, K),
+    }
+    for step in range(1, len(STEPS)):
+        sides[f"lookup, {STEPS[step]}"] = lambda i, step=step: document(engine.lookup(Asked(ids[i], K, step=step)))
+    once = engine.lookup(Asked(ids[0], K)).answer.breakdown
+    sides["terms of the answered rooms"] = lambda _: replace(once).contributions
+    found: dict[str, Any] = in_turns(sides, n)
+    found["ratio to raw search"] = round(found["lookup"]["cpu_p50_ms"] / found["raw search"]["cpu_p50_ms"], 1)
     return found
+
+
+def raw_faiss(engine: Engine) -> tuple[Any, np.ndarray]:
+    """A FAISS flat index over the vectors of the rooms live now, and a query."""
+    vectors = np.ascontiguousarray(engine.loaded.live.world.index.publish().vectors())
+    flat = faiss.IndexFlatIP(vectors.shape[1])
+    flat.add(vectors)
+    return flat, vectors[:1].copy()
 
 
 def intake(engine: Engine, batch: int, n: int) -> dict[str, Any]:
@@ -105,34 +121,6 @@ def intake(engine: Engine, batch: int, n: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def load(url: str, path: str, bodies: list[bytes] | None, connections: int, seconds: float) -> dict[str, float]:
-    """Requests a second and latencies from threads of this process, which shares the cores with the server."""
-    took: list[float] = []
-    failed = [0]
-    until = time.perf_counter() + seconds
-
-    def caller(seed: int) -> None:
-        with httpx.Client(base_url=url, trust_env=False, verify=False, timeout=20) as client:
-            i = seed
-            while time.perf_counter() < until:
-                begun = time.perf_counter()
-                answer = client.get(path) if bodies is None else client.post(path, content=bodies[i % len(bodies)])
-                took.append((time.perf_counter() - begun) * 1e3)
-                failed[0] += answer.status_code != 200
-                i += connections
-
-    threads = [threading.Thread(target=caller, args=(i,)) for i in range(connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    p50, p99 = np.percentile(took, [50, 99])
-    return {
-        "per_s": round(len(took) / seconds), "p50_ms": round(float(p50), 1), "p99_ms": round(float(p99), 1),
-        "failed": failed[0],
-    }  # fmt: skip
-
-
 def over_http(shelf: Path, log: Path, users: list[int | str], connections: int, seconds: float) -> dict[str, Any]:
     """A worker in a process of its own: an empty endpoint, then lookups."""
     import multiprocessing
@@ -141,28 +129,67 @@ def over_http(shelf: Path, log: Path, users: list[int | str], connections: int, 
 
     config = ServingConfig(port=0, lease_s=0.0, log_impressions=False, deadline_ms=1_000.0)
     bound = listening(config)
-    url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    port = bound.getsockname()[1]
     worker = multiprocessing.get_context("spawn").Process(
         target=work, args=(shelf, log, config, bound, print), daemon=True
     )
     worker.start()
+    asked = [request("POST", "/v1/lookup", json.dumps({"user_id": user, "k": K}).encode()) for user in users]
+    many = [
+        request("POST", "/v1/lookup", json.dumps({"user_ids": users[i : i + 16], "k": K}).encode())
+        for i in range(0, len(users) - 16, 16)
+    ]
     try:
-        httpx.get(url + "/readyz", timeout=60, trust_env=False)
-        bodies = [json.dumps({"user_id": user, "k": K}).encode() for user in users]
-        return {
-            "empty endpoint": load(url, "/livez", None, connections, seconds),
-            "lookup": load(url, "/v1/lookup", bodies, connections, seconds),
-        }
+        load(port, [request("GET", "/readyz")], 1, 0.1)
+        load(port, asked, connections, 0.5)
+        found: dict[str, Any] = {}
+        for name, requests in (("empty endpoint", [request("GET", "/livez")]), ("lookup", asked), ("16 users", many)):
+            before = _worked_s(worker.pid)
+            found[name] = load(port, requests, connections, seconds)
+            found[name]["server_cpu_ms"] = round((_worked_s(worker.pid) - before) * 1e3 / found[name].pop("answers"), 3)
     finally:
         worker.terminate()
         worker.join(timeout=20)
+    found["empty answers for one lookup"] = round(found["empty endpoint"]["per_s"] / found["lookup"]["per_s"], 1)
+    return found
+
+
+def _worked_s(process: int | None) -> float:
+    """Processor time of another process, s; NaN where the system does not tell."""
+    told = Path(f"/proc/{process}/stat")
+    if not told.exists():
+        return float("nan")
+    return sum(map(int, told.read_text().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def measured(given: argparse.Namespace, rooms: int, root: Path) -> dict[str, Any]:
+    """Everything at one number of live rooms."""
+    hosts = given.hosts or rooms + rooms // 5
+    neighbours = 1_500 if hosts <= 20_000 else 100
+    shelf = given.bundle or synthetic(
+        root / "b", users=given.users, hosts=hosts, ties=given.ties, neighbours=neighbours
+    )
+    found: dict[str, Any] = {"rooms": rooms, "bundle": str(given.bundle or f"synthetic, {hosts} hosts")}
+    with Engine.open(shelf, root / "log.db", ServingConfig(lease_s=0.0)) as engine:
+        found["rooms started per s"] = round(start_rooms(engine, rooms))
+        found |= in_process(engine, given.n)
+        ids = engine.loaded.vocabularies.users
+        users = [ids.id(i % len(ids)) for i in range(500)]
+        if given.events:
+            found["intake"] = [intake(engine, batch, 6_000) for batch in (100, 1_000)]
+    begun = time.perf_counter()
+    Engine.open(shelf, root / "log.db", ServingConfig(lease_s=0.0)).close()
+    found["restart_s"] = round(time.perf_counter() - begun, 2)
+    if given.http:
+        found["http"] = over_http(shelf, root / "log.db", users, given.connections, given.seconds)
+    return found
 
 
 def main() -> None:
-    """Measure and print one JSON document."""
+    """Measure and print one JSON document, a part for each number of rooms."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rooms", type=int, default=10_000)
-    options.add_argument("--hosts", type=int, default=20_000)
+    options.add_argument("--rooms", type=int, nargs="+", default=[10_000, 100_000])
+    options.add_argument("--hosts", type=int, default=0, help="0: a fifth more than rooms")
     options.add_argument("--users", type=int, default=2_000)
     options.add_argument("--ties", type=int, default=30)
     options.add_argument("--bundle", type=Path, default=None)
@@ -172,22 +199,12 @@ def main() -> None:
     options.add_argument("--http", action="store_true")
     options.add_argument("--events", action="store_true")
     given = options.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        shelf = given.bundle or synthetic(root / "b", users=given.users, hosts=given.hosts, ties=given.ties)
-        found: dict[str, Any] = {"rooms": given.rooms, "bundle": str(given.bundle or "synthetic")}
-        with Engine.open(shelf, root / "log.db", ServingConfig(lease_s=0.0)) as engine:
-            found["rooms started per s"] = round(start_rooms(engine, given.rooms))
-            found |= in_process(engine, given.n)
-            ids = engine.loaded.vocabularies.users
-            users = [ids.id(i % len(ids)) for i in range(500)]
-            if given.events:
-                found["intake"] = [intake(engine, batch, 6_000) for batch in (100, 1_000)]
-        begun = time.perf_counter()
-        Engine.open(shelf, root / "log.db", ServingConfig(lease_s=0.0)).close()
-        found["restart_s"] = round(time.perf_counter() - begun, 2)
-        if given.http:
-            found["http"] = over_http(shelf, root / "log.db", users, given.connections, given.seconds)
+    faiss.omp_set_num_threads(1)
+    found = []
+    with threadpool_limits(1):
+        for rooms in given.rooms:
+            with tempfile.TemporaryDirectory() as folder:
+                found.append(measured(given, rooms, Path(folder)))
     print(json.dumps(found, indent=2))
 
 
