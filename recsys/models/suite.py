@@ -50,8 +50,8 @@ _FEW = 64
 class Viewer:
     """What the collaborative models know of one user at one instant, computed once a request.
 
-    `hosts` (h,), `confidences` (h,) his history; `vector` (d,) folded in, or None; `graph_scores` and
-    `transition_scores` over all hosts (n_hosts,), or None.
+    `hosts` (h,), `confidences` (h,) his history; `vector` (d,) folded in, or None; `graph_scores` over
+    all hosts (n_hosts,), or None. `recent` are the hosts transitions start from, entered `ages_s` ago.
     """
 
     at: int
@@ -61,7 +61,6 @@ class Viewer:
     ages_s: Floats
     vector: npt.NDArray[np.float32] | None
     graph_scores: npt.NDArray[np.float32] | None
-    transition_scores: npt.NDArray[np.float32] | None
 
 
 @dataclass
@@ -83,10 +82,13 @@ class Models:
         recent, ages_s = recent_hosts(ties, blocks, user, at)
         vector = self.factors.viewer(hosts, confidences) if self.factors is not None else None
         graph = self.graph.scores(hosts, confidences, n_hosts) if self.graph is not None and len(hosts) else None
-        moves = None
-        if self.transition is not None and len(recent):
-            moves = self.transition.scores(recent.tolist(), ages_s.tolist(), np.arange(n_hosts), at=at)
-        return Viewer(at, hosts, confidences, recent, ages_s, vector, graph, moves)
+        return Viewer(at, hosts, confidences, recent, ages_s, vector, graph)
+
+    def next_chances(self, viewer: Viewer, hosts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
+        """P(next host is this one) for `hosts` (n,), from the viewer's recent hosts; None: transitions say nothing."""
+        if self.transition is None or not len(viewer.recent):
+            return None
+        return self.transition.scores(viewer.recent.tolist(), viewer.ages_s.tolist(), hosts, at=viewer.at)
 
     def personal(self, viewer: Viewer, hosts: npt.NDArray[np.int64]) -> Floats:
         """Collaborative features (len(PERSONAL_FEATURES), n) of candidate hosts; NaN where a model has no say."""
@@ -104,9 +106,9 @@ class Models:
                 factor / np.maximum(norms, 1e-9),
                 rank(-factor),
             )
-        if viewer.transition_scores is not None and self.transition is not None:
+        chances = self.next_chances(viewer, hosts)
+        if chances is not None and self.transition is not None:
             recent, ages_s = viewer.recent.tolist(), viewer.ages_s.tolist()
-            chances = viewer.transition_scores[hosts]
             moves = chances.astype(np.float64)
             last = self.transition.scores(recent[:1], ages_s[:1], hosts, at=viewer.at)
             values[6] = last

@@ -158,6 +158,12 @@ class TransitionModel:
                 touched.append(host)
             touched.append(nexts)
             spread += rest
+        if candidates is None or 4 * len(candidates) > self.n_hosts:  # all hosts in row order, then gathered once
+            whole = self._entered[: self.n_hosts + 1] * (spread / everyone)
+            whole += dense[: self.n_hosts + 1]
+            self._clear(dense, touched)
+            chances = np.maximum(whole, 0.0, out=whole).astype(np.float32)
+            return chances[:-1] if candidates is None else chances.take(candidates, mode="clip")
         places = self._places(candidates)
         found = dense[places] + self._entered[places] * (spread / everyone)
         self._clear(dense, touched)

@@ -80,7 +80,7 @@ def candidates(world: World, epoch: Epoch, request: Request, viewer: Viewer, *, 
         Source.COHOST: circle.guest,
         Source.VISITED: circle.visited,
         Source.NEAREST: _nearest(epoch, viewer, sizes.nearest),
-        Source.TRANSITION: _by_transition(epoch, viewer, sizes.transition),
+        Source.TRANSITION: _by_transition(world, epoch, viewer, sizes.transition),
         Source.POPULAR: _popular(world, epoch, len(epoch) if everything else sizes.popular),
         Source.NEWCOMER: _newcomers(world, epoch, sizes.newcomers, request),
     }
@@ -131,10 +131,10 @@ def _nearest(epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.int64]:
     return epoch.nearest(viewer.vector, size)
 
 
-def _by_transition(epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.int64]:
-    if viewer.transition_scores is None or not size:
+def _by_transition(world: World, epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.int64]:
+    scores = world.models.next_chances(viewer, epoch.hosts) if size else None
+    if scores is None:
         return _NO_ROOMS
-    scores = viewer.transition_scores[epoch.hosts]
     best = largest(scores, size)
     return best[scores[best] > 0]
 
@@ -146,20 +146,21 @@ def _popular(world: World, epoch: Epoch, size: int) -> npt.NDArray[np.int64]:
 def _newcomers(world: World, epoch: Epoch, size: int, request: Request) -> npt.NDArray[np.int64]:
     """Rooms of hosts with hardly any history, in an order that differs from viewer to viewer and hour to hour.
 
-    It walks round the newcomers on air from a place and with a stride drawn from viewer and hour.
+    It walks round all rooms, from a place and with a stride drawn from viewer and hour, until enough are found.
     """
-    if not size:
-        return _NO_ROOMS
-    visitors = world.standings[:, STANDINGS.index("visitors")]
-    new = np.flatnonzero(visitors[epoch.hosts] < NEWCOMER_VISITORS)
-    if not len(new):
-        return _NO_ROOMS
+    n = len(epoch)
     viewer = request.user & 0xFFFFFFFF if request.seed is None else request.seed
     drawn = _scrambled(viewer << 32 | request.at // _EVERY_HOUR_US & 0xFFFFFFFF)
-    start, stride = drawn % len(new), 1 + (drawn >> 32) % len(new)
-    while gcd(stride, len(new)) != 1:
+    start, stride = drawn % n, 1 + (drawn >> 32) % n
+    while gcd(stride, n) != 1:
         stride += 1
-    return new[(start + stride * np.arange(min(size, len(new)))) % len(new)]
+    visitors = world.standings[:, STANDINGS.index("visitors")]
+    found, walked, step = _NO_ROOMS, 0, 8 * size
+    while len(found) < size and walked < n:
+        places = (start + stride * np.arange(walked, min(walked + step, n))) % n
+        found = np.concatenate((found, places[visitors[epoch.hosts[places]] < NEWCOMER_VISITORS]))
+        walked, step = walked + step, 4 * step
+    return found[:size]
 
 
 def _scrambled(seed: int) -> int:
