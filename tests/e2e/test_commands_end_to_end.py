@@ -370,9 +370,14 @@ def test_an_as_of_before_all_facts_is_refused(small: Path, tmp_path: Path) -> No
 
 
 def test_evaluate_judges_beside_the_baselines(small: Path, tmp_path: Path) -> None:
-    document = done("evaluate", small, "--out", tmp_path / "report", *SET)
+    document = done("evaluate", small, "--out", tmp_path / "report", "--compare", *SET)
     overall = {row["method"]: row for row in document["metrics"] if row["stratum"] == "all"}
-    assert overall.keys() == {"laotie", "memory", "popularity"}
+    parts = {f"{part} alone" for part in ("ties", "collaborative", "room and host")}
+    assert overall.keys() == {"laotie", "memory", "popularity", "LambdaMART", "network", "linear"} | parts
+    assert {row["over"] for row in document["gains"]} == overall.keys() - {"laotie"}
+    gain = {row["over"]: row["mean"] for row in document["gains"] if row["host_known"] == "all"}
+    for method, mean in gain.items():
+        assert mean == pytest.approx(overall["laotie"]["ndcg_at_10"] - overall[method]["ndcg_at_10"], abs=1e-9)
     assert all(
         0 < row["ndcg_at_10_low"] <= row["ndcg_at_10"] <= row["ndcg_at_10_high"] <= 1 for row in overall.values()
     )
