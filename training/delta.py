@@ -40,7 +40,7 @@ from recsys.ties.blocks import blocks
 from recsys.ties.layers import State, added, layered
 from recsys.ties.merging import merge, merge_all
 from recsys.ties.standing import arrivals_after, moved_standings
-from training.executor import this_machine
+from training.executor import Executor, this_machine
 from training.states import Snapshot, finished, good_rows, rooms_live_at, states_of_facts
 
 PARTED = ("watches", "engagements", "impressions", "follows", "feedback")
@@ -98,7 +98,13 @@ def known_states(bundle: Bundle, manifest: LakeManifest, config: EngineConfig) -
 
 
 def advance(
-    known: KnownStates, view: LakeView, config: EngineConfig, as_of_us: int, now_us: int, progress: Progress = silent
+    known: KnownStates,
+    view: LakeView,
+    config: EngineConfig,
+    as_of_us: int,
+    now_us: int,
+    progress: Progress = silent,
+    executor: Executor | None = None,
 ) -> Advanced | None:
     """The states as of `as_of_us` and of everything seen of the lake, or None: only a rebuild gives them.
 
@@ -124,7 +130,8 @@ def advance(
 
     facts = 0
     found: dict[str, list[BlockState]] = {}
-    for part, done in enumerate(this_machine(config.build.threads, 2 * good_rows(new) // n_parts).run(work, n_parts)):
+    executor = executor or this_machine(config.build.threads, 2 * good_rows(new) // n_parts)
+    for part, done in enumerate(executor.run(work, n_parts)):
         if done is None:
             return None
         facts += done[0]

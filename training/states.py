@@ -21,7 +21,7 @@ from recsys.ties.layers import State
 from recsys.ties.merging import merge_all
 from recsys.ties.standing import STANDINGS, count_standings, first_entries, first_entry_facts
 from recsys.ties.stored import load_states, save_states
-from training.executor import this_machine
+from training.executor import Executor, this_machine
 from training.stages import fields_of
 
 DERIVED = ("schedule", "arrivals")
@@ -44,11 +44,19 @@ class Snapshot:
 
 
 def snapshot(
-    events: Events, vocabularies: Vocabularies, config: EngineConfig, as_of_us: int, progress: Progress = silent
+    events: Events,
+    vocabularies: Vocabularies,
+    config: EngineConfig,
+    as_of_us: int,
+    progress: Progress = silent,
+    executor: Executor | None = None,
 ) -> Snapshot:
     """States of all ties, hosts and users, and of the rooms live at `as_of_us`, from facts before it.
 
     Memory: the facts of one user bucket, and the states.
+
+    Args:
+        executor: where the buckets are worked on; None: this machine.
     """
     declared = blocks(round(config.ties.product_slot_s))
     rooms = rooms_live_at(events, vocabularies, as_of_us)
@@ -59,7 +67,7 @@ def snapshot(
             declared, tie_facts(events, vocabularies, before_us=as_of_us, bucket=(part, n_parts)), rooms
         )
 
-    executor = this_machine(config.build.threads, 2 * good_rows(events) // n_parts)
+    executor = executor or this_machine(config.build.threads, 2 * good_rows(events) // n_parts)
     parts: dict[str, list[BlockState]] = {}
     for done, found in enumerate(executor.run(work, n_parts), start=1):
         for name, state in found.items():

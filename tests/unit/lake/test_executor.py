@@ -1,18 +1,10 @@
-"""Work on parts: results in order, bounded, the first error stops it."""
+"""How many parts are in work at once (what every executor must do: tests/contract/executor_kit.py)."""
 
 from __future__ import annotations
 
 import threading
 
-import pytest
-
 from training.executor import BYTES_PER_FACT, OneByOne, Threads, this_machine
-
-
-@pytest.mark.parametrize("executor", [OneByOne(), Threads(1), Threads(3)])
-def test_results_come_in_the_order_of_the_parts(executor: OneByOne | Threads) -> None:
-    assert list(executor.run(lambda part: part * part, 10)) == [part * part for part in range(10)]
-    assert list(executor.run(lambda part: part, 0)) == []
 
 
 def test_no_more_than_the_workers_run_at_once() -> None:
@@ -31,20 +23,6 @@ def test_no_more_than_the_workers_run_at_once() -> None:
 
     assert list(Threads(2).run(work, 8)) == list(range(8))
     assert most == 2
-
-
-def test_the_first_error_is_raised_and_no_more_parts_begin() -> None:
-    begun: list[int] = []
-
-    def work(part: int) -> int:
-        begun.append(part)
-        if part == 1:
-            raise ValueError("part 1")
-        return part
-
-    with pytest.raises(ValueError, match="part 1"):
-        list(Threads(2).run(work, 100))
-    assert len(begun) <= 4
 
 
 def test_memory_bounds_the_workers() -> None:
