@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from serving.config import ServingConfig
 from serving.engine import Engine
 from serving.erasing import erase_everywhere
 from serving.snapshotting import make as make_snapshot
-from training.build import _since
+from training.build import _states
 
 from .served_world import AS_OF, Clock, events_after, write_bundle
 
@@ -251,19 +252,20 @@ def test_a_base_that_holds_an_erased_user_is_not_continued(
     held = Bundle.open(world / "bundles" / "b1")
     assert not holds_erased(held, {}) and holds_erased(held, erased)
     monkeypatch.setattr("training.build.known_states", lambda *_: None)
-    monkeypatch.setattr("training.build.advance", lambda *_: "continued")
+    monkeypatch.setattr("training.build.advance", lambda *_: SimpleNamespace(shot=None, vocabularies=None))
+    monkeypatch.setattr("training.build.snapshot", lambda *_: None)
 
-    def build_on(base: Bundle) -> object:
-        since = _since(base, clean(open_events(world / "lake")), EngineConfig(), now, silent)
-        return None if since is None else since(now)
+    def build_on(base: Bundle) -> str:
+        (stage,) = _states(clean(open_events(world / "lake")), EngineConfig(), now, base, now, silent).stages
+        return stage.status
 
-    assert build_on(held) == "continued"
+    assert build_on(held) == "passed"
     erase_from_lake(world / "lake", [Erasure.of(buyer, now)], buyer)
-    assert build_on(held) is None
+    assert build_on(held) == "skipped"
     receipt = erase_from_bundle(held.path, buyer, now)
     assert receipt is not None
     without = Bundle.open(world / "bundles" / receipt["now"])
-    assert not holds_erased(without, erased) and build_on(without) == "continued"
+    assert not holds_erased(without, erased) and build_on(without) == "passed"
     assert not holds_erased(without, dict([Erasure.of(buyer, now + 1)]))  # erased again: it knows nobody of this id
 
 
