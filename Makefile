@@ -6,13 +6,15 @@ STAMP  := $(VENV)/.laotie-installed
 EXTRAS := train,dev,serve,stream,report
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test format clean
+.PHONY: help install demo check test format clean results peers
 
 help:
 	@echo "make install   .venv with everything; afterwards $(BIN)/laotie --help"
 	@echo "make demo      the main job end to end on embedded data"
 	@echo "make check     formatting, lint, strict types, import contracts"
 	@echo "make test      check + tests"
+	@echo "make results DATA=DIR   every table of docs/results.md from the data sets in DIR (hours; resumable; ONLY=a,b)"
+	@echo "make peers DATA=DIR     other libraries on the same data, in an environment of their own"
 	@echo "make format    rewrite the sources in the house format"
 	@echo "make clean     remove caches and build products (not .venv)"
 
@@ -43,6 +45,14 @@ check: install
 
 test: check
 	$(BIN)/python -m pytest
+
+results: install
+	@test -n "$(DATA)" || { echo "laotie: make results DATA=DIR, the folder of data sets" >&2; exit 2; }
+	$(BIN)/laotie results "$(DATA)" --out docs/results.md --only "$(ONLY)"
+
+peers: install
+	@test -n "$(DATA)" || { echo "laotie: make peers DATA=DIR, the folder of data sets" >&2; exit 2; }
+	$(BIN)/python benchmarks/peers/run.py "$(DATA)"
 
 format: install
 	$(BIN)/ruff format .

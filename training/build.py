@@ -70,6 +70,7 @@ class Trained:
     heads: list[dict[str, object]] = field(default_factory=list)
     rivals: dict[str, Scorer] = field(default_factory=dict)
     held: Bundle | None = None  # where the states lie already, if stages keep what they make
+    ranking: list[dict[str, object]] = field(default_factory=list)
 
 
 def build(
@@ -143,7 +144,7 @@ def build(
         writer.json("quality", events.quality.to_json())
         writer.json("profile", profile_of(values))
         body = fields.model_dump(mode="json") | {"bundle": name, "quality": events.quality.to_json(), "drift": drift}
-        body |= {"strengths": strength_histogram(values), "heads": trained.heads}
+        body |= {"strengths": strength_histogram(values), "heads": trained.heads, "ranking": trained.ranking}
         writer.json("heads", trained.heads)
         write_report(writer.path("report.html"), build_page, body)
         path = writer.finish(fields)
@@ -219,7 +220,8 @@ def train(
     )
     said = [*states.stages, *fitted.stages, *learnt.stages]
     heads, rivals = learnt.head_documents, learnt.rivals
-    return Trained(parts, vocabularies, as_of, learnt.from_us, learnt.metrics, said, counts, heads, rivals, held)
+    metrics, ranking = learnt.metrics, learnt.ranking
+    return Trained(parts, vocabularies, as_of, learnt.from_us, metrics, said, counts, heads, rivals, held, ranking)
 
 
 def _states(

@@ -63,6 +63,22 @@ def interval(values: Mapping[str, float], name: str) -> dict[str, Any]:
                  height=60)  # fmt: skip
 
 
+def exposure(rows: Rows) -> dict[str, Any]:
+    """Share of each group among the live, in the first places and among the entered; rows: group, side, share, low,
+    high."""
+    import altair as alt
+
+    groups, sides = (list(dict.fromkeys(row[name] for row in rows)) for name in ("group", "side"))
+    base = _chart(rows).encode(
+        x=alt.X("group:N", title=None, sort=groups, axis=alt.Axis(labelAngle=0)),
+        xOffset=alt.XOffset("side:N", sort=sides),
+    )
+    share = alt.Y("share:Q", title="share", axis=alt.Axis(format="%"))
+    color = alt.Color("side:N", sort=sides, legend=alt.Legend(title=None, orient="top"))
+    bars = base.mark_bar(opacity=0.85).encode(y=share, color=color)
+    return _spec(bars + base.mark_rule(strokeWidth=2).encode(y="low:Q", y2="high:Q"), height=220)
+
+
 def drift(rows: Rows) -> dict[str, Any]:
     """Stability index per feature, the largest first, with the lines 0.1 and 0.25; rows: feature, psi."""
     import altair as alt

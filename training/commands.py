@@ -10,7 +10,7 @@ import typer
 
 from recsys.cli import EventsArgument, JsonOption, KOption, SeedOption, progress_of, show
 from recsys.instants import from_datetime, parse_instant, to_datetime
-from training import data_commands
+from training import data_commands, measuring_commands
 
 OutFile = Annotated[Path, typer.Option("--out", dir_okay=False, help="File to write.")]
 ConfigOption = Annotated[
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     for command in (demo, validate, simulate, build, rollback, evaluate):
         app.command()(command)
     data_commands.register(app)
+    measuring_commands.register(app)
     app.command("bench-pairs")(bench_pairs)
     app.command("bench-rebuy")(bench_rebuy)
 

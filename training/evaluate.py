@@ -7,6 +7,7 @@ is judged beside the memory formula and windowed popularity on the same requests
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +56,7 @@ from recsys.progress import Progress, silent
 from training.build import Trained, train
 from training.compare import Scorer
 from training.evaluation import Evaluation
+from training.exposure import SIZE_BOUNDS, ExposureLog
 from training.judged_heads import JudgedHeads
 from training.report import evaluation_page, write_report
 
@@ -96,7 +98,9 @@ def evaluate(
             "nothing to judge on", where=events, got=sorted(cleaned.tables), expected="watches and rooms"
         )
     cut, end = _cut(cleaned, as_of_us)
+    begun = time.process_time()
     trained = train(cleaned, config, cut, progress, compare=compare)
+    spent = time.process_time() - begun
     live = assemble(trained.parts)
     extend_vocabularies(trained.vocabularies, cleaned)
     rooms = room_table(cleaned, trained.vocabularies)
@@ -105,7 +109,12 @@ def evaluate(
     judged = _Judged(live, config, trained.rivals)
     judged.run(facts, progress)
     body = judged.report(trained, cleaned, rooms, facts, config.build.seed)
-    body |= {"as_of_us": cut, "quality": cleaned.quality.to_json(), "stages": [s.model_dump() for s in trained.stages]}
+    body |= {
+        "as_of_us": cut,
+        "training_cpu_s": spent,
+        "quality": cleaned.quality.to_json(),
+        "stages": [s.model_dump() for s in trained.stages],
+    }
     result = Evaluation(body)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -140,7 +149,7 @@ class _Judged:
         self.fans: list[tuple[int, int, int, int]] = []
         self.shown: list[tuple[int, int, int]] = []
         self.private: list[tuple[int, float, bool]] = []
-        self.heads = JudgedHeads(self.world, self.rng)
+        self.heads, self.exposure = JudgedHeads(self.world, self.rng), ExposureLog()
 
     def run(self, facts: pl.DataFrame, progress: Progress) -> None:
         is_entry = (facts["kind"] == int(FactKind.ENTRY)).to_numpy()
@@ -179,6 +188,7 @@ class _Judged:
         right = int(np.flatnonzero(rooms == room)[0])
         if weights := said.domain_weights():
             self.private.append((user, weights["private"], bool(said.tie_of(np.array([right]))[0] >= 0)))
+        self.exposure.log(user, values, said.score, right)
         read = {name: float(values[FEATURES.index(name), right]) for name in _READ}
         read["last_seen_days"] = read.pop("tie_hours_since_entry") / 24.0
         read["tie_entries"] = float(np.nan_to_num(read["tie_entries"]))
@@ -225,7 +235,7 @@ class _Judged:
                     column="last_seen_days",
                 ),
                 column="host_visitors",
-                bounds=(20, 500),
+                bounds=SIZE_BOUNDS,
             )
         )
         tables, per_method = [], {}
@@ -246,6 +256,7 @@ class _Judged:
             "heads": self.heads.documents(rooms, facts, seed),
             "private_weight": self._private_weight(seed),
             "fan_reach": self._reach(seed),
+            "exposure": self.exposure.document(seed),
         }
 
     def _private_weight(self, seed: int) -> dict[str, Any]:

@@ -58,7 +58,12 @@ def save_learnt(as_of_us: int, config: EngineConfig, writer: BundleWriter, learn
     """Write what was learnt, but for the rankers the served one is compared with."""
     models = Models(affinity=config.affinity, ranker=learnt.ranker, strength=learnt.strength, audience=learnt.audience)
     writer.json("models", save_models(writer, models))
-    said = {"from_us": learnt.from_us, "heads": learnt.head_documents, "categories": learnt.categories}
+    said: dict[str, object] = {
+        "from_us": learnt.from_us,
+        "heads": learnt.head_documents,
+        "categories": learnt.categories,
+    }
+    said["ranking"] = learnt.ranking
     writer.path("learnt.txt").write_text(json.dumps(said), encoding="utf-8")  # this JSON knows NaN
     return fields_of(as_of_us, metrics=learnt.metrics, stages=tuple(learnt.stages))
 
@@ -76,4 +81,5 @@ def load_learnt(config: EngineConfig, bundle: Bundle) -> Learnt:
         from_us=said["from_us"],
         head_documents=said["heads"],
         categories=None if said["categories"] is None else tuple(said["categories"]),
+        ranking=said["ranking"],
     )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from recsys.bundle import StageResult
 from recsys.config import EngineConfig
+from recsys.evaluation.strata import metric_table, wide
 from recsys.events.facts import US_PER_DAY
 from recsys.models.additive import AdditiveModel
 from recsys.models.additive_training import Choices, fit_ranker
@@ -25,19 +30,26 @@ ALWAYS = [("host_category", "host_trust"), ("tie_known", "user_repeat_share")]
 _FIT = partial(fit_ranker, known=KNOWN, popular=POPULAR, always=ALWAYS)
 
 
-def learn_ranker(
-    log: TrainingLog, later_us: int, config: EngineConfig
-) -> tuple[AdditiveModel | None, dict[str, float], StageResult]:
-    """Try on requests before `later_us` without teachers, measure on those after, then train on all with teachers.
+@dataclass(frozen=True)
+class LearntRanker:
+    """The ranker or None, and what became of the stage.
 
-    Returns:
-        The ranker or None, metrics of the later part (`ranker_ndcg_at_10`, and the same of the memory formula and of
-        popularity on the same requests), and what became of the stage.
+    `metrics` are of the later part: `ranker_ndcg_at_10`, and the same of the memory formula and of popularity on the
+    same requests; `strata` the same with intervals, for all and by known and new hosts (`judged_strata`).
     """
+
+    model: AdditiveModel | None
+    stage: StageResult
+    metrics: dict[str, float] = field(default_factory=dict)
+    strata: list[dict[str, Any]] = field(default_factory=list)
+
+
+def learn_ranker(log: TrainingLog, later_us: int, config: EngineConfig) -> LearntRanker:
+    """Try on requests before `later_us` without teachers, measure on those after, then train on all with teachers."""
     early = (log.requests["at"] < later_us).to_numpy()
     if int(early.sum()) < LEAST_REQUESTS or int((~early).sum()) < LEAST_REQUESTS // 4:
         why = f"{int(early.sum())} requests to train on and {int((~early).sum())} later ones; needed {LEAST_REQUESTS}"
-        return None, {}, StageResult(name="ranker", status="skipped", why=why)
+        return LearntRanker(None, StageResult(name="ranker", status="skipped", why=why))
     in_early = np.repeat(early, log.groups)
     seed, threads = config.build.seed, config.build.threads
     asked = log.requests["at"].to_numpy()
@@ -51,19 +63,23 @@ def learn_ranker(
         "memory": memory(FEATURES, later.astype(np.float64)),
         "popularity": popularity(FEATURES, later.astype(np.float64)),
     }
-    metrics = {f"{name}_ndcg_at_10": ndcg_at_10(score, groups, labels) for name, score in scores.items()}
+    found = {name: request_ndcg(score, groups, labels) for name, score in scores.items()}
+    metrics = {f"{name}_ndcg_at_10": float(values.mean()) for name, values in found.items()}
     metrics |= private_weight_metrics(scores["ranker"], later, groups, labels)
+    strata = judged_strata(log.requests.filter(~pl.Series(early)), found, seed).to_dicts()
     gain = metrics["ranker_gain_over_memory"] = metrics["ranker_ndcg_at_10"] - metrics["memory_ndcg_at_10"]
     if gain <= 0.0:
         why = f"NDCG@10 on later requests is {-gain:.4f} below the memory formula's; what cannot beat it does not ship"
-        return None, metrics, StageResult(name="ranker", status="failed", why=why)
+        return LearntRanker(None, StageResult(name="ranker", status="failed", why=why), metrics, strata)
     whole = Choices(log.rows, log.groups, log.labels, weights)
     model = _FIT(FEATURES, whole, config.ranker, seed, threads)
-    return model, metrics, StageResult(name="ranker", status="passed")
+    return LearntRanker(model, StageResult(name="ranker", status="passed"), metrics, strata)
 
 
-def ndcg_at_10(scores: npt.NDArray[np.floating], groups: npt.NDArray[np.int64], labels: npt.NDArray[np.int8]) -> float:
-    """Mean NDCG@10 over requests with one right room each; equal scores share their places' mean gain."""
+def request_ndcg(
+    scores: npt.NDArray[np.floating], groups: npt.NDArray[np.int64], labels: npt.NDArray[np.int8]
+) -> npt.NDArray[np.float64]:
+    """NDCG@10 of each request with one right room (R,); equal scores share their places' mean gain."""
     starts = np.cumsum(groups) - groups
     right = np.repeat(scores[labels == 1], groups)
     higher = np.add.reduceat(scores > right, starts)
@@ -71,4 +87,24 @@ def ndcg_at_10(scores: npt.NDArray[np.floating], groups: npt.NDArray[np.int64], 
     gains = np.zeros(int(groups.max()) + 12)
     gains[:10] = 1.0 / np.log2(np.arange(2, 12))
     summed = np.concatenate([[0.0], np.cumsum(gains)])
-    return float(np.mean((summed[higher + equal] - summed[higher]) / equal))
+    return np.asarray((summed[higher + equal] - summed[higher]) / equal)
+
+
+def judged_strata(requests: pl.DataFrame, found: Mapping[str, npt.NDArray[np.float64]], seed: int) -> pl.DataFrame:
+    """NDCG@10 of every method over all requests and by whether the host was known, with intervals over users.
+
+    Args:
+        requests: user, known; found: NDCG@10 per request of each method.
+
+    Returns:
+        Wide, as `recsys.evaluation.strata.wide`, with `method`.
+    """
+    tables = []
+    for method, values in found.items():
+        frame = requests.select(
+            user_id="user", ndcg_at_10=pl.Series(values),
+            host_known=pl.when(pl.col("known")).then(pl.lit("known")).otherwise(pl.lit("new")),
+        )  # fmt: skip
+        table = wide(metric_table(frame, ["host_known"], ["ndcg_at_10"], seed=seed))
+        tables.append(table.with_columns(method=pl.lit(method)))
+    return pl.concat(tables)

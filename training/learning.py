@@ -43,6 +43,7 @@ class Learnt:
 
     `from_us`: start of the first broadcast, µs. `head_documents`: every judged head with its reliability curve.
     `categories`: in the order by whose number the ranker knows them; None without trust.
+    `ranking`: NDCG@10 of ranker, memory and popularity on the latest requests (`training.learn.judged_strata`).
     """
 
     ranker: AdditiveModel | PriorRanker
@@ -54,6 +55,21 @@ class Learnt:
     head_documents: list[dict[str, Any]] = field(default_factory=list)
     categories: tuple[str, ...] | None = None
     rivals: dict[str, Scorer] = field(default_factory=dict)
+    ranking: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Replayed:
+    """The latest stretch before an as-of, replayed.
+
+    `facts` are those of the stretch; requests before `later_us` train, those after it judge and calibrate.
+    """
+
+    log: TrainingLog
+    facts: pl.DataFrame
+    trust: HostTrust | None
+    audience: Audience
+    later_us: int
 
 
 def learn_models(
@@ -84,6 +100,46 @@ def learn_models(
         return Learnt(PriorRanker(FEATURES), stages=skipped)
     first = int(started)  # type: ignore[arg-type]
     span = as_of - first
+    past = replayed(events, vocabularies, config, rooms, first, as_of, progress, stages, of_rows)
+    log, facts, later = past.log, past.facts, past.later_us
+    ranked = learn_ranker(log, later, config)
+    heads = learn_heads(log.ties, log.tie_rows, rooms, facts, later, as_of, config)
+    learn_horizon_head(heads, "turns_away", log.ties, log.tie_rows, facts, span, as_of, config)
+    customers = log_customers(events, vocabularies, config, as_of, span, progress)
+    learn_horizon_head(heads, "rebuys", *customers, span, as_of, config)
+    rivals = _rivals(log, rooms, facts, as_of, config) if compare else {}
+    return Learnt(
+        ranker=ranked.model if ranked.model is not None else PriorRanker(FEATURES),
+        strength=heads.heads,
+        audience=past.audience,
+        metrics=ranked.metrics | heads.metrics() | trust_metrics(past.trust, facts),
+        stages=[ranked.stage, *heads.stages],
+        from_us=first,
+        head_documents=heads.documents(),
+        categories=past.trust.categories if past.trust is not None else None,
+        rivals=rivals,
+        ranking=ranked.strata,
+    )
+
+
+def replayed(
+    events: Events,
+    vocabularies: Vocabularies,
+    config: EngineConfig,
+    rooms: pl.DataFrame,
+    first_us: int,
+    as_of: int,
+    progress: Progress = silent,
+    stages: Stages | None = None,
+    of_rows: str = "",
+) -> Replayed:
+    """Replay the latest stretch on states as of its beginning; what models learn from.
+
+    Args:
+        rooms: all broadcasts (`room_table`), the first of which started at `first_us`.
+        stages, of_rows: as for `learn_models`.
+    """
+    span = as_of - first_us
     learn_from = as_of - int(min(span * config.build.learn_share, config.build.learn_days * US_PER_DAY))
     later = as_of - int((as_of - learn_from) * config.build.later_share)
     shot, _ = (Stages() if stages is None else stages).run(
@@ -104,23 +160,7 @@ def learn_models(
     instants = [learn_from + (as_of - learn_from) * step // steps for step in range(1, steps)]
     refits = [(at, partial(_refit, live, events, vocabularies, config, at, progress)) for at in instants]
     log = replay_and_log(live, facts, config.build, config.build.seed, progress, refits)
-    ranker, metrics, ranker_stage = learn_ranker(log, later, config)
-    heads = learn_heads(log.ties, log.tie_rows, rooms, facts, later, as_of, config)
-    learn_horizon_head(heads, "turns_away", log.ties, log.tie_rows, facts, span, as_of, config)
-    customers = log_customers(events, vocabularies, config, as_of, span, progress)
-    learn_horizon_head(heads, "rebuys", *customers, span, as_of, config)
-    rivals = _rivals(log, rooms, facts, as_of, config) if compare else {}
-    return Learnt(
-        ranker=ranker if ranker is not None else PriorRanker(FEATURES),
-        strength=heads.heads,
-        audience=audience,
-        metrics=metrics | heads.metrics() | trust_metrics(trust, facts),
-        stages=[ranker_stage, *heads.stages],
-        from_us=first,
-        head_documents=heads.documents(),
-        categories=trust.categories if trust is not None else None,
-        rivals=rivals,
-    )
+    return Replayed(log, facts, trust, audience, later)
 
 
 def _rivals(

@@ -49,10 +49,22 @@ def evaluation_page(body: Mapping[str, Any]) -> str:
     for name, title, lead in _STRATA:
         if part := [row for row in strata if row["stratum"] == name]:
             sections.append(Section(title, lead, charts.strata(part), [_shown(row) for row in part]))
+    for question, title, lead in _EXPOSURE:
+        if part := [row for row in body.get("exposure", ()) if row["question"] == question]:
+            said = [
+                {
+                    "hosts": r["group"],
+                    "share of": r["side"],
+                    "(95 %)": f"{r['share']:.1%} ({r['low']:.1%}–{r['high']:.1%})",
+                }
+                for r in part
+            ]
+            sections.append(Section(title, lead, charts.exposure(part), said))
     sections += _of_heads(body.get("heads", ()))
     if reach := body.get("fan_reach"):
         lead = "Share of a viewer's private domain that is live at a request and shown (k places)."
-        sections.append(Section("Fan reach", lead, charts.interval(reach, "reach"), _pairs(reach)))
+        rows = [{"places": f"{reach['k']:.0f}", "fan reach (95 %)": _share(reach, "reach")}]
+        sections.append(Section("Fan reach", lead, charts.interval(reach, "reach"), rows))
     sections += _ends(body)
     title = f"Evaluation: {body.get('requests', 0):,} requests by {body.get('users', 0):,} users"
     return page(title, sections)
@@ -63,6 +75,7 @@ def build_page(body: Mapping[str, Any]) -> str:
     gates = [{"gate": g["name"], "status": g["status"], "value": g["value"], "why": g["why"]} for g in body["gates"]]
     sections = [
         Section("Gates", "A bundle is published only if none has failed; skipped means not measured.", None, gates),
+        *_of_ranking(body.get("ranking", ())),
         Section("Metrics", "Measured on the latest stretch of the data, which training had not seen.", None,
                 _pairs(body["metrics"])),
     ]  # fmt: skip
@@ -77,6 +90,23 @@ def build_page(body: Mapping[str, Any]) -> str:
         sections.append(Section("Drift", lead, charts.drift(rows), rows[:12]))
     sections += _ends(body)
     return page(f"Build: {body.get('bundle', '')}", sections)
+
+
+def _of_ranking(rows: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """The ranker's trial on the latest requests, beside memory and popularity, for all and by known and new hosts."""
+    if not rows:
+        return []
+    overall = [row for row in rows if row["stratum"] == "all"]
+    strata = [row for row in rows if row["stratum"] != "all"]
+    lead = (
+        "NDCG@10 of a ranker trained without the latest requests, on these, with 95 % intervals over users. What is "
+        "served is trained on all of them, with teachers."
+    )
+    known = "The same requests by whether the viewer knew the host he entered."
+    return [
+        Section("Ranking quality", lead, charts.metric_intervals(overall), [_shown(row) for row in overall]),
+        Section("Known and unknown hosts", known, charts.strata(strata), [_shown(row) for row in strata]),
+    ]
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
@@ -140,6 +170,20 @@ _STRATA = (
 )
 
 
+_REPEAT = (
+    "Shares of hosts the viewer knows and of new ones: among the rooms live, in the first ten places, and among the "
+    "rooms entered. First places far above what is entered repeat too much."
+)
+_SIZES = (
+    "Who gets the first ten places, beside who is live and who is entered. Small hosts below their share of entries "
+    "are shown too little."
+)
+_EXPOSURE = (
+    ("repeat and explore", "Repeat and explore", _REPEAT),
+    ("host size", "Exposure by host size", _SIZES),
+)
+
+
 def _of_heads(heads: Sequence[Mapping[str, Any]]) -> list[Section]:
     """What the heads say of ties and how true it is: one table, and a curve of each."""
     if not heads:
@@ -181,8 +225,23 @@ def _pairs(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("method", "value", "requests", "ndcg_at_10", "ndcg_at_10_low", "ndcg_at_10_high", "hit_at_1", "mrr")
-    return {name: row[name] for name in names if name in row}
+    """A line of a table of metrics, with intervals in words a person reads."""
+    line: dict[str, Any] = {"method": row["method"], "of": row["value"], "requests": row["requests"]}
+    for name, title in (
+        ("ndcg_at_10", "NDCG@10 (95 %)"),
+        ("hit_at_1", "Hit@1"),
+        ("hit_at_10", "Hit@10"),
+        ("mrr", "MRR"),
+    ):
+        if row.get(name) is not None:
+            low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+            with_ends = name == "ndcg_at_10" and low is not None and high is not None
+            line[title] = f"{row[name]:.3f} ({low:.3f}–{high:.3f})" if with_ends else f"{row[name]:.3f}"
+    return line
+
+
+def _share(row: Mapping[str, Any], name: str) -> str:
+    return f"{row[name]:.1%} ({row['low']:.1%}–{row['high']:.1%})"
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

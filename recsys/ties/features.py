@@ -74,6 +74,7 @@ RELATION_FEATURES = (
     "tie_unfollowed",
     "tie_not_interested",
     "tie_days_since_negative",
+    "tie_follow_missed",
 )
 EXPOSURE_FEATURES = ("tie_impressions_1d", "tie_impressions_7d", "tie_ignored_7d")
 TIE_FEATURES = VISIT_FEATURES + DEPTH_FEATURES + COMMERCE_FEATURES + RELATION_FEATURES + EXPOSURE_FEATURES
@@ -108,7 +109,7 @@ def tie_features(
     _visits(parts[0], blocks.visits, ties, broadcasts, live_started, paused_us, user_entries, at)
     _depth(parts[1], blocks.depth, ties, at - paused_us)
     _commerce(parts[2], blocks.commerce, ties, at - paused_us)
-    _relation(parts[3], blocks.relation, ties, at)
+    _relation(parts[3], blocks, ties, broadcasts, live_started, at)
     _exposure(parts[4], blocks, ties, at)
     return values
 
@@ -255,19 +256,25 @@ def _commerce(out: Floats, block: Block, ties: TiesOfUser, at: Ints | int) -> No
     _put(out, features, ~has)
 
 
-def _relation(out: Floats, block: Block, ties: TiesOfUser, at: int) -> None:
-    rows, has = ties.rows["relation"], ties.has["relation"]
+def _relation(out: Floats, blocks: Blocks, ties: TiesOfUser, broadcasts: Ints, live_started: Ints, at: int) -> None:
+    """Follows and negative feedback; `tie_follow_missed` counts the broadcasts a follower let pass since he followed or
+    last came, which tells a follow that went cold before it was ever used from a fresh one."""
+    block, rows, has = blocks.relation, ties.rows["relation"], ties.has["relation"]
     if not has.any():
         out[:] = np.nan
         return
     column = {name: rows.ints[:, i] for i, name in enumerate(block.ints)}
-    follows = followed(block, rows)
+    follows, since = followed(block, rows), following_since(block, rows)
+    came = ties.rows["visits"].ints[:, blocks.visits.int_column("last_entry_at")]
+    past = (broadcasts != NEVER) & (broadcasts != live_started[:, None])
+    missed = (past & (broadcasts > np.maximum(since, came)[:, None])).sum(axis=1)
     features = (
         follows.astype(np.float64),
-        np.where(follows, _age(at, following_since(block, rows), US_PER_DAY), np.nan),
+        np.where(follows, _age(at, since, US_PER_DAY), np.nan),
         ((column["last_unfollow_at"] != NEVER) & ~follows).astype(np.float64),
         (column["n_not_interested"] + column["n_reports"] + blocked(block, rows)).astype(np.float64),
         _age(at, column["last_negative_at"], US_PER_DAY),
+        np.where(follows, missed, np.nan),
     )
     _put(out, features, ~has)
 

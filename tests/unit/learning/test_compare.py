@@ -10,7 +10,7 @@ from recsys.config import BuildConfig, EngineConfig, RankerConfig
 from recsys.pipeline.features import FEATURES
 from recsys.ties.features import TIE_FEATURES
 from training.compare import fit_rivals
-from training.learn import ndcg_at_10
+from training.learn import request_ndcg
 from training.log import TrainingLog
 
 CONFIG = EngineConfig(ranker=RankerConfig(teacher_rounds=20, rounds=60, pairs=6, bins=31), build=BuildConfig(threads=1))
@@ -39,8 +39,8 @@ def test_every_rival_learns_what_it_can_see() -> None:
     log, later = planted(1_500, 0), planted(600, 1)
     came = pl.DataFrame({"row": np.arange(50), "came": np.arange(50) % 2})
     rivals = fit_rivals(log, came, CONFIG)
-    found = {name: ndcg_at_10(score(later.rows), later.groups, later.labels) for name, score in rivals.items()}
-    blind = ndcg_at_10(np.zeros(len(later.rows)), later.groups, later.labels)
+    found = {name: request_ndcg(score(later.rows), later.groups, later.labels).mean() for name, score in rivals.items()}
+    blind = request_ndcg(np.zeros(len(later.rows)), later.groups, later.labels).mean()
     assert found["room and host alone"] == pytest.approx(blind, abs=0.04), "nothing is planted there"
     assert min(found["ties alone"], found["collaborative alone"]) > blind + 0.05
     whole = [found[name] for name in ("LambdaMART", "network", "linear")]

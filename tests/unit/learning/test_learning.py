@@ -11,7 +11,7 @@ from recsys.models.additive_training import Choices, fit_ranker
 from recsys.pipeline.features import N_TIE
 from training.domains import private_weight_metrics, private_weights
 from training.labels import next_broadcast
-from training.learn import ndcg_at_10
+from training.learn import request_ndcg
 
 NAMES = ("known", "popular", "liked", "noise", "bid")
 QUICK = RankerConfig(teacher_rounds=20, network_share=0.0, rounds=80, pairs=6, bins=31)
@@ -42,8 +42,8 @@ def test_the_planted_order_is_found() -> None:
     model = fitted()
     later, true = planted(600, 9)
     score = model.score(later.rows.T.astype(np.float64))
-    best, found = (ndcg_at_10(s, later.groups, later.labels) for s in (true, score))
-    blind = ndcg_at_10(later.rows[:, 3], later.groups, later.labels)
+    best, found = (float(request_ndcg(s, later.groups, later.labels).mean()) for s in (true, score))
+    blind = float(request_ndcg(later.rows[:, 3], later.groups, later.labels).mean())
     assert blind < best - 0.1
     assert found > best - 0.02
     parts = model.contributions(later.rows.T.astype(np.float64))
@@ -58,9 +58,9 @@ def test_the_seed_decides_everything() -> None:
 
 def test_ndcg_of_known_places() -> None:
     groups, labels = np.array([3, 2]), np.array([0, 1, 0, 1, 0], dtype=np.int8)
-    assert ndcg_at_10(np.array([1.0, 3.0, 2.0, 5.0, 4.0]), groups, labels) == 1.0
-    assert ndcg_at_10(np.array([5.0, 3.0, 2.0, 4.0, 5.0]), groups, labels) == pytest.approx(1 / np.log2(3))
-    tied = ndcg_at_10(np.array([1.0, 1.0, 1.0, 5.0, 4.0]), groups, labels)
+    assert request_ndcg(np.array([1.0, 3.0, 2.0, 5.0, 4.0]), groups, labels).mean() == 1.0
+    assert request_ndcg(np.array([5.0, 3.0, 2.0, 4.0, 5.0]), groups, labels).mean() == pytest.approx(1 / np.log2(3))
+    tied = request_ndcg(np.array([1.0, 1.0, 1.0, 5.0, 4.0]), groups, labels).mean()
     assert tied == pytest.approx(((1 + 1 / np.log2(3) + 1 / 2) / 3 + 1) / 2)
 
 

@@ -160,6 +160,16 @@ def test_relation(scene: Scene) -> None:
     assert np.isnan(found["tie_follow_age_days"])
 
 
+def test_a_follow_never_used_goes_cold_with_every_broadcast(scene: Scene) -> None:
+    """Followed on day 3 and never there: days 3 … 7 passed unused. The fan, who follows too, last came on day 4."""
+    for user in (FAN, PASSER):
+        scene.follow(user, 0, T0 + 3 * DAY)
+    unused, used = (tie(scene, 0, user=user) for user in (PASSER, FAN))
+    assert unused["tie_follow_missed"] == 5 and np.isnan(unused["tie_broadcasts_missed"])
+    assert used["tie_follow_missed"] == 3
+    assert tie(scene, 0, user=PASSER, live_started=T0 + 7 * DAY + EVENING)["tie_follow_missed"] == 4
+
+
 def test_depth(scene: Scene) -> None:
     scene.fact(T0 + DAY, FactKind.COMMENT, FAN, 0, count=3).fact(T0 + DAY, FactKind.LIKE, FAN, 0, count=6)
     found = tie(scene, 0, at=T0 + 8 * DAY)

@@ -1,0 +1,71 @@
+"""An oracle that knows the generator: the best reading of the planted strength that the events allow.
+
+It may do what no engine can: simulate other worlds of the same laws, look at their planted strengths, and learn how
+strength follows from what is seen (simulation-based inference: Cranmer, Brehmer, Louppe, PNAS 2020). It reads every tie
+feature, the bond as the world's own laws move it (`training.worlds.laws`), and what host and user did with others. It
+sees the events of the judged world only, never its planted truth. So it bounds what any method could reach, up to what
+boosted trees miss; the planted order itself (τ = 1) cannot be reached by anybody.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import numpy.typing as npt
+
+from recsys.config import EngineConfig
+from recsys.events.simulator import WorldConfig, simulate
+from recsys.models.calibration import logit
+from training.worlds.pairs import observed
+
+ORACLE_SEEDS = tuple(range(9_001, 9_009))
+"""Worlds the oracle learns from; never judged, never used to develop the engine."""
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Fitted for one world's laws and size."""
+
+    trees: Any
+    pairs: int
+
+    def score(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Expected log-odds of strength (n,) from `Pairs.all_values` (n, F)."""
+        return np.asarray(self.trees.predict(values, num_threads=1))
+
+
+def fit_oracle(
+    law: WorldConfig, *, users: int, hosts: int, days: int, config: EngineConfig, seeds: tuple[int, ...] = ORACLE_SEEDS
+) -> Oracle:
+    """Simulate the worlds of `seeds` and learn from their planted truth."""
+    values, planted = [], []
+    for seed in seeds:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "world"
+            simulate(law, users=users, hosts=hosts, days=days, seed=seed, out=folder)
+            pairs = observed(folder, law, config)
+        values.append(pairs.all_values)
+        planted.append(pairs.frame["planted"].to_numpy())
+    target = logit(np.concatenate(planted))
+    settings = {
+        "objective": "regression",
+        "num_leaves": 31,
+        "learning_rate": 0.04,
+        "feature_fraction": 0.5,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "min_data_in_leaf": 40,
+        "lambda_l2": 5.0,
+        "num_threads": 1,
+        "seed": 1,
+        "deterministic": True,
+        "force_col_wise": True,
+        "verbosity": -1,
+    }
+    data = lgb.Dataset(np.concatenate(values), target, params={"verbosity": -1})
+    return Oracle(lgb.train(settings, data, num_boost_round=500), len(target))
