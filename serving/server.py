@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import signal
@@ -113,6 +114,9 @@ def work(
 
     sys.setswitchinterval(_SWITCH_S)
     engine = Engine.open(bundle, log, config, clock)
+    gc.collect()
+    gc.freeze()  # what a bundle and the memories of the intake hold is not searched for garbage again and again
+    gc.set_threshold(100_000, 20, 50)
     settings = uvicorn.Config(
         create_app(engine, config, log),
         log_config=None,

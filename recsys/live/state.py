@@ -16,6 +16,11 @@ from recsys.events.facts import FACT_SCHEMA, FOREVER, NEVER, FactKind
 from recsys.pipeline.world import World
 from recsys.ties.standing import BLOCK_OF_FACT, columns_of, standing_at, standings
 
+# plain numbers: looking up a member of an enumeration costs as much as changing a state
+_ENTRY = int(FactKind.ENTRY)
+_LEAVE_NOTICE = int(FactKind.LEAVE_NOTICE)
+_ROOM_END = int(FactKind.ROOM_END)
+_ROOM_START = int(FactKind.ROOM_START)
 _TIE_FACTS = frozenset(range(FactKind.ENTRY, FactKind.IMPRESSION + 1))
 
 
@@ -51,22 +56,22 @@ class LiveState:
         world = self.world
         if host >= len(world.standings):
             world.grow_hosts(host + 1)
-        if kind == FactKind.ROOM_START:
+        if kind == _ROOM_START:
             self._start(room, host, at)
-        elif kind == FactKind.ROOM_END:
+        elif kind == _ROOM_END:
             world.index.end(room)
-        elif kind == FactKind.LEAVE_NOTICE:
+        elif kind == _LEAVE_NOTICE:
             world.leaves.setdefault(host, []).append((value, aux))
         elif kind in _TIE_FACTS:
             if user >= 0 and host >= 0:
-                if kind == FactKind.ENTRY:
+                if kind == _ENTRY:
                     started_at = world.rooms.started_at.item(room) if 0 <= room < len(world.rooms.started_at) else NEVER
                     world.models.observe_entry(world.ties, world.blocks, user, host, at, started_at)
                 self._tie(user, host, kind, at, count, value)
                 world.users.apply(user, kind, at, count, value)
             if host >= 0:
                 world.hosts.apply(host, kind, at, count, value)
-                if kind == FactKind.ENTRY:
+                if kind == _ENTRY:
                     world.heat.update(world.hosts.rows, host)
             if room >= 0:
                 world.moments.apply(room, kind, at, count, value)
@@ -91,14 +96,14 @@ class LiveState:
 
     def _start(self, room: int, host: int, at: int) -> None:
         world = self.world
-        world.schedule.apply(host, FactKind.ROOM_START, at, 0, 0)
+        world.schedule.apply(host, _ROOM_START, at, 0, 0)
         world.index.start(room, host, world.rooms.cohosts.get(room, ()))
 
     def _arrival(self, host: int, first_at: int, at: int) -> None:
         """Count a first entry; a late event that proves earlier than the first one known moves it."""
         if first_at != FOREVER:
-            self.world.arrivals.apply(host, FactKind.ENTRY, first_at, -1, 0)
-        self.world.arrivals.apply(host, FactKind.ENTRY, at, 1, 0)
+            self.world.arrivals.apply(host, _ENTRY, first_at, -1, 0)
+        self.world.arrivals.apply(host, _ENTRY, at, 1, 0)
 
     def _tie(self, user: int, host: int, kind: int, at: int, count: int, value: int) -> None:
         """Update the tie and, by the difference it makes, the counts of users by standing."""
@@ -108,7 +113,7 @@ class LiveState:
             world.ties.apply(user, host, kind, at, count, value)
             return
         held, row = world.ties.place(name, user, host)
-        if kind == FactKind.ENTRY:
+        if kind == _ENTRY:
             first = held.ints[row * self._entry_width + self._first_entry]
             if at < first:
                 self._arrival(host, first, at)
