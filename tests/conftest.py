@@ -37,6 +37,9 @@ CHEAP = {
     "strength.bins": 31,
     "heads.rounds": 40,
     "heads.bins": 31,
+    "tower.dimensions": 8,
+    "tower.examples": 1500,
+    "tower.epochs": 2,
     "gates": [],
 }
 """Settings of builds in tests: every stage is real, the models small. No gate, for a small market decides nothing."""

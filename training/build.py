@@ -49,10 +49,11 @@ from training.compare import Scorer
 from training.delta import advance, known_states
 from training.drift import base_profile, drift_metrics, drift_of, profile_of, sampled_values, strength_histogram
 from training.kept import Fitted, States, load_fitted, load_learnt, load_made, save_fitted, save_learnt, save_made
-from training.learning import learn_models
+from training.learning import Learnt, learn_models
 from training.report import build_page, write_report
 from training.stages import Stages, inputs_of, key_of
 from training.states import snapshot
+from training.towers import fit_tower
 from training.trust import fit_trust
 
 
@@ -204,10 +205,11 @@ def train(
         partial(save_learnt, as_of, config),
         partial(load_learnt, config),
     )
+    of_models = [of_states, key_of(held), config.model_dump(include={"affinity", "build", "tower"})]
     fitted, _ = stages.run(
         "models",
-        [of_states, key_of(held), config.affinity.model_dump(), config.build.model_dump(), learnt.categories],
-        partial(_fitted, events, states, config, learnt.categories, base, progress),
+        [*of_models, learnt.categories, learnt.tower],
+        partial(_fitted, events, states, config, learnt, base, progress),
         partial(save_fitted, as_of),
         partial(load_fitted, config),
     )
@@ -250,7 +252,7 @@ def _fitted(
     events: Events,
     states: States,
     config: EngineConfig,
-    categories: tuple[str, ...] | None,
+    learnt: Learnt,
     base: Bundle | None,
     progress: Progress,
 ) -> Fitted:
@@ -260,18 +262,18 @@ def _fitted(
     start = None if base is None else factors_of(base, vocabularies.hosts)
     factors, graph, cf_stages = fit_collaborative(shot, config, n_users, n_hosts, start)
     transition, transition_stage = fit_transitions(events, vocabularies, config, shot.as_of_us, progress)
-    trust, trust_stage = fit_trust(events, vocabularies, shot, categories)
+    trust, trust_stage = fit_trust(events, vocabularies, shot, learnt.categories)
+    tower = fit_tower(events, vocabularies, config, shot.as_of_us, progress)[0] if learnt.tower else None
     ranker = PriorRanker(FEATURES)  # until the learnt one takes its place
-    models = Models(config.affinity, ranker, graph=graph, factors=factors, transition=transition, trust=trust)
+    models = Models(
+        config.affinity, ranker, graph=graph, factors=factors, transition=transition, trust=trust, tower=tower
+    )
     return Fitted(models, (*cf_stages, transition_stage, trust_stage))
 
 
 def index_metrics(parts: WorldParts, seed: int) -> dict[str, float]:
-    """Recall of the live-room index against brute force over the vectors of the rooms live now, k = 100.
-
-    Empty without factors or live rooms: the gate is skipped then.
-    """
-    if parts.models.factors is None or not len(parts.rooms):
+    """Recall@100 of the live-room index against brute force; empty (gate skipped) without vectors or live rooms."""
+    if not len(parts.models.index_vectors) or not len(parts.rooms):
         return {}
     epoch = assemble(parts).world.index.publish()
     queries = np.random.default_rng(seed).normal(size=(64, epoch.dimension)).astype(np.float32)

@@ -31,6 +31,7 @@ from training.learn import learn_ranker
 from training.log import TrainingLog, replay_and_log
 from training.stages import Stages
 from training.states import Snapshot, load_shot, save_shot, snapshot
+from training.towers import Trial, fit_tower, nearest_trial
 from training.trust import fit_trust, trust_metrics
 
 WARM_ENTRIES = 500_000
@@ -56,13 +57,15 @@ class Learnt:
     categories: tuple[str, ...] | None = None
     rivals: dict[str, Scorer] = field(default_factory=dict)
     ranking: list[dict[str, Any]] = field(default_factory=list)
+    tower: bool = False
 
 
 @dataclass
 class Replayed:
     """The latest stretch before an as-of, replayed.
 
-    `facts` are those of the stretch; requests before `later_us` train, those after it judge and calibrate.
+    `facts` are those of the stretch; requests before `later_us` train, those after it judge and calibrate. `trial` says
+    whether a tower of its beginning found unknown hosts better than the factors.
     """
 
     log: TrainingLog
@@ -70,6 +73,7 @@ class Replayed:
     trust: HostTrust | None
     audience: Audience
     later_us: int
+    trial: Trial
 
 
 def learn_models(
@@ -112,8 +116,9 @@ def learn_models(
         ranker=ranked.model if ranked.model is not None else PriorRanker(FEATURES),
         strength=heads.heads,
         audience=past.audience,
-        metrics=ranked.metrics | heads.metrics() | trust_metrics(past.trust, facts),
-        stages=[ranked.stage, *heads.stages],
+        tower=past.trial.better,
+        metrics=ranked.metrics | past.trial.metrics | heads.metrics() | trust_metrics(past.trust, facts),
+        stages=[past.trial.stage, ranked.stage, *heads.stages],
         from_us=first,
         head_documents=heads.documents(),
         categories=past.trust.categories if past.trust is not None else None,
@@ -159,8 +164,9 @@ def replayed(
     steps = config.build.refits + 1
     instants = [learn_from + (as_of - learn_from) * step // steps for step in range(1, steps)]
     refits = [(at, partial(_refit, live, events, vocabularies, config, at, progress)) for at in instants]
-    log = replay_and_log(live, facts, config.build, config.build.seed, progress, refits)
-    return Replayed(log, facts, trust, audience, later)
+    tower, stage = fit_tower(events, vocabularies, config, learn_from, progress)
+    log = replay_and_log(live, facts, config.build, config.build.seed, progress, refits, tower)
+    return Replayed(log, facts, trust, audience, later, nearest_trial(log.nearest, stage, config.build.seed))
 
 
 def _rivals(

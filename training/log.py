@@ -10,7 +10,7 @@ Shape letters: N rows (candidates of all requests), F features, R ties logged fo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import polars as pl
 from recsys.config import BuildConfig
 from recsys.events.facts import FACT_SCHEMA, NEVER, FactKind
 from recsys.live.state import LiveState
+from recsys.models.two_tower import TwoTower
 from recsys.pipeline.features import FEATURES, feature_table, ties_at
 from recsys.pipeline.request import Request
 from recsys.pipeline.sources import candidates
@@ -28,6 +29,8 @@ from recsys.ties.features import TIE_FEATURES
 
 TIES_PER_REQUEST = 12
 STRANGERS_PER_REQUEST = 2
+TRIALS = 5_000
+"""Entries at unknown hosts on which tower and factors are compared at most."""
 _LOGGED = {"user": pl.Int64, "host": pl.Int64, "at": pl.Int64, "tied": pl.Boolean, "weight": pl.Float64}
 
 
@@ -36,7 +39,8 @@ class TrainingLog:
     """What was seen. `rows` (N, F) float32, `groups` candidates per request, `labels` (N,) 1 for the room entered.
 
     `requests`: user, at, known (an earlier tie with the entered host) per request. `ties`: user, host, at, tied, weight
-    per logged tie; `tie_rows` (R, F_tie), NaN for strangers.
+    per logged tie; `tie_rows` (R, F_tie), NaN for strangers. `nearest`: user, factors, tower: of entries at hosts the
+    user did not know the place of the room among all live ones by the host factors and by the tower on trial.
     """
 
     rows: npt.NDArray[np.float32]
@@ -45,6 +49,7 @@ class TrainingLog:
     requests: pl.DataFrame
     tie_rows: npt.NDArray[np.float32]
     ties: pl.DataFrame
+    nearest: pl.DataFrame = field(default_factory=pl.DataFrame)
 
 
 def replay_and_log(
@@ -54,11 +59,13 @@ def replay_and_log(
     seed: int,
     progress: Progress = silent,
     refits: Sequence[tuple[int, Callable[[], None]]] = (),
+    tower: TwoTower | None = None,
 ) -> TrainingLog:
     """Move `live` through `facts` (sorted by time) and log the features of sampled requests and ties.
 
     Args:
         refits: (instant, what to do before the first fact at or after it), ascending.
+        tower: on trial against the host factors.
     """
     due = list(refits)
     is_entry = (facts["kind"] == int(FactKind.ENTRY)).to_numpy()
@@ -66,7 +73,7 @@ def replay_and_log(
     rng = np.random.default_rng(seed)
     taken = is_entry & (rng.random(len(facts)) < share)
     tie_share = min(1.0, config.strength_rows / max(int(taken.sum()) * (TIES_PER_REQUEST + STRANGERS_PER_REQUEST), 1))
-    log = _Log(live.world, config, rng, tie_share)
+    log = _Log(live.world, config, rng, tie_share, tower)
     waiting: list[tuple[int, ...]] = []
     now = None
     columns = facts.select(FACT_SCHEMA.keys()).iter_rows()
@@ -89,8 +96,11 @@ def replay_and_log(
 
 
 class _Log:
-    def __init__(self, world: World, config: BuildConfig, rng: np.random.Generator, tie_share: float) -> None:
-        self.world, self.config, self.rng, self.tie_share = world, config, rng, tie_share
+    def __init__(
+        self, world: World, config: BuildConfig, rng: np.random.Generator, tie_share: float, tower: TwoTower | None
+    ) -> None:
+        self.world, self.config, self.rng, self.tie_share, self.tower = world, config, rng, tie_share, tower
+        self.nearest: list[tuple[int, int, int]] = []
         self.rows: list[npt.NDArray[np.float32]] = []
         self.labels: list[npt.NDArray[np.int8]] = []
         self.requests: list[tuple[int, int, bool]] = []
@@ -112,6 +122,28 @@ class _Log:
         self.requests.append((user, at, world.ties.row("visits", user, host) is not None))
         if self.rng.random() < self.tie_share:
             self.ties.log(at, user)
+        if self.tower is not None and viewer.vector is not None and not self.requests[-1][2]:
+            self._try(self.tower, user, at, epoch.hosts, host, viewer.vector)
+
+    def _try(
+        self,
+        tower: TwoTower,
+        user: int,
+        at: int,
+        hosts: npt.NDArray[np.int64],
+        host: int,
+        vector: npt.NDArray[np.float32],
+    ) -> None:
+        """Note at which place factors and tower have the host entered among all hosts live."""
+        world, factors = self.world, self.world.models.factors
+        if factors is None or len(self.nearest) >= TRIALS or host not in hosts:
+            return
+        known = np.minimum(hosts, len(factors.vectors) - 1)
+        by_factors = np.where(hosts < len(factors.vectors), factors.vectors[known] @ vector, 0.0)
+        by_tower = tower.score(tower.viewer_of(world.ties, world.blocks, user, at), hosts)
+        right = np.flatnonzero(hosts == host)[0]
+        factors_place, tower_place = (int((scores > scores[right]).sum()) for scores in (by_factors, by_tower))
+        self.nearest.append((user, factors_place, tower_place))
 
     def finish(self) -> TrainingLog:
         return TrainingLog(
@@ -123,6 +155,9 @@ class _Log:
             ),
             tie_rows=self.ties.rows(),
             ties=self.ties.frame(),
+            nearest=pl.DataFrame(
+                self.nearest, schema={"user": pl.Int64, "factors": pl.Int64, "tower": pl.Int64}, orient="row"
+            ),
         )
 
 

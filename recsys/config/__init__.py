@@ -14,6 +14,7 @@ from recsys.config.sections import (
     Section,
     SourceSizes,
     TiesConfig,
+    TowerConfig,
 )
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Section",
     "SourceSizes",
     "TiesConfig",
+    "TowerConfig",
     "load_config",
     "load_config_as",
     "parse_config",

@@ -131,6 +131,28 @@ class HeadsConfig(ProbabilityConfig):
     """Facts of a bucket of users that are read to learn whether customers buy again within 30 days."""
 
 
+class TowerConfig(Section):
+    """How the two-tower model is trained."""
+
+    dimensions: int = Field(default=32, ge=1)
+    attention_heads: int = Field(default=3, ge=1)
+    """Mixes of short and long memory."""
+    epochs: int = Field(default=3, ge=1)
+    batch: int = Field(default=1024, ge=1)
+    learning_rate: float = Field(default=0.01, gt=0, le=1)
+    """Of Adam, falling linearly to zero."""
+    weight_decay: float = Field(default=1e-3, ge=0)
+    """Factor on the squared vectors of a batch."""
+    negatives: int = Field(default=32, ge=1)
+    """Live rooms drawn for an example."""
+    shared_negatives: int = Field(default=512, ge=1)
+    """Hosts drawn for a whole batch."""
+    shared_share: float = Field(default=0.1, ge=0, le=1)
+    """Weight of the shared negatives against the live ones."""
+    examples: int = Field(default=60_000, ge=100)
+    """Entries sampled to train on."""
+
+
 class GateRule(Section):
     """A threshold on one metric of a finished bundle; at least one bound is given, bounds are inclusive."""
 
@@ -193,6 +215,7 @@ class EngineConfig(Section):
     ranker: RankerConfig = RankerConfig()
     strength: ProbabilityConfig = ProbabilityConfig()
     heads: HeadsConfig = HeadsConfig()
+    tower: TowerConfig = TowerConfig()
     gates: tuple[GateRule, ...] = DEFAULT_GATES
     pipeline: PipelineConfig = PipelineConfig()
 

@@ -29,6 +29,7 @@ from recsys.models.suite import Models
 from recsys.models.transition import TransitionModel
 from recsys.models.transition_counts import TransitionConfig
 from recsys.models.trust import HostTrust
+from recsys.models.two_tower import TwoTower
 from recsys.pipeline.features import FEATURES
 from recsys.pipeline.heat import Heat
 from recsys.pipeline.world import Priors, RoomTable, World
@@ -69,8 +70,6 @@ class WorldParts:
 def assemble(parts: WorldParts) -> LiveState:
     """A world in motion from its parts; arrays of ties are shared, the others copied."""
     declared = blocks(round(parts.config.ties.product_slot_s))
-    factors = parts.models.factors
-    vectors = factors.vectors if factors is not None else np.zeros((0, 1), dtype=np.float32)
     hosts = RowStore(declared.host, parts.n_hosts, _rows_of(parts, "host"))
     world = World(
         config=parts.config,
@@ -84,7 +83,9 @@ def assemble(parts: WorldParts) -> LiveState:
         users=RowStore(declared.user, 0, _rows_of(parts, "user")),
         moments=RowStore(declared.room, 0, _rows_of(parts, "room")),
         rooms=RoomTable(),
-        index=LiveRoomIndex(vectors, LiveIndexConfig(cohost_weight=parts.config.pipeline.cohost_discount)),
+        index=LiveRoomIndex(
+            parts.models.index_vectors, LiveIndexConfig(cohost_weight=parts.config.pipeline.cohost_discount)
+        ),
         models=parts.models,
         standings=np.array(parts.standings, order="F"),
         heat=Heat(declared.host, hosts.rows),
@@ -137,6 +138,8 @@ def save_models(writer: BundleWriter, models: Models) -> dict[str, object]:
         arrays |= models.ranker.arrays("ranker")
     if models.trust is not None:
         arrays |= models.trust.arrays()
+    if models.tower is not None:
+        arrays |= models.tower.arrays()
     for name, array in arrays.items():
         writer.array(f"models/{name}", array)
     return {
@@ -147,6 +150,7 @@ def save_models(writer: BundleWriter, models: Models) -> dict[str, object]:
         "strength": sorted(models.strength),
         "ranker": isinstance(models.ranker, AdditiveModel),
         "trust": models.trust is not None,
+        "tower": models.tower is not None,
         "audience": models.audience is not None,
     }
 
@@ -213,4 +217,5 @@ def load_models(bundle: Bundle, present: Mapping[str, Any], config: EngineConfig
         audience=Audience.from_arrays(_Arrays(bundle, "models/audience_")) if present.get("audience") else None,
         strength={name: StrengthHead.from_arrays(name, arrays) for name in present["strength"]},
         trust=HostTrust.from_arrays(arrays) if present.get("trust") else None,
+        tower=TwoTower.from_arrays(arrays) if present.get("tower") else None,
     )

@@ -75,8 +75,9 @@ def erase_from_bundle(path: Path, user_id: int | str, at_us: int) -> dict[str, A
             changes |= of_block
             if removed:
                 rows[block.name] = removed
-    for name, nothing in (("tastes", np.nan), ("entries", 0)):  # what he tends to choose (`recsys.models.audience`)
-        file = f"models/audience_{name}"
+    # what he tends to choose (`recsys.models.audience`) and where he lives (`recsys.models.two_tower`)
+    for name, nothing in (("audience_tastes", np.nan), ("audience_entries", 0), ("tower_tier_of_user", 0)):
+        file = f"models/{name}"
         if bundle.has(file) and user < len(bundle.array(file)):
             changes[f"{file}.npy"] = _blanked(bundle.array(file), user, nothing)
     for name, removed, write in _of_known(bundle, user_id):

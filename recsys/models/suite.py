@@ -22,6 +22,7 @@ from recsys.models.graph import HostGraph
 from recsys.models.strength import StrengthHead
 from recsys.models.transition import TransitionModel
 from recsys.models.trust import HostTrust
+from recsys.models.two_tower import TwoTower
 from recsys.ties.algebra import Floats
 from recsys.ties.blocks import Blocks
 from recsys.ties.store import TieStore
@@ -52,6 +53,7 @@ class Viewer:
 
     `hosts` (h,), `confidences` (h,) his history; `vector` (d,) folded in, or None; `graph_scores` over
     all hosts (n_hosts,), or None. `recent` are the hosts transitions start from, entered `ages_s` ago.
+    `search` is what he asks the index of live rooms for, or None.
     """
 
     at: int
@@ -61,6 +63,7 @@ class Viewer:
     ages_s: Floats
     vector: npt.NDArray[np.float32] | None
     graph_scores: npt.NDArray[np.float32] | None
+    search: npt.NDArray[np.float32] | None = None
 
 
 @dataclass
@@ -75,6 +78,14 @@ class Models:
     strength: dict[str, StrengthHead] = field(default_factory=dict)
     trust: HostTrust | None = None
     audience: Audience | None = None
+    tower: TwoTower | None = None
+
+    @property
+    def index_vectors(self) -> npt.NDArray[np.float32]:
+        """Vectors of hosts for the index of live rooms: of the tower where it was found better, else the factors."""
+        if self.tower is not None:
+            return self.tower.hosts
+        return self.factors.vectors if self.factors is not None else np.zeros((0, 1), dtype=np.float32)
 
     def viewer(self, ties: TieStore, blocks: Blocks, user: int, n_hosts: int, at: int) -> Viewer:
         """Fold a user in at instant `at`, µs; nobody known (−1) has an empty history."""
@@ -82,7 +93,10 @@ class Models:
         recent, ages_s = recent_hosts(ties, blocks, user, at)
         vector = self.factors.viewer(hosts, confidences) if self.factors is not None else None
         graph = self.graph.scores(hosts, confidences, n_hosts) if self.graph is not None and len(hosts) else None
-        return Viewer(at, hosts, confidences, recent, ages_s, vector, graph)
+        search = vector
+        if self.tower is not None:
+            search = self.tower.search_vector(self.tower.viewer_of(ties, blocks, user, at))
+        return Viewer(at, hosts, confidences, recent, ages_s, vector, graph, search)
 
     def next_chances(self, viewer: Viewer, hosts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """P(next host is this one) for `hosts` (n,), from the viewer's recent hosts; None: transitions say nothing."""

@@ -126,9 +126,9 @@ def _circle(world: World, epoch: Epoch, user: int) -> _Circle:
 
 
 def _nearest(epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.int64]:
-    if viewer.vector is None or not size:
+    if viewer.search is None or not size:
         return _NO_ROOMS
-    return epoch.nearest(viewer.vector, size)
+    return epoch.nearest(viewer.search, size)
 
 
 def _by_transition(world: World, epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.int64]:

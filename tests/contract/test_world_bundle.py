@@ -26,6 +26,8 @@ from recsys.live.artefact import WorldParts, assemble, load, save
 from recsys.live.state import LiveState
 from recsys.models.transition import TransitionModel
 from recsys.models.transition_counts import TransitionConfig
+from recsys.models.trust import HostTrust
+from recsys.models.two_tower import HALF_LIVES_DAYS, TwoTower
 from recsys.pipeline.lookup import lookup
 from recsys.pipeline.request import Answer, Request
 from recsys.ties.algebra import Rows
@@ -121,6 +123,40 @@ def test_an_empty_world_goes_through_a_bundle(tmp_path: Path) -> None:
     path = write(tmp_path, "empty", empty_parts(0), nobody, DAY)
     live, ids = load(Bundle.open(path))
     assert len(lookup(live.world, Request(-1, DAY, 5))) == 0 and len(ids.users) == 0
+
+
+def test_tower_and_trust_go_through_a_bundle(tmp_path: Path) -> None:
+    from recsys.ids import Vocabulary
+
+    rng = np.random.default_rng(0)
+
+    def drawn(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    parts = empty_parts(5)
+    tower = TwoTower(
+        drawn(5, 3), drawn(5, 4), np.abs(drawn(2, 5)), drawn(2, 3, 3), drawn(8, 3), drawn(2, 3), drawn(1, 4),
+        np.array(HALF_LIVES_DAYS, dtype=np.float32), np.array([0, 1], dtype=np.int8),
+    )  # fmt: skip
+    trust = HostTrust(
+        np.arange(5.0),
+        np.ones(5),
+        np.arange(5),
+        np.zeros(5, np.int64),
+        np.arange(5) - 1,
+        ("a", "b", "c", "d"),
+        0.8,
+        9.0,
+    )
+    models = replace(parts.models, tower=tower, trust=trust)
+    path = write(tmp_path, "both", replace(parts, models=models), Vocabularies(*(Vocabulary() for _ in range(4))), DAY)
+    live, _ = load(Bundle.open(path))
+    again = live.world.models
+    assert again.tower is not None and again.trust is not None
+    for held, read in ((tower, again.tower), (trust, again.trust)):
+        for name, array in held.arrays().items():
+            np.testing.assert_array_equal(array, read.arrays()[name], err_msg=name)
+    assert live.world.index.publish().dimension == 4
 
 
 def test_columns_declared_since_then_know_nothing_yet(

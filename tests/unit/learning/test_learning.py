@@ -6,12 +6,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recsys.bundle import StageResult
 from recsys.config import RankerConfig
 from recsys.models.additive_training import Choices, fit_ranker
 from recsys.pipeline.features import N_TIE
 from training.domains import private_weight_metrics, private_weights
 from training.labels import next_broadcast
 from training.learn import request_ndcg
+from training.towers import Trial, nearest_trial
 
 NAMES = ("known", "popular", "liked", "noise", "bid")
 QUICK = RankerConfig(teacher_rounds=20, network_share=0.0, rounds=80, pairs=6, bins=31)
@@ -136,3 +138,25 @@ def test_planted_choices_between_domains_are_weighted_as_they_were_made() -> Non
     assert found["private_weight_ece"] < 0.03 and found["private_weight_skill"] > 0.2
     wrong = private_weight_metrics(score + 2.0 * tied, values, np.full(n, size), labels)
     assert wrong["private_weight_ece"] > 0.1
+
+
+def test_the_tower_replaces_the_factors_only_when_it_is_better_with_its_interval() -> None:
+    rng = np.random.default_rng(1)
+    users, places = np.repeat(np.arange(100), 4), rng.integers(0, 20, 400)
+
+    fitted = StageResult(name="tower", status="passed")
+
+    def tried(tower: np.ndarray) -> Trial:
+        ranks = {"user": users, "factors": places, "tower": np.maximum(tower, 0)}
+        return nearest_trial(pl.DataFrame(ranks), fitted, seed=0)
+
+    good = tried(places // 2)
+    assert good.better and good.stage == fitted
+    assert good.metrics["nearest_tower_ndcg"] > good.metrics["nearest_factors_ndcg"]
+    same = tried(rng.permutation(places))
+    assert not same.better and same.stage.status == "failed" and "factors" in same.stage.why
+    assert same.metrics["nearest_gain_low"] < 0 < same.metrics["nearest_gain_high"]
+    few = nearest_trial(pl.DataFrame({"user": [1], "factors": [1], "tower": [0]}), fitted, seed=0)
+    assert not few.better and not few.metrics and few.stage.status == "skipped" and "needed" in few.stage.why
+    absent = StageResult(name="tower", status="skipped", why="needs watches and rooms")
+    assert nearest_trial(pl.DataFrame(), absent, seed=0) == (False, {}, absent)

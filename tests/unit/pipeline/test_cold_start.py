@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys.config import EngineConfig
+from recsys.config import EngineConfig, load_config
 from recsys.events.facts import FactKind
 from recsys.models.baselines import PriorRanker
 from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
 from recsys.models.suite import PERSONAL_FEATURES, Models
 from recsys.models.trust import HostTrust
+from recsys.models.two_tower import HALF_LIVES_DAYS, TwoTower
 from recsys.pipeline.features import FEATURES, feature_table
-from recsys.pipeline.request import SOURCES, Source
+from recsys.pipeline.request import SOURCES, Request, Source
+from recsys.pipeline.sources import candidates
 from tests.small_world import HOUR, MINUTE, T0, Scene
 
 NOW = T0 + 6 * HOUR
@@ -117,3 +119,34 @@ def test_a_new_host_has_the_trust_of_the_market() -> None:
     known, new, disputed = feature_table(world, NEWBIE, viewer, rooms, hosts, NOW).values[FEATURES.index("host_trust")]
     assert known == new == 0.9 > disputed
     assert set(PERSONAL_FEATURES) <= set(FEATURES)
+
+
+def test_with_a_tower_a_viewer_without_history_is_found_rooms_and_his_first_entry_moves_them() -> None:
+    """Everything of a tower by hand: hosts of the even taste are popular, history pulls to its own taste."""
+    taste = np.arange(12) % 2
+    own = np.stack([taste == 0, taste == 1], axis=1).astype(np.float32)
+    models = two_tastes()
+    models.tower = TwoTower(
+        history=4 * own,
+        hosts=np.column_stack([own, 0.1 * (taste == 0)]).astype(np.float32),
+        mix=np.ones((1, 5), dtype=np.float32),
+        project=np.eye(2, dtype=np.float32)[None],
+        hours=np.zeros((8, 2), dtype=np.float32),
+        tiers=np.zeros((1, 2), dtype=np.float32),
+        of_category=np.zeros((1, 3), dtype=np.float32),
+        half_lives_days=np.array(HALF_LIVES_DAYS, dtype=np.float32),
+        tier_of_user=np.zeros(0, dtype=np.int8),
+    )
+    scene = Scene(12, load_config(None, {"pipeline.sources.nearest": 6, "pipeline.sources.popular": 0}), models=models)
+    for host in range(12):
+        scene.room(host, host, T0 + host)
+
+    def nearest(at: int) -> set[int]:
+        world = scene.world
+        viewer = world.models.viewer(world.ties, world.blocks, NEWBIE, len(world.standings), at)
+        found = candidates(world, world.index.publish(), Request(NEWBIE, at, 6), viewer)
+        return set(found.rooms[found.source == SOURCES.index(Source.NEAREST)].tolist())
+
+    assert nearest(NOW) == {0, 2, 4, 6, 8, 10}
+    scene.enter(NEWBIE, 7, NOW)
+    assert nearest(NOW + 1) >= {1, 3, 5, 9, 11} and not nearest(NOW + 1) & {0, 2, 4, 6, 8, 10}
