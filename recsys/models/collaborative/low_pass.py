@@ -25,7 +25,7 @@ _NORM_MARGIN = 1.01  # the power iteration approaches the norm from below, and t
 
 
 class LowPassConfig(BaseModel):
-    """Exponents of the degrees and the response. Order 1 is ridge regression of the graph on itself."""
+    """Exponents of the degrees and the response."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,8 +39,6 @@ class LowPassConfig(BaseModel):
     """Scores are scaled by degree ** this; equal to `host_exponent` undoes the scaling of the graph."""
     cutoff: float = Field(0.3, gt=0)
     """The eigenvalue, as a share of the largest, whose part of the history is halved."""
-    order: float = Field(1.2, ge=0.5, le=2)
-    """How sharply the response falls around the cutoff."""
     degree: int = Field(6, ge=1, le=30)
     """Of the polynomial that stands for the response: so many steps there and back over the graph."""
     dense_hosts: int = Field(6000, ge=0)
@@ -137,12 +135,11 @@ class GraphOperator:
 
 
 def coefficients(config: LowPassConfig) -> npt.NDArray[np.float32]:
-    """Chebyshev coefficients, (degree + 1,), of the response `x^order / (x^order + cutoff^order)` on [0, 1]."""
-    floor = config.cutoff**config.order
+    """Chebyshev coefficients, (degree + 1,), of the response `x / (x + cutoff)` on [0, 1]."""
 
     def response(point: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        eigenvalue = ((point + 1) / 2) ** config.order
-        return np.asarray(eigenvalue / (eigenvalue + floor), np.float64)
+        eigenvalue = (point + 1) / 2
+        return np.asarray(eigenvalue / (eigenvalue + config.cutoff), np.float64)
 
     interpolate: Any = np.polynomial.chebyshev.chebinterpolate  # its annotations refuse float64
     return np.asarray(interpolate(response, config.degree), np.float32)

@@ -21,10 +21,7 @@ from recsys.models.collaborative.validation import Check, Quality, list_gains, m
 _POOL = 8  # of each setting that marks out the pool, the best 8 · k hosts
 _BLOCK_CELLS = 8_000_000  # of one term; all terms of a block are held at once
 _MARKS = ((1.0, 0.0), (4.0, -0.15), (0.25, 0.15))  # cutoff factor and target step of the settings that mark it out
-_MOVES: tuple[tuple[str, float], ...] = (
-    ("cutoff", 2.0), ("cutoff", 0.5), ("target_exponent", 0.1), ("target_exponent", -0.1), ("order", 0.4),
-    ("order", -0.4),
-)  # fmt: skip
+_MOVES = (("cutoff", 2.0), ("cutoff", 0.5), ("target_exponent", 0.1), ("target_exponent", -0.1))
 _SIZES = (1.0, 0.5, 0.25)
 _MIN_GAIN = 2e-5
 
@@ -53,7 +50,7 @@ class TermPool:
 
 
 def tuned_response(operator: GraphOperator, check: Check) -> tuple[LowPassConfig, Quality]:
-    """The operator's settings with cutoff, order and target exponent moved to where `check` is answered best."""
+    """The operator's settings with cutoff and target exponent moved to where `check` is answered best."""
     pool = _term_pool(operator, check)
     best = operator.config
     quality = pool.quality(best)

@@ -111,7 +111,7 @@ def ease_moves(size: float) -> Moves:
 
 
 def low_pass_moves(size: float) -> Moves:
-    """Moves of `LowPassConfig`; cutoff, order and target exponent are found within each trial."""
+    """Moves of `LowPassConfig`; cutoff and target exponent are found within each trial."""
     return [
         {name: sign * 0.1 * size} for name in ("source_exponent", "host_exponent", "user_exponent") for sign in (1, -1)
     ]
@@ -173,5 +173,5 @@ def _moved(model: Tunable, move: dict[str, float]) -> Tunable | None:
 
 
 def _key(model: Tunable) -> str:
-    read_off = {"target_exponent"} | ({"cutoff", "order"} if isinstance(model, LowPass) else set())
+    read_off = {"target_exponent"} | ({"cutoff"} if isinstance(model, LowPass) else set())
     return model.config.model_dump_json(exclude=read_off)

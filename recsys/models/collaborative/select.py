@@ -38,7 +38,7 @@ class SelectionConfig(BaseModel):
 
     k: int = Field(20, ge=1)
     """Places that count."""
-    held_out_share: float = Field(0.1, gt=0, lt=1)
+    held_out_share: float = Field(0.05, gt=0, lt=1)
     """Small, since what suits a thinner graph is too sharp for the whole one."""
     check_cells: int = Field(100_000_000, ge=1)
     """At most so many users × hosts are scored in one check; beyond it, random users are asked."""
