@@ -36,6 +36,7 @@ class Turns:
         self.waiting = 0
         self.cost_s = list(_FIRST_GUESS_S)
         self._measured = [0] * len(STEPS)
+        self._served = 0
 
     @asynccontextmanager
     async def turn(self, n_users: int = 1) -> AsyncIterator[int]:
@@ -44,7 +45,7 @@ class Turns:
         Raises:
             Problem: 503, the queue is full, or the deadline passed while waiting.
         """
-        arrived = self._clock()
+        arrived, before = self._clock(), self._served
         if self.waiting >= self._most:
             raise Problem(503, "overloaded", "too many lookups are waiting", retry_after_s=self._deadline_s)
         self.waiting += 1
@@ -57,13 +58,15 @@ class Turns:
             self.waiting -= 1
         try:
             begun = self._clock()
-            left = self._deadline_s - (begun - arrived)
+            # What passed before the first turn after its arrival is the machine's delay, not the queue's.
+            left = self._deadline_s - (begun - arrived if self._served > before else 0.0)
             if left <= 0:
                 raise Problem(503, "deadline", "the deadline passed while waiting", retry_after_s=self._deadline_s)
             step = self.step_for(left / max(n_users, 1) / (1 + self.waiting))
             yield step
             self._learn(step, (self._clock() - begun) / max(n_users, 1))
         finally:
+            self._served += 1
             self._turn.release()
 
     def step_for(self, left_s: float) -> int:

@@ -215,7 +215,7 @@ def test_an_open_address_needs_keys() -> None:
 def test_bundles_change_under_load_without_a_failed_or_mixed_answer(market: Path, tmp_path: Path, clock: Clock) -> None:
     shelf = tmp_path / "bundles"
     shutil.copytree(market / "bundles", shelf)
-    config = ServingConfig(watch_current_s=0.0, lease_s=0.0, log_impressions=False)
+    config = ServingConfig(watch_current_s=0.0, lease_s=0.0, log_impressions=False, deadline_ms=20_000.0)
     engine = Engine.open(shelf, tmp_path / "log.db", config, clock)
     seen: list[tuple[str, int]] = []
     wrong: list[object] = []
@@ -318,3 +318,14 @@ def test_late_lookups_get_simpler_answers_and_a_full_queue_refuses_at_once() -> 
 
     asyncio.run(all_at_once())
     assert sorted(map(str, steps)) == ["1", "2", "deadline", "overloaded"]
+
+
+def test_a_slow_machine_refuses_nobody_who_stood_behind_nobody() -> None:
+    ticks = iter(range(1_000))
+    turns = Turns(2, 0.1, lambda: float(next(ticks)))  # a second passes whenever the clock is read
+
+    async def alone() -> int:
+        async with turns.turn() as step:
+            return step
+
+    assert asyncio.run(alone()) == 0
