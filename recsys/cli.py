@@ -33,7 +33,7 @@ ENTRY_POINTS: Final = "laotie.commands"
 _INTERRUPTED: Final = 130
 _BROKEN_PIPE: Final = 141
 _ANYWHERE: Final = ("--debug", "--quiet")
-_EXTRA_OF: Final = {"torch": "train", "implicit": "train", "lightgbm": "train"}
+_EXTRA_OF: Final = {"torch": "train", "implicit": "train", "lightgbm": "train", "optuna": "tune"}
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 KOption = Annotated[int, typer.Option("-k", min=1, help="Answers per request.")]

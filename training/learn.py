@@ -27,7 +27,7 @@ KNOWN, POPULAR = "tie_known", "host_entries_30m"
 """Features by which candidates are thinned."""
 ALWAYS = [("host_category", "host_trust"), ("tie_known", "user_repeat_share")]
 """The weight of trust is learnt per category, and that of knowing the host per viewer's habit of repeating."""
-_FIT = partial(fit_ranker, known=KNOWN, popular=POPULAR, always=ALWAYS)
+fit_choices = partial(fit_ranker, known=KNOWN, popular=POPULAR, always=ALWAYS)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def learn_ranker(log: TrainingLog, later_us: int, config: EngineConfig) -> Learn
     weights = config.ranker.recency ** ((asked.max() - asked) / US_PER_DAY)
     part = Choices(log.rows[in_early], log.groups[early], log.labels[in_early], weights[early])
     plain = config.ranker.model_copy(update={"teacher_rounds": 0})  # a floor of what ships, at a third of the cost
-    trial = _FIT(FEATURES, part, plain, seed, threads)
+    trial = fit_choices(FEATURES, part, plain, seed, threads)
     later, groups, labels = log.rows[~in_early].T, log.groups[~early], log.labels[~in_early]
     scores = {
         "ranker": trial.score(later),
@@ -72,7 +72,7 @@ def learn_ranker(log: TrainingLog, later_us: int, config: EngineConfig) -> Learn
         why = f"NDCG@10 on later requests is {-gain:.4f} below the memory formula's; what cannot beat it does not ship"
         return LearntRanker(None, StageResult(name="ranker", status="failed", why=why), metrics, strata)
     whole = Choices(log.rows, log.groups, log.labels, weights)
-    model = _FIT(FEATURES, whole, config.ranker, seed, threads)
+    model = fit_choices(FEATURES, whole, config.ranker, seed, threads)
     return LearntRanker(model, StageResult(name="ranker", status="passed"), metrics, strata)
 
 

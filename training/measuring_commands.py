@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli import JsonOption, progress_of, show
+from recsys.cli import EventsArgument, JsonOption, progress_of, show
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command("results")(results)
     app.command("evaluate-worlds")(evaluate_worlds)
+    app.command("tune")(tune)
 
 
 def results(
@@ -60,3 +61,30 @@ def evaluate_worlds(
         raise ConfigError("a seed is no number", where="--seeds", got=seeds, expected="1,2,3") from error
     with progress_of(ctx) as progress:
         show(evaluate_planted(chosen, numbers, cache, progress), as_json=as_json)
+
+
+def tune(
+    ctx: typer.Context,
+    events: EventsArgument,
+    study: Annotated[Path, typer.Option("--study", dir_okay=False, help="SQLite file; a later call goes on with it.")],
+    as_of: Annotated[str, typer.Option("--as-of", metavar="T", help="Look at nothing from this instant on.")],
+    trials: Annotated[int, typer.Option("--trials", min=1, help="At most so many further trials.")] = 20,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="No trial begins after so long.")] = 20.0,
+    out: Annotated[Path | None, typer.Option("--out", dir_okay=False, help="YAML for the best settings.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tune the ranker on the stretch before --as-of; resumable, with a budget of trials and minutes."""
+    from datetime import UTC, datetime
+
+    from recsys.config import EngineConfig
+    from recsys.instants import from_datetime, parse_instant
+    from training.tune import tune as run
+
+    cut, now = parse_instant(as_of, where="--as-of"), from_datetime(datetime.now(UTC))
+    config = EngineConfig()
+    with progress_of(ctx) as progress:
+        found = run(
+            events, study, config=config, as_of_us=cut, now_us=now, trials=trials, minutes=minutes, out=out,
+            progress=progress,
+        )  # fmt: skip
+    show(found, as_json=as_json)

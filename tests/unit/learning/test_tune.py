@@ -1,0 +1,36 @@
+"""Tuning: the config itself is the first trial, and a study goes on where it stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from recsys.config import EngineConfig
+from recsys.pipeline.features import FEATURES
+from training.log import TrainingLog
+from training.tune import search
+
+N, EACH = 400, 5
+
+
+def a_log() -> TrainingLog:
+    """Requests where the room with the highest first feature is entered."""
+    rng = np.random.default_rng(0)
+    rows = rng.random((N * EACH, len(FEATURES)), dtype=np.float32)
+    best = rows[:, 0].reshape(N, EACH).argmax(axis=1)
+    labels = np.zeros((N, EACH), dtype=np.int8)
+    labels[np.arange(N), best] = 1
+    requests = pl.DataFrame({"user": np.arange(N), "at": np.arange(N), "known": np.zeros(N, dtype=bool)})
+    nobody = pl.DataFrame(schema={"user": pl.Int64, "host": pl.Int64, "at": pl.Int64, "tied": pl.Boolean})
+    none = np.empty((0, 1), dtype=np.float32)
+    return TrainingLog(rows, np.full(N, EACH), labels.ravel(), requests, none, nobody)
+
+
+def test_a_study_goes_on(tmp_path: Path) -> None:
+    config = EngineConfig.model_validate({"build": {"threads": 1}, "ranker": {"rounds": 150, "pairs": 0}})
+    found = [search(a_log(), 300, config, tmp_path / "s.db", "s", 1, 5.0) for _ in range(2)]
+    assert [one.trials for one in found] == [1, 2]
+    assert found[0].best["rounds"] == 150 and found[0].ndcg_at_10 == found[0].default
+    assert found[1].ndcg_at_10 >= found[1].default > 0.9

@@ -1,0 +1,141 @@
+"""Tuning the ranker on a time cut: one training log, many fits, resumable.
+
+The stretch before the as-of is replayed once; a trial fits the ranker without teachers on its earlier requests and is
+judged by NDCG@10 on its later ones, as the trial of a build is. So nothing after the as-of is looked at: give an as-of
+before the days that are to be reported. The study lies in an SQLite file, and a later call goes on with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from recsys.config import EngineConfig, RankerConfig
+from recsys.errors import InputRefused
+from recsys.events import build_vocabularies, clean, last_fact_us, open_events, room_table
+from recsys.events.facts import US_PER_DAY
+from recsys.models.additive_training import Choices
+from recsys.pipeline.features import FEATURES
+from recsys.progress import Progress, silent
+from training.learn import fit_choices, request_ndcg
+from training.learning import replayed
+from training.log import TrainingLog
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The best settings of a study so far. `default` is the NDCG@10 of the settings it started from."""
+
+    best: dict[str, Any]
+    ndcg_at_10: float
+    default: float
+    trials: int
+
+
+def tune(
+    events: Path,
+    study: Path,
+    *,
+    config: EngineConfig,
+    as_of_us: int | None,
+    now_us: int,
+    trials: int,
+    minutes: float,
+    out: Path | None = None,
+    progress: Progress = silent,
+) -> Tuned:
+    """Spend at most `trials` further trials and `minutes` on the settings of the ranker.
+
+    Args:
+        study: SQLite file of the study; made if it is not there, gone on with if it is. One study, one data set, as-of
+            and config: they are part of its name.
+        out: YAML for the best settings, with how they were found; None: not written.
+
+    Raises:
+        InputRefused: no facts, or no requests to train or judge on.
+    """
+    cleaned = clean(open_events(events), now=datetime.fromtimestamp(now_us / 1e6, UTC))
+    last = last_fact_us(cleaned)
+    if last is None or not {"watches", "rooms"} <= set(cleaned.tables):
+        raise InputRefused("nothing to tune on", where=events, got=sorted(cleaned.tables), expected="watches and rooms")
+    as_of = last + 1 if as_of_us is None else as_of_us
+    vocabularies = build_vocabularies(cleaned, as_of_us=as_of)
+    rooms = room_table(cleaned, vocabularies)
+    past = replayed(cleaned, vocabularies, config, rooms, int(rooms["started_at"].to_numpy().min()), as_of, progress)
+    name = f"{events.resolve().name}-{as_of}-{config.build.seed}"
+    found = search(past.log, past.later_us, config, study, name, trials, minutes, progress)
+    if out is not None:
+        day = datetime.fromtimestamp(as_of / 1e6, UTC)
+        note = (
+            f"# NDCG@10 {found.ndcg_at_10:.4f} (defaults {found.default:.4f}) on the latest requests before the as-of, "
+            f"{found.trials} trials.\n"
+            f"# laotie tune {events.name} --as-of {day:%Y-%m-%d} --trials {found.trials} --minutes {minutes:g}\n"
+        )
+        out.write_text(note + yaml.safe_dump({"ranker": found.best}, sort_keys=False), encoding="utf-8")
+    return found
+
+
+def search(
+    log: TrainingLog,
+    later_us: int,
+    config: EngineConfig,
+    study: Path,
+    name: str,
+    trials: int,
+    minutes: float,
+    progress: Progress = silent,
+) -> Tuned:
+    """Trials on one log; the first trial of a study is the config itself."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    judge = _judge(log, later_us, config)
+    sampler = optuna.samplers.TPESampler(seed=config.build.seed, n_startup_trials=8)
+    stored = optuna.create_study(
+        study_name=name, storage=f"sqlite:///{study}", direction="maximize", sampler=sampler, load_if_exists=True
+    )
+    if not stored.trials:
+        stored.enqueue_trial({key: getattr(config.ranker, key) for key in _SPACE})
+    before = len(stored.trials)
+
+    def objective(trial: optuna.Trial) -> float:
+        progress("tuning", min(1.0, (trial.number - before) / max(trials, 1)))
+        return judge({key: suggest(trial, key) for key, suggest in _SPACE.items()})
+
+    stored.optimize(objective, n_trials=trials, timeout=60.0 * minutes)
+    done = [trial for trial in stored.trials if trial.value is not None]
+    return Tuned(dict(stored.best_params), stored.best_value, float(done[0].value or 0.0), len(done))
+
+
+_SPACE: dict[str, Callable[[Any, str], Any]] = {
+    "rounds": lambda trial, key: trial.suggest_int(key, 150, 1200, log=True),
+    "learning_rate": lambda trial, key: trial.suggest_float(key, 0.04, 0.3, log=True),
+    "pairs": lambda trial, key: trial.suggest_int(key, 0, 200),
+    "recency": lambda trial, key: trial.suggest_float(key, 0.7, 1.0),
+    "sampled_share": lambda trial, key: trial.suggest_float(key, 0.1, 1.0),
+}
+"""What is tuned: how much is boosted, how many joint terms, how fast requests age, how many candidates stay."""
+
+
+def _judge(log: TrainingLog, later_us: int, config: EngineConfig) -> Callable[[dict[str, Any]], float]:
+    early = (log.requests["at"] < later_us).to_numpy()
+    if not early.any() or early.all():
+        raise InputRefused("no requests to train or to judge on", got=f"{int(early.sum())} of {len(early)} are early")
+    in_early = np.repeat(early, log.groups)
+    asked = log.requests["at"].to_numpy()[early]
+    later, groups, labels = log.rows[~in_early].T, log.groups[~early], log.labels[~in_early]
+
+    def ndcg(settings: dict[str, Any]) -> float:
+        ranker = RankerConfig.model_validate({**config.ranker.model_dump(), **settings, "teacher_rounds": 0})
+        weights = ranker.recency ** ((asked.max() - asked) / US_PER_DAY)
+        part = Choices(log.rows[in_early], log.groups[early], log.labels[in_early], weights)
+        model = fit_choices(FEATURES, part, ranker, config.build.seed, config.build.threads)
+        return float(request_ndcg(model.score(later), groups, labels).mean())
+
+    return ndcg
