@@ -71,8 +71,8 @@ def run_side(side: str, lake: Path, workers: int) -> dict[str, float]:
     """All states of a lake, as of its end."""
     from recsys.config import EngineConfig
     from recsys.events import build_vocabularies, clean, last_fact_us, open_events
+    from training import states
     from training.executor import Executor, OneByOne, Threads
-    from training.states import snapshot
 
     executor: Executor = {"one": OneByOne(), "threads": Threads(workers), "spawned": Spawned(workers)}[side]
     events = clean(open_events(lake))
@@ -80,7 +80,8 @@ def run_side(side: str, lake: Path, workers: int) -> dict[str, float]:
     vocabularies = build_vocabularies(events, as_of_us=as_of)
     begin = time.perf_counter()
     before = cpu_s()
-    shot = snapshot(events, vocabularies, EngineConfig(), as_of, executor=executor)
+    states.user_parts = lambda *_: events.buckets or 1  # also of a small lake every bucket is a part
+    shot = states.snapshot(events, vocabularies, EngineConfig(), as_of, executor=executor)
     whose = {"own": resource.RUSAGE_SELF, "child": resource.RUSAGE_CHILDREN}
     mib = {name: resource.getrusage(who).ru_maxrss / 1024 for name, who in whose.items()}
     ties = len(shot.states["visits"])

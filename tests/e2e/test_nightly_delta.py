@@ -68,6 +68,8 @@ def test_a_bundle_continued_is_a_bundle_rebuilt(exports: tuple[Path, Path], tmp_
         "--json",
     )
     assert {"name": "delta", "status": "passed", "why": ""} in made["stages"]  # type: ignore[operator]
+    metrics: dict[str, float] = made["metrics"]  # type: ignore[assignment]
+    assert metrics["drift_psi_features_max"] > 0.0
     bundle = Bundle.open(resolve(tmp_path / "b"))
     assert list(bundle.manifest.offsets.values()) == [2]
     events = clean(open_events(tmp_path / "lake"))
@@ -82,6 +84,14 @@ def test_a_bundle_continued_is_a_bundle_rebuilt(exports: tuple[Path, Path], tmp_
         for part in ("ints", "latest"):
             ours, theirs = (getattr(of[name].flat().rows, part) for of in (states, again.states))
             assert sorted(map(tuple, ours.tolist())) == sorted(map(tuple, theirs.tolist())), name
+
+
+def test_a_base_from_which_nothing_has_moved_shows_no_drift(exports: tuple[Path, Path], tmp_path: Path) -> None:
+    run("ingest", exports[0], "--lake", tmp_path / "lake")
+    run("build", tmp_path / "lake", "--out", tmp_path / "b")
+    made = run("build", tmp_path / "lake", "--out", tmp_path / "b", "--base", tmp_path / "b", "--json")
+    metrics: dict[str, float] = made["metrics"]  # type: ignore[assignment]
+    assert metrics["drift_psi_features_max"] == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_base_of_something_else_is_refused(exports: tuple[Path, Path], tmp_path: Path) -> None:
