@@ -99,6 +99,7 @@ class Loaded:
             row = next((row for row in range(len(self.vocabularies.users)) if self._is_at(row, user)), -1)
         if row >= 0:
             self.live.forget_user(row)
+            self.intake.orders.forgotten[row] = at
 
     def _is_at(self, row: int, user: str) -> bool:
         users = self.vocabularies.users

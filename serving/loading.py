@@ -14,6 +14,7 @@ from serving.config import ServingConfig
 from serving.event_log import EventLog
 from serving.intake import Intake
 from serving.loaded import LOG_SOURCE, Loaded
+from serving.refund_shares import OlderLines
 from serving.snapshots import restore
 
 
@@ -41,6 +42,7 @@ def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us:
         clock_tolerance_us=tolerance_us,
         lease_us=round(config.lease_s * 1e6),
     )
+    intake.orders.older = OlderLines(bundle, vocabularies)
     intake.as_of_us = bundle.manifest.window.as_of_us
     offsets = bundle.manifest.offsets
     loaded = Loaded(bundle, live, vocabularies, intake, offsets.get(LOG_SOURCE))

@@ -15,6 +15,7 @@ def memories_of(intake: Intake) -> dict[str, Any]:
         "keys": intake.keys.generations(),
         "lines": intake.orders.lines.generations(),
         "refunds": intake.orders.refunds.generations(),
+        "forgotten": list(intake.orders.forgotten.items()),
         "ended": list(intake.ended.items()),
         "rooms_seen": list(intake.rooms_seen.items()),
         "lapsed": sorted(intake.lapsed),
@@ -33,6 +34,7 @@ def remember(intake: Intake, told: dict[str, Any]) -> None:
     intake.orders.refunds.restore(
         *([(order, [Refund(*one) for one in waiting]) for order, waiting in part] for part in told["refunds"])
     )
+    intake.orders.forgotten.update(told["forgotten"])
     intake.ended.update(told["ended"])
     intake.rooms_seen.update(told["rooms_seen"])
     intake.lapsed.update(told["lapsed"])

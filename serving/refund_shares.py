@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from recsys.events.facts import FactKind
+from recsys.bundle import Bundle
+from recsys.events.facts import NEVER, FactKind
+from recsys.events.known import Known
+from recsys.events.vocabularies import Vocabularies
 from serving.seen import Lately
 
 Fact = tuple[int, int, int, int, int, int, int, int]
@@ -34,6 +38,10 @@ class Orders:
     """
 
     def __init__(self, horizon: int) -> None:
+        self.older: Callable[[int], list[Line]] = _none
+        """Lines of an order (row) that nobody has told of lately: those in the bundle."""
+        self.forgotten: dict[int, int] = {}
+        """User rows that were erased → when, µs: what is given back of orders until then counts for the host alone."""
         self.lines: Lately[int, list[Line]] = Lately(horizon)
         self.refunds: Lately[int, list[Refund]] = Lately(horizon)
 
@@ -52,7 +60,7 @@ class Orders:
         facts: list[Fact] = []
         still = []
         for refund in waiting:
-            made = _shares(order, lines, refund)
+            made = _shares(order, self._kept(lines), refund)
             facts += made
             if not made:
                 still.append(refund)
@@ -64,10 +72,42 @@ class Orders:
     def refund(self, order: int, host: int, at: int, amount: int | None, kind: str | None) -> list[Fact]:
         """Facts of a refund; none when its order is not known, then it waits."""
         asked = Refund(host, at, amount, kind)
-        facts = _shares(order, self.lines.get(order) or [], asked)
+        facts = _shares(order, self._kept(self.lines.get(order) or self.older(order)), asked)
         if not facts:
             self.refunds.put(order, [*(self.refunds.get(order) or ()), asked])
         return facts
+
+    def _kept(self, lines: list[Line]) -> list[Line]:
+        if not self.forgotten:
+            return lines
+        return [line._replace(user=-1) if line.at <= self.forgotten.get(line.user, NEVER) else line for line in lines]
+
+
+def _none(_: int) -> list[Line]:
+    return []
+
+
+class OlderLines:
+    """Order lines a bundle holds, by order; call it with an order row. Costs a search, and at first a sort."""
+
+    def __init__(self, bundle: Bundle, ids: Vocabularies) -> None:
+        self._ids = ids
+        lines = Known.load(bundle.path).lines if bundle.has("known_lines.arrow") else None
+        self._lines = lines if lines is not None and lines.height else None
+        if self._lines is not None:
+            self._order = self._lines["order_id"].arg_sort()
+            self._sorted = self._lines["order_id"].gather(self._order)
+
+    def __call__(self, order: int) -> list[Line]:
+        if self._lines is None:
+            return []
+        external = self._ids.orders.id(order)
+        first, last = (self._sorted.search_sorted(external, side) for side in ("left", "right"))
+        found = self._lines[self._order[first:last]].select("user_id", "host_id", "at", "amount_minor")
+        users, hosts = self._ids.users, self._ids.hosts
+        return [
+            Line(users.row(user), hosts.row(host), at, amount, (host, user)) for user, host, at, amount in found.rows()
+        ]
 
 
 def _shares(order: int, lines: list[Line], refund: Refund) -> list[Fact]:

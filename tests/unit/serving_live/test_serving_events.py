@@ -6,8 +6,10 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+from recsys.events import clean, open_events
 from recsys.instants import format_instant
 from recsys.pipeline.request import SOURCES
 from serving.answers import explanation, live_rooms
@@ -292,3 +294,23 @@ def test_hosts_nobody_heard_of_are_entered_and_shown_one_after_the_other(engine:
         told = [(f"r{i}", "rooms", room(5_000 + i, 10**6 + i)), (f"w{i}", "watches", entry)]
         assert engine.apply(told) == [("accepted", None)] * 2
         assert 5_000 + i in shown(engine, 3)
+
+
+def test_a_refund_finds_an_order_that_only_the_bundle_knows(market: Path, engine: Engine) -> None:
+    bought = clean(open_events(market / "events")).tables["purchases"].filter(pl.col("at") < AS_OF).collect()
+    order = bought.group_by("order_id").agg(pl.col("host_id", "user_id", "amount_minor").first(), pl.len()).filter(
+        pl.col("len") == 1
+    ).sort("order_id").row(0, named=True)  # fmt: skip
+    ids, world = engine.loaded.vocabularies, engine.loaded.live.world
+    pair = ids.users.row(order["user_id"]), ids.hosts.row(order["host_id"])
+    columns = [world.blocks.commerce.int_column(name) for name in ("n_refunds", "refunded_minor")]
+
+    def refunded() -> list[int]:
+        tie = world.ties.row("commerce", *pair)
+        assert tie is not None
+        return [int(tie.ints[0, column]) for column in columns]
+
+    before = refunded()
+    assert engine.apply([("back", "refunds", {"order_id": order["order_id"], "at": at(50)})]) == [("accepted", None)]
+    assert refunded() == [before[0] + 1, before[1] + order["amount_minor"]]
+    assert engine.loaded.intake.orders.waiting == 0
