@@ -86,12 +86,11 @@ def candidates(world: World, epoch: Epoch, request: Request, viewer: Viewer, *, 
     }
     positions = np.concatenate(list(by_source.values()))
     source = np.repeat([_CODES[name] for name in by_source], [len(found) for found in by_source.values()])
-    first = np.empty(len(epoch), dtype=np.int32)
-    first[positions[::-1]] = np.arange(
-        len(positions) - 1, -1, -1, dtype=np.int32
-    )  # of repeats the first is written last
-    kept = first[positions] == np.arange(len(positions), dtype=np.int32)
-    return Candidates(epoch.rooms[positions[kept]], source[kept])
+    # In the order of the epoch, whatever brought them: sums over candidates then depend on no row number.
+    brought_by = np.full(len(epoch), len(SOURCES), dtype=np.int8)
+    brought_by[positions[::-1]] = source[::-1]  # of repeats the first is written last
+    kept = np.flatnonzero(brought_by < len(SOURCES))
+    return Candidates(epoch.rooms[kept], brought_by[kept])
 
 
 class _Circle(NamedTuple):
