@@ -140,7 +140,9 @@ def test_bodies_of_any_bytes_and_headers_of_any_text(service: tuple[str, Engine]
         @given(
             path=st.sampled_from(["/v1/lookup", "/v1/events"]),
             body=st.binary(max_size=300) | JSONS.map(orjson_or_text),
-            ident=st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=80),
+            ident=st.text(
+                st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=80
+            ).map(str.strip),
         )
         def send(path: str, body: bytes, ident: str) -> None:
             headers = {"x-request-id": ident.encode("latin-1"), "x-api-key": ident.encode("latin-1")}
