@@ -47,7 +47,8 @@ def evaluation_page(body: Mapping[str, Any]) -> str:
                 "baselines on the same requests.", charts.metric_intervals(overall), [_shown(row) for row in overall]),
     ]  # fmt: skip
     for name, title, lead in _STRATA:
-        if part := [row for row in strata if row["stratum"] == name]:
+        part = [row for row in strata if row["stratum"] == name]
+        if len({row["value"] for row in part}) > 1:  # one value tells nothing of a gap
             sections.append(Section(title, lead, charts.strata(part), [_shown(row) for row in part]))
     for question, title, lead in _EXPOSURE:
         if part := [row for row in body.get("exposure", ()) if row["question"] == question]:
@@ -188,13 +189,11 @@ def _of_heads(heads: Sequence[Mapping[str, Any]]) -> list[Section]:
     """What the heads say of ties and how true it is: one table, and a curve of each."""
     if not heads:
         return []
-    rows = [{name: value for name, value in head.items() if name != "reliability"} for head in heads]
-    names = list(dict.fromkeys(name for row in rows for name in row))
     lead = (
-        "Does 0.3 mean that three in ten did? On later ties: skill is against the base rate, ece the calibration "
-        "error, ece_chance what flawless probabilities would show on as many ties."
+        "Does 0.3 mean that three in ten did? On later ties: skill is against saying the base rate of everybody; what "
+        "flawless probabilities would show as calibration error on as many ties is «by chance»."
     )
-    sections = [Section("Strength of ties", lead, None, [{n: row.get(n, "") for n in names} for row in rows])]
+    sections = [Section("Strength of ties", lead, None, [_of_head(head) for head in heads])]
     for head in heads:
         if curve := head.get("reliability"):
             lead = f"Said probability that a viewer {head['means']}, against the share that did; on the line is right."
@@ -238,6 +237,17 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
             with_ends = name == "ndcg_at_10" and low is not None and high is not None
             line[title] = f"{row[name]:.3f} ({low:.3f}–{high:.3f})" if with_ends else f"{row[name]:.3f}"
     return line
+
+
+def _of_head(head: Mapping[str, Any]) -> dict[str, str]:
+    """A line of the table of heads; columns that were not measured stay empty."""
+    shown = {"ties": "{rows:,.0f}", "base rate": "{base_rate:.2%}", "AUC": "{auc:.3f}",
+             "skill (95 %)": "{skill:.3f} ({skill_low:.3f}–{skill_high:.3f})", "calibration error": "{ece:.2%}",
+             "by chance": "{ece_chance:.2%}"}  # fmt: skip
+    line = {"head": head["head"], "chance that the viewer": head.get("means", "")}
+    for title, form in shown.items():
+        line[title] = "" if "skipped" in head else form.format_map(head)
+    return line | {"not judged": head.get("skipped", "")}
 
 
 def _share(row: Mapping[str, Any], name: str) -> str:

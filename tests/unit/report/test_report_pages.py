@@ -24,7 +24,19 @@ QUALITY = {"tables": {"watches": {"rows": 10, "good": 8, "quarantined": {"null_k
 STAGES = [{"name": "ranker", "status": "skipped", "why": "<script>alert(1)</script>"}]
 CURVE = [{"said": 0.1 * i, "observed": 0.1 * i + 0.01, "n": 50.0} for i in range(8)]
 HEADS = [
-    {"head": "returns", "means": "enters", "rows": 1000.0, "ece": 0.01, "reliability": CURVE},
+    {
+        "head": "returns",
+        "means": "enters",
+        "rows": 1000.0,
+        "base_rate": 0.1,
+        "auc": 0.7,
+        "skill": 0.2,
+        "skill_low": 0.1,
+        "skill_high": 0.3,
+        "ece": 0.01,
+        "ece_chance": 0.005,
+        "reliability": CURVE,
+    },
     {"head": "buys", "means": "buys", "skipped": "no event tells of an order"},
 ]
 EVALUATION: dict[str, Any] = {
@@ -33,7 +45,13 @@ EVALUATION: dict[str, Any] = {
     "metrics": [
         row(method, stratum, value, ndcg)
         for method, ndcg in (("laotie", 0.6), ("memory", 0.5), ("popularity", 0.3))
-        for stratum, value in (("all", "all"), ("host_known", "known"), ("host_known", "unknown"), ("city", "1"))
+        for stratum, value in (
+            ("all", "all"),
+            ("host_known", "known"),
+            ("host_known", "unknown"),
+            ("city", "1"),
+            ("city", "2"),
+        )
     ],
     "heads": HEADS,
     "exposure": [
