@@ -165,7 +165,10 @@ class Vocabulary:
         if self.kind == "str":
             text = pl.concat([self._text, pl.Series("id", self._added_ids, pl.String)])
             return text.gather(pl.Series(wanted, dtype=pl.UInt32))
-        return pl.Series("id", self._ints_by_row()[wanted])
+        numbers, added = np.empty(len(wanted), np.int64), wanted >= self._base
+        numbers[~added] = self._base_by_row()[wanted[~added]]
+        numbers[added] = [self._added_ids[row] for row in (wanted[added] - self._base).tolist()]
+        return pl.Series("id", numbers)
 
     def listed(self, rows: npt.NDArray[np.integer]) -> list[int | str]:
         """What `ids` gives, as a list, without its cost per id ever added; IndexError as there."""
@@ -211,7 +214,7 @@ class Vocabulary:
         if self.kind == "str":
             self.ids(np.arange(len(self))).to_frame("id").write_ipc(path, compression="uncompressed")
             return
-        ids = self._ints_by_row()
+        ids = self.ids(np.arange(len(self))).to_numpy()
         order = np.argsort(ids, kind="stable")
         with path.open("wb") as file:
             np.save(file, np.stack([ids[order], order.astype(np.int64)]), allow_pickle=False)
@@ -294,7 +297,3 @@ class Vocabulary:
             by_row[self._order] = self._sorted
             self._by_row = by_row
         return self._by_row
-
-    def _ints_by_row(self) -> IntArray:
-        base = self._base_by_row()
-        return np.concatenate([base, np.array(self._added_ids, np.int64)]) if self._added_ids else base

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from recsys.ids import Vocabulary
 from recsys.pipeline.request import SOURCES, Request, Source
 from recsys.pipeline.sources import NEWCOMER_VISITORS, Candidates
 from recsys.pipeline.world import World
@@ -31,9 +32,8 @@ def select(world: World, request: Request, kept: Candidates, hosts: npt.NDArray[
     """Choose and order. Equal scores are ordered by the rooms' external ids (by row, where nobody knows them): rows of
     new rooms depend on who told of them first."""
     order = np.lexsort((kept.rooms, -score))
-    if world.room_ids is not None and (np.diff(score[order]) == 0.0).any():
-        place = world.room_ids.ids(kept.rooms).rank("ordinal").to_numpy()
-        order = np.lexsort((place, -score))
+    if world.room_ids is not None:
+        _settle_ties(order, score, kept.rooms, world.room_ids)
     top = order[: request.k]
     reserved = np.zeros(len(top), dtype=np.bool_)
     places = int(request.k * world.config.pipeline.explore_share)
@@ -49,3 +49,21 @@ def select(world: World, request: Request, kept: Candidates, hosts: npt.NDArray[
     staying = np.delete(top, leaving)
     chosen = np.concatenate([staying, waiting[: len(leaving)]])
     return Selected(chosen, np.arange(len(chosen)) >= len(staying))
+
+
+def _settle_ties(
+    order: npt.NDArray[np.intp], score: Floats, rooms: npt.NDArray[np.int64], room_ids: Vocabulary
+) -> None:
+    """Put runs of equal scores within `order` (n,) into the order of external ids; only ids of such runs are read."""
+    descending = score[order]
+    same = descending[1:] == descending[:-1]
+    if not same.any():
+        return
+    equal = np.zeros(len(order), dtype=np.bool_)
+    equal[1:] = same
+    equal[:-1] |= same
+    where = np.flatnonzero(equal)
+    run = np.cumsum(np.concatenate(([True], ~same)))[where].tolist()  # ascends: runs stay where they are
+    ids = room_ids.listed(rooms[order[where]])
+    by_id = sorted(range(len(where)), key=list(zip(run, ids, strict=True)).__getitem__)
+    order[where] = order[where[by_id]]

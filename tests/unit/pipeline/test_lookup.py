@@ -11,6 +11,7 @@ import pytest
 
 from recsys.config import EngineConfig, load_config
 from recsys.events.facts import FactKind
+from recsys.ids import Vocabulary
 from recsys.models.additive import AdditiveModel, PairTerm
 from recsys.models.baselines import PriorRanker
 from recsys.models.suite import Viewer
@@ -245,6 +246,30 @@ def test_equal_scores_keep_one_order() -> None:
     answers = [scene.ask(-1, NOW).rooms.tolist() for _ in range(3)]
     assert answers == [[0, 2, 5, 7]] * 3
     assert scene.ask(-1, NOW, rooms=[7, 0, 5, 2]).rooms.tolist() == [0, 2, 5, 7]
+
+
+@pytest.mark.parametrize("known", [0, 3, 8], ids=["all new", "some new", "all of the bundle"])
+@pytest.mark.parametrize("kind", [int, str])
+def test_equal_scores_go_by_external_id_within_their_run(kind: type, known: int) -> None:
+    """Rows depend on who told of a room first, ids do not; unequal scores stay as they are."""
+    scene = Scene(8)
+    for host in range(8):
+        scene.room(host, host, T0)
+    for host in (2, 6):
+        scene.enter(10, host, T0 + HOUR)
+    ids = [kind(100 + place) for place in (9, 4, 1, 7, 0, 3, 2, 8)]
+    scene.world.room_ids = Vocabulary()
+    if known:
+        scene.world.room_ids.extend(pl.Series(ids[:known]))
+    for external in ids[known:]:
+        scene.world.room_ids.add(external)
+    answer = scene.ask(-1, NOW)
+    runs = {score: answer.rooms[answer.score == score].tolist() for score in set(answer.score.tolist())}
+    assert sorted(map(len, runs.values())) == [2, 6]
+    assert [ids[room] for room in runs[answer.score.min()]] == [kind(100 + place) for place in (0, 3, 4, 7, 8, 9)]
+    assert [ids[room] for room in runs[answer.score.max()]] == [kind(101), kind(102)]
+    assert (np.diff(answer.score) <= 0).all()
+    assert scene.ask(-1, NOW, k=3).rooms.tolist() == answer.rooms[:3].tolist()
 
 
 def test_reasons_in_words() -> None:
