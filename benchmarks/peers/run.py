@@ -101,8 +101,9 @@ def on_pairs(path: Path, k: int, installed: Installed, scratch: Path) -> dict[st
     methods: dict[str, Any] = {}
     for peer in ON_PAIRS:
         cost = run(peer, installed, scratch, [str(k)])
-        methods[peer] = cost if "error" in cost else cost | judged(pl.read_parquet(scratch / "out.parquet"), truth, k)
-        print(path.parent.name, peer, {name: value for name, value in methods[peer].items() if name != "users"})
+        found = cost if "error" in cost else cost | judged(pl.read_parquet(scratch / "out.parquet"), truth, k)
+        methods[_called(peer, installed)] = found
+        print(path.parent.name, peer, {name: value for name, value in found.items() if name != "users"})
     said = (
         f"Split and metrics of `{path.parent.name}` above; one thread, at most {MOST_CPU_S} s of processor time each."
     )
@@ -136,13 +137,19 @@ def on_rooms(folder: Path, k: int, installed: Installed, scratch: Path) -> dict[
             cost |= _judged_rooms(
                 scores.with_columns(score=pl.when(known).then("score").otherwise("popular")), requests, truth
             )
-        methods[peer] = cost
+        methods[_called(peer, installed)] = cost
         print("driver", peer, {name: value for name, value in cost.items() if name != "users"})
     said = (
         f"{len(requests):,} requests after {DRIVER_CUT}, all rooms live at each as candidates; peers are fitted before "
         f"it, on one thread and in at most {MOST_CPU_S} s of processor time each."
     )
     return {"methods": methods, "metrics": ["ndcg", "hit", "mrr", "known", "new"], "k": k, "said": said}
+
+
+def _called(peer: str, installed: Installed) -> str:
+    """The peer's name in the table, with the fork that stands in for it."""
+    needs = REQUIREMENTS[peer]
+    return f"{peer} ({FORKS[needs]})" if installed[needs][0].name == FORKS.get(needs) else peer
 
 
 def requests_after(watches: pl.DataFrame, rooms: pl.DataFrame, cut: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
