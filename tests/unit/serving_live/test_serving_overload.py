@@ -124,7 +124,7 @@ def test_a_batch_of_events_that_does_not_fit_is_refused_at_once(market: Path, tm
         def app_waiting() -> int:
             import gc
 
-            queues.extend(found for found in gc.get_objects() if isinstance(found, Service) and found.engine is engine)
+            queues.extend(found for found in gc.get_objects() if type(found) is Service and found.engine is engine)
             return queues[0].queue.waiting
 
         assert asyncio.run(both(url)) == [200, 503]
