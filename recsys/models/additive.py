@@ -104,8 +104,11 @@ class AdditiveModel:
         bins = flat.binning(values)
         out = np.empty((n + len(self.pairs), values.shape[1]))
         flat.mains.take(bins, out=out[:n], mode="clip")
-        cells = flat.codes.take(bins[flat.firsts] + flat.first_starts, mode="clip")
-        cells += flat.codes.take(bins[flat.seconds] + flat.second_starts, mode="clip")
+        firsts, seconds = bins.take(flat.firsts, axis=0), bins.take(flat.seconds, axis=0)
+        firsts += flat.first_starts
+        seconds += flat.second_starts
+        cells = flat.codes.take(firsts, mode="clip")
+        cells += flat.codes.take(seconds, mode="clip")
         flat.tables.take(cells, out=out[n:], mode="clip")
         return out
 

@@ -64,7 +64,8 @@ class Binning:
         cell = keys >> self._shifts  # of negative numbers some negative number: below all cells where none is negative
         if len(self._negative):
             cell[self._negative] = _ordered(wide[self._negative]) >> self._shifts[self._negative]
-        np.clip(cell, self._lowest, self._highest, out=cell)
+        np.maximum(cell, self._lowest, out=cell)  # twice as fast as np.clip with bounds per row
+        np.minimum(cell, self._highest, out=cell)
         cell += self._offsets
         bins = self._below.take(cell, mode="clip")
         bins += self._edges.take(bins, mode="clip") < wide
