@@ -105,10 +105,8 @@ class AdditiveModel:
         out = np.empty((n + len(self.pairs), values.shape[1]))
         flat.mains.take(bins, out=out[:n], mode="clip")
         firsts, seconds = bins.take(flat.firsts, axis=0), bins.take(flat.seconds, axis=0)
-        firsts += flat.first_starts
-        seconds += flat.second_starts
-        cells = flat.codes.take(firsts, mode="clip")
-        cells += flat.codes.take(seconds, mode="clip")
+        cells = flat.codes.take(np.add(firsts, flat.first_starts, out=firsts), mode="clip")
+        cells += flat.codes.take(np.add(seconds, flat.second_starts, out=seconds), mode="clip")
         flat.tables.take(cells, out=out[n:], mode="clip")
         return out
 
