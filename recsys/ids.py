@@ -100,9 +100,9 @@ class Vocabulary:
             InputRefused: the ids are of the other kind, or one of them is null.
         """
         values = self._values(ids)
+        if not len(ids):
+            return np.empty(0, np.int64)
         if values is None or values.null_count():
-            if not len(ids):
-                return np.empty(0, np.int64)
             raise InputRefused("an id is null", where=ids.name or None, hint="drop rows without an id first")
         fresh = values.unique(maintain_order=True)
         fresh = fresh.filter(pl.Series(self.rows(fresh) < 0))
@@ -177,7 +177,10 @@ class Vocabulary:
             return [self._added_ids[row - self._base] for row in wanted]
         if self.kind == "int" and max(wanted, default=0) < self._base and min(wanted, default=0) >= 0:
             return list(self._base_by_row()[rows].tolist())
-        return [self.id(row) for row in wanted] if self.kind == "int" else list(self.ids(rows).to_list())
+        if self.kind == "int" or min(wanted, default=0) < 0:
+            return [self.id(row) for row in wanted]
+        known = iter(self._text.gather([row for row in wanted if row < self._base]).to_list())
+        return [next(known) if row < self._base else self._added_ids[row - self._base] for row in wanted]
 
     def id(self, row: int) -> int | str:
         """The external id of one row.
@@ -189,9 +192,7 @@ class Vocabulary:
             raise IndexError(f"row {row} of a vocabulary of {len(self)}")
         if row >= self._base:
             return self._added_ids[row - self._base]
-        if self.kind == "int":
-            return int(self._base_by_row()[row])
-        return str(self._text[row])
+        return int(self._base_by_row()[row]) if self.kind == "int" else str(self._text[row])
 
     def added(self) -> list[int | str]:
         """The ids added since the vocabulary was loaded, in row order."""
@@ -272,9 +273,8 @@ class Vocabulary:
         self._base = len(ids)
 
     def _append(self, external: int | str) -> int:
-        row = len(self)
         self._added_ids.append(external)
-        self._added[external] = row
+        row = self._added[external] = len(self) - 1
         return row
 
     def _base_rows(self, numbers: IntArray) -> IntArray:

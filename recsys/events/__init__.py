@@ -7,7 +7,6 @@ from recsys.events.quality import validate
 from recsys.events.quarantine import Events, clean
 from recsys.events.reading import EventTables, from_frames, open_events
 from recsys.events.report import QualityReport, TableQuality
-from recsys.events.timeline import LiveTimeline
 from recsys.events.vocabularies import (
     Vocabularies,
     build_vocabularies,
@@ -23,7 +22,6 @@ __all__ = [
     "Events",
     "FactKind",
     "Known",
-    "LiveTimeline",
     "QualityReport",
     "TableQuality",
     "Vocabularies",

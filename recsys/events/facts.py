@@ -1,7 +1,7 @@
 """Facts: what the event tables say, one line per instant.
 
 A row of an event table may speak of several instants (a watch has an entry and, later, an exit). Each becomes a *fact*
-of its own, and a fact at `t` is known at instants strictly after `t`. Every stage of the engine, the Polars batch, the
+of its own, and a fact at `t` is known at instants strictly after `t`. Every stage of the engine, the batch, the
 nightly delta, replay and the service, reads facts and nothing else, so there is one as-of cut for all of them.
 
 A fact frame has the columns of `FACT_SCHEMA`. Meaning of `count`, `value` and `aux` by kind:

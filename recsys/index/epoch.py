@@ -88,21 +88,8 @@ class Epoch:
         slots[found] = self._position_of_slot[slots[found]]
         return slots
 
-    def rooms_of_hosts(self, hosts: Any) -> IntVector:
-        """(m,) int64 positions, ascending and distinct, of all rooms these hosts own or co-host.
-
-        The private domain by join: complete by construction, no search involved. Cost grows with the live rooms (one
-        table look-up each), not with the hosts asked for.
-        """
-        mark = self._marked(np.asarray(hosts, dtype=np.int64).ravel())
-        hit = mark[self._hosts_N]
-        if len(self._cohosts):
-            hit[self._cohost_slots[mark[self._cohosts]]] = True
-        hit[self._dead] = False
-        return self._position_of_slot[np.flatnonzero(hit)]
-
     def join(self, hosts: Any) -> HostJoin:
-        """As `rooms_of_hosts`, with the host that led to each room, so that its tie can be looked up.
+        """All rooms these hosts own or co-host, with the host that led to each.
 
         Args:
             hosts: (h,) host rows; of a repeated one the first index is given.
@@ -122,6 +109,9 @@ class Epoch:
 
     def flagged(self, flags: NDArray[np.int8]) -> FlaggedRooms:
         """Live rooms whose host or a co-host carries a flag: one pass for all that one viewer's ties lead to.
+
+        The private domain by join: complete by construction, no search involved. Cost grows with the live rooms (one
+        table look-up each), not with the ties.
 
         Args:
             flags: (h,) by host row, 0 for none; hosts beyond it carry none.

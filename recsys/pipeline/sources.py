@@ -58,11 +58,6 @@ def blocked_hosts(world: World, user: int) -> npt.NDArray[np.int64]:
     return relation.hosts[blocked(world.blocks.relation, relation.rows)].astype(np.int64)
 
 
-def visited_hosts(world: World, user: int) -> npt.NDArray[np.int64]:
-    """All hosts the user has ever entered. (h,)"""
-    return world.ties.of("visits", user).hosts.astype(np.int64)
-
-
 def candidates(world: World, epoch: Epoch, request: Request, viewer: Viewer, *, everything: bool = False) -> Candidates:
     """Candidates of all sources, without repeats; the first source in the order of `SOURCES` keeps a room.
 

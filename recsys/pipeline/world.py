@@ -99,9 +99,6 @@ class World:
     priors: Priors = field(default_factory=Priors)
     leaves: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.first_entry_column = self.blocks.visits.int_column("first_entry_at")
-
     def announce(self, room: int, host: int, cohosts: tuple[int, ...], started_at: int, category: str | None) -> None:
         """Remember a room, so that facts and requests can name it; nothing becomes live by this."""
         self.rooms.put(room, host, cohosts, started_at, category)

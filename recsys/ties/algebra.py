@@ -226,7 +226,7 @@ def _largest_distinct(candidates: Ints) -> Ints:
 class BlockState:
     """A block's states by key, sorted by key.
 
-    `keys` (N,) int64: host, user or room row, or for ties `user << 32 | host`.
+    `keys` (N,) int64: host, user or room row, or for ties `user << 32 | host` (rows are below 2³¹).
     """
 
     block: Block
@@ -261,11 +261,6 @@ class BlockState:
 def empty_state(block: Block) -> BlockState:
     """The state of no facts: no keys."""
     return BlockState(block, np.empty(0, dtype=np.int64), identity(block, 0))
-
-
-def tie_key(user: Ints, host: Ints) -> Ints:
-    """One sortable key of a (user row, host row) pair; rows are below 2³¹."""
-    return np.asarray(user, dtype=np.int64) * 2**32 + np.asarray(host, dtype=np.int64)
 
 
 def popcount(bits: Ints) -> Ints:

@@ -21,7 +21,6 @@ from recsys.events.facts import US_PER_DAY, FactKind
 from recsys.ties.algebra import DAY_BITS, Block, BlockState, Column, Ints, Kind, Rows, empty_state, identity
 from recsys.ties.sorting import sorted_by_key
 
-_LEVEL_COLUMN = {"host": "host", "user": "user", "room": "room"}
 Number = TypeVar("Number", bound=np.generic)
 READ_COLUMNS = ("at", "kind", "user", "host", "room", "count", "value")
 """Columns of a fact frame that states are made of; `room` only by blocks of that level."""
@@ -140,7 +139,7 @@ def _keys(block: Block, facts: pl.DataFrame, at: npt.NDArray[np.intp]) -> tuple[
         key <<= 32
         key |= np.maximum(host, 0)
         return key, (user >= 0) & (host >= 0)
-    keys = facts[_LEVEL_COLUMN[block.level]].to_numpy()[at].astype(np.int64)
+    keys = facts[block.level].to_numpy()[at].astype(np.int64)
     return keys, keys >= 0
 
 

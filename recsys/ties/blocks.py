@@ -1,6 +1,6 @@
 """What is remembered: the declared blocks of ties, hosts, users and rooms.
 
-One declaration serves the Polars batch (`recsys.ties.batch`), the merge of the nightly delta (`recsys.ties.algebra`)
+One declaration serves the batch (`recsys.ties.batch`), the merge of the nightly delta (`recsys.ties.algebra`)
 and the update per event (`recsys.ties.update`). A tie is spread over five blocks so that a pair that only ever watched
 costs one narrow row: `visits` (entries and stays), `depth` (comments, likes, gifts), `commerce` (orders, refunds),
 `relation` (follow and feedback), `exposure` (impressions).
@@ -155,7 +155,6 @@ _ROOM = (
 )
 
 TIE_BLOCKS = ("visits", "depth", "commerce", "relation", "exposure")
-HOST_BLOCKS = ("host", "schedule")
 
 
 @dataclass(frozen=True)

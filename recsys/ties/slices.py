@@ -36,13 +36,15 @@ class _Layer:
 class Slices:
     """The ties of users in one block; arrays may be memory-mapped and are never written.
 
-    Of a user whose ties lie in one layer `of` gives views, of others a copy, hosts ascending.
+    Of a user whose ties lie in one layer `of` gives views, of others a copy, hosts ascending. The last copy is kept: a
+    lookup asks for the same user a dozen times. Threading: any number of readers.
     """
 
-    __slots__ = ("_at", "_base", "_over")
+    __slots__ = ("_at", "_base", "_last", "_over")
 
     def __init__(self, state: State) -> None:
         self._over: _Layer | None = None
+        self._last: tuple[int, UserTies] | None = None
         if isinstance(state, LayeredState):
             self._base, self._over, self._at = _Layer(state.base), _Layer(state.over), np.asarray(state.at)
         else:
@@ -50,13 +52,20 @@ class Slices:
 
     def of(self, user: int) -> UserTies:
         """The ties of one user."""
+        last = self._last  # read once: another thread may put its user there
+        if last is not None and last[0] == user:
+            return last[1]
         base = self._base
         where = base.of(user)
         ties = UserTies(base.hosts[where], base.rows.take(where))
         if self._over is None:
             return ties
         mine = self._over.of(user)
-        return ties if mine.stop == mine.start else self._together(ties, where.start, self._over, mine)
+        if mine.stop == mine.start:
+            return ties
+        ties = self._together(ties, where.start, self._over, mine)
+        self._last = user, ties
+        return ties
 
     def _together(self, ties: UserTies, first: int, over: _Layer, mine: slice) -> UserTies:
         at = self._at[mine]

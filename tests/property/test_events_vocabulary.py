@@ -36,7 +36,7 @@ def test_like_a_dictionary_through_files(batches: list[list[int]] | list[list[st
     assert [vocabulary.row(external) for external in model] == list(model.values())
     assert [vocabulary.id(row) for row in model.values()] == list(model)
     assert vocabulary.ids(np.arange(len(model))).to_list() == list(model)
-    for some in (np.arange(len(model))[::-1], np.arange(len(model))[:1], np.arange(len(model))[-1:]):
+    for some in (np.arange(len(model))[::-1], np.arange(len(model))[:1], np.arange(len(model))[-1:], np.arange(0)):
         assert vocabulary.listed(some) == [list(model)[row] for row in some]
 
 

@@ -73,8 +73,6 @@ class Broadcasts(RuleBasedStateMachine):
     @rule(asked=st.lists(hosts, max_size=6))
     def join(self, asked: list[int]) -> None:
         epoch = self.index.publish()
-        found = epoch.rooms[epoch.rooms_of_hosts(asked)].tolist()
-        assert sorted(found) == sorted(r for r, (host, others) in self.live.items() if {host, *others} & set(asked))
         pairs = epoch.join(asked)
         got = {
             (int(room), asked[i], bool(joint))
@@ -86,6 +84,19 @@ class Broadcasts(RuleBasedStateMachine):
             for room, (host, others) in self.live.items()
             for one in {host, *others} & set(asked)
         }
+
+    @rule(flags=st.lists(st.integers(0, 7), max_size=N_HOSTS + 4))
+    def flagged(self, flags: list[int]) -> None:
+        epoch = self.index.publish()
+        found = epoch.flagged(np.array(flags, dtype=np.int8))
+        carried = {host: flag for host, flag in enumerate(flags) if flag}
+        own = zip(epoch.rooms[found.own].tolist(), found.own_flags.tolist(), strict=True)
+        assert dict(own) == {r: carried[host] for r, (host, _) in self.live.items() if host in carried}
+        assert len(set(found.own.tolist())) == len(found.own)
+        guest = zip(epoch.rooms[found.guest].tolist(), found.guest_flags.tolist(), strict=True)
+        assert sorted(guest) == sorted(
+            (r, carried[one]) for r, (host, others) in self.live.items() for one in {*others} - {host} if one in carried
+        )
 
     @invariant()
     def same_rooms(self) -> None:

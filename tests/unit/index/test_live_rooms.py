@@ -34,7 +34,7 @@ def test_a_host_without_a_vector_is_live_found_by_join_and_ranked() -> None:
     index.start(1, 50)
     index.start(2, 0, [50])
     epoch = index.publish()
-    assert epoch.rooms_of_hosts([50]).tolist() == [0, 1]
+    assert epoch.join([50]).positions.tolist() == [0, 1]
     assert epoch.search([[-1.0, 0.0]], 5)[0].tolist() == [[1, 2]]
 
 
@@ -47,7 +47,7 @@ def test_the_join_names_the_host_that_led_to_each_room() -> None:
     assert epoch.rooms[joined.positions].tolist() == [11, 11, 12, 13]
     assert joined.asked.tolist() == [0, 1, 0, 1]
     assert joined.cohosted.tolist() == [True, True, False, True]
-    assert epoch.rooms_of_hosts([]).tolist() == []
+    assert epoch.join([]).positions.tolist() == []
     assert epoch.hosts[epoch.position_of_room([13, 10, 999])[:1]].tolist() == [3]
     assert epoch.position_of_room([13, 10, 999]).tolist() == [2, -1, -1]
 
@@ -173,7 +173,7 @@ def test_one_by_one_many_at_once_and_refresh_give_the_same_vectors() -> None:
     expected = single.publish().vectors()
     assert np.array_equal(many.publish().vectors(), expected)
     assert np.array_equal(refreshed.publish().vectors(), expected)
-    assert np.array_equal(many.epoch.rooms_of_hosts([44]), single.epoch.rooms_of_hosts([44]))
+    assert np.array_equal(many.epoch.join([44]).positions, single.epoch.join([44]).positions)
 
 
 @pytest.mark.parametrize(
