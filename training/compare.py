@@ -17,13 +17,13 @@ import numpy.typing as npt
 import polars as pl
 
 from recsys.config import EngineConfig
-from recsys.events.facts import US_PER_DAY
 from recsys.models.additive import AdditiveModel
 from recsys.models.additive_training import Choices, fit_tables, thinned
+from recsys.models.boosting import boost
 from recsys.models.choice_network import SecondTask, fit_choice_network
 from recsys.models.suite import PERSONAL_FEATURES
 from recsys.pipeline.features import FEATURES, N_TIE
-from training.learn import KNOWN, POPULAR
+from training.learn import KNOWN, POPULAR, choices_of
 from training.log import TrainingLog
 
 Scorer = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
@@ -33,20 +33,6 @@ _PARTS: Mapping[str, Callable[[str], bool]] = {
     "ties alone": lambda name: name.startswith("tie_"),
     "collaborative alone": lambda name: name in PERSONAL_FEATURES,
     "room and host alone": lambda name: name.startswith(("room_", "host_", "cohosts")),
-}
-_TREES = {
-    "objective": "lambdarank",
-    "lambdarank_truncation_level": 15,
-    "num_leaves": 31,
-    "learning_rate": 0.06,
-    "feature_fraction": 0.4,
-    "bagging_fraction": 0.8,
-    "bagging_freq": 1,
-    "lambda_l2": 5.0,
-    "min_data_in_leaf": 100,
-    "deterministic": True,
-    "force_col_wise": True,
-    "verbosity": -1,
 }
 
 
@@ -63,9 +49,7 @@ def fit_rivals(log: TrainingLog, came: pl.DataFrame, config: EngineConfig) -> di
         By name: `LambdaMART` (LightGBM, all candidates), `network` (two tasks), `linear`, and the served form without
         teachers on one part of the features only.
     """
-    asked = log.requests["at"].to_numpy()
-    weights = config.ranker.recency ** ((asked.max() - asked) / US_PER_DAY)
-    choices = Choices(log.rows, log.groups, log.labels, weights)
+    choices = choices_of(log, config.ranker)
     seed, threads = config.build.seed, config.build.threads
     rivals: dict[str, Scorer] = {"LambdaMART": _lambdamart(choices, config)}
     thin, correction = thinned(choices, FEATURES.index(KNOWN), FEATURES.index(POPULAR), config.ranker, seed)
@@ -102,6 +86,8 @@ def _lambdamart(choices: Choices, config: EngineConfig) -> Scorer:
         weight=np.repeat(choices.weights, choices.groups),
         params={"max_bin": config.ranker.bins, "verbosity": -1},
     )
-    settings = _TREES | {"num_threads": config.build.threads, "seed": config.build.seed}
-    booster = lgb.train(settings, data, num_boost_round=config.ranker.teacher_rounds or 250)
+    booster = boost(
+        data, config.ranker.teacher_rounds or 250, objective="lambdarank", leaves=31, rate=0.06, feature_share=0.4,
+        threads=config.build.threads, seed=config.build.seed, min_data_in_leaf=100, lambdarank_truncation_level=15,
+    )  # fmt: skip
     return lambda rows: np.asarray(booster.predict(rows, num_threads=config.build.threads), dtype=np.float64)

@@ -29,7 +29,7 @@ from recsys.ties.blocks import blocks
 from recsys.ties.features import TIE_FEATURES
 from recsys.ties.standing import STANDINGS
 from training.labels import REBUY_DAYS
-from training.log import TieLog
+from training.log import TieLog, moved_through
 from training.states import announced_leaves, live_rooms, room_starts, states_of_facts
 
 MOST_ENTRIES = 20_000
@@ -75,16 +75,9 @@ def log_customers(
     rng = np.random.default_rng(config.build.seed)
     share = MOST_ENTRIES / len(asked)
     log = TieLog(world.world, rng, of=("commerce",), strangers=0)
-    waiting: list[tuple[int, ...]] = []
-    now = None
-    for i, fact in enumerate(stream.iter_rows()):
-        if fact[0] != now:  # a new instant: all facts before it are known, none of its own
-            for earlier in waiting:
-                world.apply(*earlier)
-            waiting, now = [], fact[0]
+    for i, fact in enumerate(moved_through(world, stream)):
         if fact[1] == FactKind.ENTRY and rng.random() < share:
             log.log(fact[0], fact[2])
-        waiting.append(fact)
         if i % 4096 == 0:
             progress("customers", i / len(stream))
     progress("customers", 1.0)

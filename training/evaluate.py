@@ -43,7 +43,7 @@ from recsys.events import (
     room_table,
     user_table,
 )
-from recsys.events.facts import FACT_SCHEMA, FactKind
+from recsys.events.facts import FactKind
 from recsys.live.artefact import assemble
 from recsys.live.state import LiveState
 from recsys.models.baselines import memory, popularity
@@ -58,6 +58,7 @@ from training.compare import Scorer
 from training.evaluation import Evaluation
 from training.exposure import SIZE_BOUNDS, ExposureLog
 from training.judged_heads import JudgedHeads
+from training.log import moved_through
 from training.report import evaluation_page, write_report
 
 JUDGED_SHARE = 0.2
@@ -154,17 +155,9 @@ class _Judged:
     def run(self, facts: pl.DataFrame, progress: Progress) -> None:
         is_entry = (facts["kind"] == int(FactKind.ENTRY)).to_numpy()
         taken = is_entry & (self.rng.random(len(facts)) < MOST_REQUESTS / max(int(is_entry.sum()), 1))
-        waiting: list[Any] = []
-        now = None
-        stream = facts.select(FACT_SCHEMA.keys()).iter_rows()
-        for i, (fact, take) in enumerate(zip(stream, taken.tolist(), strict=True)):
-            if fact[0] != now:
-                for earlier in waiting:
-                    self.live.apply(*earlier)
-                waiting, now = [], fact[0]
+        for i, (fact, take) in enumerate(zip(moved_through(self.live, facts), taken.tolist(), strict=True)):
             if take and fact[4] in self.world.index:
                 self._ask(fact[0], fact[2], fact[4])
-            waiting.append(fact)
             if i % 2048 == 0:
                 progress("judging", i / len(facts))
         self._ask_rivals()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from recsys.bundle import StageResult
-from recsys.config import EngineConfig
+from recsys.config import EngineConfig, RankerConfig
 from recsys.evaluation.strata import metric_table, wide
 from recsys.events.facts import US_PER_DAY
 from recsys.models.additive import AdditiveModel
@@ -52,9 +52,7 @@ def learn_ranker(log: TrainingLog, later_us: int, config: EngineConfig) -> Learn
         return LearntRanker(None, StageResult(name="ranker", status="skipped", why=why))
     in_early = np.repeat(early, log.groups)
     seed, threads = config.build.seed, config.build.threads
-    asked = log.requests["at"].to_numpy()
-    weights = config.ranker.recency ** ((asked.max() - asked) / US_PER_DAY)
-    part = Choices(log.rows[in_early], log.groups[early], log.labels[in_early], weights[early])
+    part = choices_of(log, config.ranker, early)
     plain = config.ranker.model_copy(update={"teacher_rounds": 0})  # a floor of what ships, at a third of the cost
     trial = fit_choices(FEATURES, part, plain, seed, threads)
     later, groups, labels = log.rows[~in_early].T, log.groups[~early], log.labels[~in_early]
@@ -71,9 +69,18 @@ def learn_ranker(log: TrainingLog, later_us: int, config: EngineConfig) -> Learn
     if gain <= 0.0:
         why = f"NDCG@10 on later requests is {-gain:.4f} below the memory formula's; what cannot beat it does not ship"
         return LearntRanker(None, StageResult(name="ranker", status="failed", why=why), metrics, strata)
-    whole = Choices(log.rows, log.groups, log.labels, weights)
-    model = fit_choices(FEATURES, whole, config.ranker, seed, threads)
+    model = fit_choices(FEATURES, choices_of(log, config.ranker), config.ranker, seed, threads)
     return LearntRanker(model, StageResult(name="ranker", status="passed"), metrics, strata)
+
+
+def choices_of(log: TrainingLog, config: RankerConfig, of: npt.NDArray[np.bool_] | None = None) -> Choices:
+    """The log's requests, or those `of` (R,), each weighing `recency` ^ its age at the latest request of the log."""
+    asked = log.requests["at"].to_numpy()
+    weights = config.recency ** ((asked.max() - asked) / US_PER_DAY)
+    if of is None:
+        return Choices(log.rows, log.groups, log.labels, weights)
+    rows = np.repeat(of, log.groups)
+    return Choices(log.rows[rows], log.groups[of], log.labels[rows], weights[of])
 
 
 def request_ndcg(

@@ -9,7 +9,7 @@ Shape letters: N rows (candidates of all requests), F features, R ties logged fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,25 +74,33 @@ def replay_and_log(
     taken = is_entry & (rng.random(len(facts)) < share)
     tie_share = min(1.0, config.strength_rows / max(int(taken.sum()) * (TIES_PER_REQUEST + STRANGERS_PER_REQUEST), 1))
     log = _Log(live.world, config, rng, tie_share, tower)
+    for i, (fact, take) in enumerate(zip(moved_through(live, facts), taken.tolist(), strict=True)):
+        while due and due[0][0] <= fact[0]:
+            due.pop(0)[1]()
+        if take and fact[4] in live.world.index:
+            log.request(fact[0], fact[2], fact[4], fact[3])
+        if i % 2048 == 0:
+            progress("training log", i / len(facts))
+    progress("training log", 1.0)
+    return log.finish()
+
+
+def moved_through(live: LiveState, facts: pl.DataFrame) -> Iterator[tuple[int, ...]]:
+    """Facts (sorted by time) one by one; at each, `live` knows all of earlier instants and none of its own.
+
+    When there are no more, it knows them all.
+    """
     waiting: list[tuple[int, ...]] = []
     now = None
-    columns = facts.select(FACT_SCHEMA.keys()).iter_rows()
-    for i, (fact, take) in enumerate(zip(columns, taken.tolist(), strict=True)):
-        if fact[0] != now:  # a new instant: all facts before it are known, none of its own
+    for fact in facts.select(FACT_SCHEMA.keys()).iter_rows():
+        if fact[0] != now:
             for earlier in waiting:
                 live.apply(*earlier)
             waiting, now = [], fact[0]
-            while due and due[0][0] <= now:
-                due.pop(0)[1]()
-        if take and fact[4] in live.world.index:
-            log.request(fact[0], fact[2], fact[4], fact[3])
+        yield fact
         waiting.append(fact)
-        if i % 2048 == 0:
-            progress("training log", i / len(facts))
     for last in waiting:
         live.apply(*last)
-    progress("training log", 1.0)
-    return log.finish()
 
 
 class _Log:

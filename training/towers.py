@@ -97,7 +97,6 @@ def examples_of(
         counts=counts,
         others=others,
         correction=correction,
-        weight=np.ones(len(chosen), dtype=np.float32),
     )
 
 

@@ -19,11 +19,9 @@ import yaml
 from recsys.config import EngineConfig, RankerConfig
 from recsys.errors import InputRefused
 from recsys.events import build_vocabularies, clean, last_fact_us, open_events, room_table
-from recsys.events.facts import US_PER_DAY
-from recsys.models.additive_training import Choices
 from recsys.pipeline.features import FEATURES
 from recsys.progress import Progress, silent
-from training.learn import fit_choices, request_ndcg
+from training.learn import choices_of, fit_choices, request_ndcg
 from training.learning import replayed
 from training.log import TrainingLog
 
@@ -128,13 +126,11 @@ def _judge(log: TrainingLog, later_us: int, config: EngineConfig) -> Callable[[d
     if not early.any() or early.all():
         raise InputRefused("no requests to train or to judge on", got=f"{int(early.sum())} of {len(early)} are early")
     in_early = np.repeat(early, log.groups)
-    asked = log.requests["at"].to_numpy()[early]
     later, groups, labels = log.rows[~in_early].T, log.groups[~early], log.labels[~in_early]
 
     def ndcg(settings: dict[str, Any]) -> float:
         ranker = RankerConfig.model_validate({**config.ranker.model_dump(), **settings, "teacher_rounds": 0})
-        weights = ranker.recency ** ((asked.max() - asked) / US_PER_DAY)
-        part = Choices(log.rows[in_early], log.groups[early], log.labels[in_early], weights)
+        part = choices_of(log, ranker, early)
         model = fit_choices(FEATURES, part, ranker, config.build.seed, config.build.threads)
         return float(request_ndcg(model.score(later), groups, labels).mean())
 

@@ -12,7 +12,7 @@ Shape letters: N rows, F features, R requests.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,8 @@ import numpy.typing as npt
 
 from recsys.config import ProbabilityConfig, RankerConfig
 from recsys.models.additive import AdditiveModel, from_boosted_trees
+from recsys.models.boosting import LEAF_ROWS, Floats, Objective, boost
 from recsys.models.choice_network import fit_choice_network
-
-Floats = npt.NDArray[np.float64]
-Objective = Callable[[Floats, lgb.Dataset], tuple[Floats, Floats]]
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ def _dataset(thin: Choices, config: RankerConfig, threads: int) -> lgb.Dataset:
             "max_bin": config.bins,
             "num_threads": threads,
             "verbosity": -1,
-            "min_data_in_leaf": 40,
+            "min_data_in_leaf": LEAF_ROWS,
             "feature_pre_filter": False,
         },
         free_raw_data=False,
@@ -164,7 +162,7 @@ def fit_probability(
     weights: Floats | None = None,
 ) -> AdditiveModel:
     """A model of the log-odds of `labels` (N,) in additive form, from rows (N, F) that count `weights` (N,) each."""
-    settings = {"max_bin": config.bins, "verbosity": -1, "min_data_in_leaf": 40}
+    settings = {"max_bin": config.bins, "verbosity": -1, "min_data_in_leaf": LEAF_ROWS}
     data = lgb.Dataset(rows, labels, weight=weights, params=settings)
     booster = _boost(data, "binary", config.rounds, 4, 2, config.learning_rate, 0.5, threads, seed)
     return from_boosted_trees(features, booster.dump_model())
@@ -183,26 +181,13 @@ def _boost(
     together: list[list[int]] | None = None,
 ) -> lgb.Booster:
     """Boost; `together` lists the groups of features that may share a path (None: any)."""
-    settings: dict[str, Any] = {
-        "objective": objective,
-        "num_leaves": leaves,
-        "max_depth": depth,
-        "learning_rate": rate,
-        "feature_fraction": feature_share,
-        "bagging_fraction": 0.8,
-        "bagging_freq": 1,
-        "lambda_l2": 5.0,
-        "min_data_in_leaf": 40,
-        "min_sum_hessian_in_leaf": 0.5,
-        "num_threads": threads,
-        "seed": seed,
-        "deterministic": True,
-        "force_col_wise": True,
-        "verbosity": -1,
-    }
+    others: dict[str, Any] = {"max_depth": depth, "min_sum_hessian_in_leaf": 0.5}
     if together is not None:
-        settings["interaction_constraints"] = together
-    return lgb.train(settings, data, num_boost_round=rounds)
+        others["interaction_constraints"] = together
+    return boost(
+        data, rounds, objective=objective, leaves=leaves, rate=rate, feature_share=feature_share, threads=threads,
+        seed=seed, **others,
+    )  # fmt: skip
 
 
 def thinned(choices: Choices, known: int, popular: int, config: RankerConfig, seed: int) -> tuple[Choices, Floats]:

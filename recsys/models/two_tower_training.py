@@ -34,7 +34,6 @@ class Examples:
             entries, then the plain count.
         others: (R, S) hosts he could have entered instead, −1 where there were fewer; correction: (R, S) −log of how
             often each is expected in the sample.
-        weight: (R,) how much each example counts.
     """
 
     host: npt.NDArray[np.int64]
@@ -45,7 +44,6 @@ class Examples:
     counts: npt.NDArray[np.float32]
     others: npt.NDArray[np.int64]
     correction: npt.NDArray[np.float32]
-    weight: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.host)
@@ -181,6 +179,5 @@ def _loss(
     live = functional.cross_entropy(scores, torch.zeros(len(rows), dtype=torch.long), reduction="none")
     every = torch.logsumexp(torch.cat([scores[:, :1], wide], dim=1), dim=1) - scores[:, 0]
     each = (1.0 - config.shared_share) * live + config.shared_share * every
-    weight = torch.from_numpy(examples.weight[rows])
     penalty = config.weight_decay * ((viewer**2).sum() + (vectors[..., :-1] ** 2).sum() / vectors.shape[1])
-    return ((weight * each).sum() + penalty) / weight.sum()
+    return (each.sum() + penalty) / len(rows)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from recsys.events import Events, build_vocabularies, last_fact_us, room_table
 from recsys.events.simulator import load_world, simulate
 from recsys.instants import parse_instant
 from recsys.models.baselines import memory, popularity
+from recsys.models.boosting import boost
 from recsys.models.suite import PERSONAL_FEATURES
 from recsys.pipeline.features import FEATURES, REQUEST_FEATURES, ROOM_TIE_FEATURES
 from recsys.pipeline.moment import MOMENT_FEATURES
@@ -162,21 +162,6 @@ def _fitted_score(
     train: npt.NDArray[np.float32], groups: npt.NDArray[np.int64], labels: npt.NDArray[np.int8],
     test: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float64]:  # fmt: skip
-    settings: Mapping[str, Any] = {
-        "objective": "lambdarank",
-        "num_leaves": 31,
-        "learning_rate": 0.1,
-        "feature_fraction": 0.5,
-        "bagging_fraction": 0.8,
-        "bagging_freq": 1,
-        "min_data_in_leaf": 40,
-        "lambda_l2": 5.0,
-        "num_threads": 1,
-        "seed": 1,
-        "deterministic": True,
-        "force_col_wise": True,
-        "verbosity": -1,
-    }
     data = lgb.Dataset(train, labels, group=groups, params={"max_bin": 63, "verbosity": -1})
-    booster = lgb.train(dict(settings), data, num_boost_round=120)
+    booster = boost(data, 120, objective="lambdarank", leaves=31, rate=0.1, feature_share=0.5, threads=1, seed=1)
     return np.asarray(booster.predict(test, num_threads=1))

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from recsys.config import EngineConfig
 from recsys.events.simulator import WorldConfig, simulate
+from recsys.models.boosting import boost
 from recsys.models.calibration import logit
 from training.worlds.pairs import observed
 
@@ -52,20 +53,6 @@ def fit_oracle(
         values.append(pairs.all_values)
         planted.append(pairs.frame["planted"].to_numpy())
     target = logit(np.concatenate(planted))
-    settings = {
-        "objective": "regression",
-        "num_leaves": 31,
-        "learning_rate": 0.04,
-        "feature_fraction": 0.5,
-        "bagging_fraction": 0.8,
-        "bagging_freq": 1,
-        "min_data_in_leaf": 40,
-        "lambda_l2": 5.0,
-        "num_threads": 1,
-        "seed": 1,
-        "deterministic": True,
-        "force_col_wise": True,
-        "verbosity": -1,
-    }
     data = lgb.Dataset(np.concatenate(values), target, params={"verbosity": -1})
-    return Oracle(lgb.train(settings, data, num_boost_round=500), len(target))
+    trees = boost(data, 500, objective="regression", leaves=31, rate=0.04, feature_share=0.5, threads=1, seed=1)
+    return Oracle(trees, len(target))

@@ -8,11 +8,14 @@ import numpy as np
 import polars as pl
 
 from recsys.config import EngineConfig
+from recsys.events.facts import US_PER_DAY
 from recsys.pipeline.features import FEATURES
+from training.learn import learn_ranker
 from training.log import TrainingLog
 from training.tune import search
 
 N, EACH = 400, 5
+QUICK = {"teacher_rounds": 0, "network_share": 0.0}
 
 
 def a_log() -> TrainingLog:
@@ -34,3 +37,14 @@ def test_a_study_goes_on(tmp_path: Path) -> None:
     assert [one.trials for one in found] == [1, 2]
     assert found[0].best["rounds"] == 150 and found[0].ndcg_at_10 == found[0].default
     assert found[1].ndcg_at_10 >= found[1].default > 0.9
+
+
+def test_the_first_trial_is_the_trial_of_a_build(tmp_path: Path) -> None:
+    """Also where the judged requests are days younger, so that those trained on weigh less."""
+    log = a_log()
+    log.requests = log.requests.with_columns(pl.col("at") * US_PER_DAY // 20)
+    config = EngineConfig.model_validate({"build": {"threads": 1}, "ranker": {"rounds": 150, "pairs": 0}})
+    later = 300 * US_PER_DAY // 20
+    built = learn_ranker(log, later, config.model_copy(update={"ranker": config.ranker.model_copy(update=QUICK)}))
+    tuned = search(log, later, config, tmp_path / "s.db", "s", 1, 5.0)
+    assert tuned.default == built.metrics["ranker_ndcg_at_10"]

@@ -37,7 +37,6 @@ def planted(n: int = 3000, seed: int = 0) -> Examples:
         counts=counts.reshape(-1, len(HALF_LIVES_DAYS)),
         others=rng.integers(0, N_HOSTS, (n, 6)),
         correction=np.full((n, 6), np.log(19 / 6), dtype=np.float32),
-        weight=np.ones(n, dtype=np.float32),
     )
 
 
