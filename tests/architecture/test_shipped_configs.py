@@ -4,34 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from recsys.config import EngineConfig, load_config
+from recsys.events.simulator import WorldConfig, load_world
+from serving.config import ServingConfig, load_serving_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def load_world(path: Path) -> Any:
-    from recsys.events.simulator import load_world
-
-    return load_world(path)
-
-
-def load_serving(path: Path) -> Any:
-    from serving.config import load_serving_config
-
-    return load_serving_config(path)
-
-
-LOADERS: dict[str, Callable[[Path], Any]] = {"configs": load_config, "worlds": load_world, "serving.yaml": load_serving}
-"""Loader by the name of the file, else by the folder it lies in."""
+LOADERS: dict[str, tuple[Callable[[Path], BaseModel], type[BaseModel]]] = {
+    "configs": (load_config, EngineConfig),
+    "worlds": (load_world, WorldConfig),
+    "serving.yaml": (load_serving_config, ServingConfig),
+}
+"""Loader, and what it makes, by the name of the file, else by the folder it lies in."""
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.y*ml")), ids=lambda path: path.name)
 def test_it_loads(path: Path) -> None:
-    LOADERS.get(path.name, LOADERS[path.parent.name])(path)
+    load, made = LOADERS.get(path.name, LOADERS[path.parent.name])
+    assert type(load(path)) is made
 
 
 def test_default_yaml_shows_the_defaults() -> None:
@@ -39,6 +34,4 @@ def test_default_yaml_shows_the_defaults() -> None:
 
 
 def test_serving_yaml_shows_the_defaults() -> None:
-    from serving.config import ServingConfig
-
-    assert load_serving(CONFIGS / "serving.yaml") == ServingConfig()
+    assert load_serving_config(CONFIGS / "serving.yaml") == ServingConfig()

@@ -15,42 +15,13 @@ from recsys.errors import ConfigError, InputRefused
 from recsys.events import (
     build_vocabularies,
     clean,
-    fact_stream,
     last_fact_us,
     open_events,
     room_table,
-    tie_facts,
     validate,
 )
 from recsys.events.schemas import REASON_ORDER, TABLES
-
-T0 = datetime(2024, 3, 1, tzinfo=UTC)
-NOW = datetime(2024, 4, 1, tzinfo=UTC)
-FAR = datetime(2099, 1, 1, tzinfo=UTC)
-
-
-def at(minutes: float) -> datetime:
-    return T0 + timedelta(minutes=minutes)
-
-
-GOOD: dict[str, dict[str, Any]] = {
-    "rooms": {"room_id": 7, "host_id": 2, "started_at": at(0), "ended_at": at(60)},
-    "watches": {"user_id": 1, "host_id": 2, "room_id": 7, "entered_at": at(5), "left_at": at(9)},
-    "follows": {"user_id": 1, "host_id": 2, "at": at(1), "action": "follow"},
-    "engagements": {
-        "user_id": 1, "host_id": 2, "room_id": 7, "at": at(6), "kind": "gift", "count": 1, "value_minor": 5,
-    },
-    "purchases": {
-        "order_id": 1, "line": 1, "user_id": 1, "host_id": 2, "room_id": 7, "at": at(8), "amount_minor": 9,
-        "quantity": 1,
-    },
-    "refunds": {"order_id": 1, "host_id": 2, "at": at(50), "amount_minor": 9, "kind": "return"},
-    "feedback": {"user_id": 1, "host_id": 2, "at": at(70), "kind": "block"},
-    "impressions": {"user_id": 1, "room_id": 7, "host_id": 2, "at": at(4), "position": 1, "propensity": 0.5},
-    "notices": {"host_id": 2, "at": at(3), "from": at(100), "to": at(200), "kind": "leave"},
-    "hosts": {"host_id": 2, "category": "tea", "city_tier": "1", "registered_at": at(-5)},
-    "users": {"user_id": 1, "city_tier": "1", "registered_at": at(-5)},
-}  # fmt: skip
+from tests.contract.good_tables import FAR, GOOD, NOW, at, good, write
 
 BROKEN: list[tuple[str, dict[str, Any], str]] = [
     *((table, {key: None}, "null_key") for table, row in GOOD.items() for key in ("user_id", "room_id", "order_id")
@@ -93,17 +64,6 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
     *((table, {}, "duplicate_key") for table in TABLES if table != "engagements"),
     ("purchases", {"amount_minor": 10}, "duplicate_key"),
 ]  # fmt: skip
-
-
-def write(folder: Path, **tables: pl.DataFrame) -> Path:
-    folder.mkdir(exist_ok=True)
-    for table, rows in tables.items():
-        rows.write_parquet(folder / f"{table}.parquet")
-    return folder
-
-
-def good(**instead: list[dict[str, Any]]) -> dict[str, pl.DataFrame]:
-    return {table: pl.DataFrame(instead.get(table, [row]), infer_schema_length=None) for table, row in GOOD.items()}
 
 
 def test_the_good_world_is_good(tmp_path: Path) -> None:
@@ -228,107 +188,3 @@ def test_an_unusable_folder_is_refused_with_one_clear_message(
 def test_an_absent_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputRefused, match="no such folder"):
         validate(tmp_path / "absent", now=NOW)
-
-
-# what is accepted
-
-
-def test_empty_tables_are_fine(tmp_path: Path) -> None:
-    folder = write(tmp_path, **{table: rows.clear() for table, rows in good().items()})
-    events = clean(open_events(folder), now=NOW)
-    assert all(quality.rows == quality.good == 0 for quality in events.quality.tables.values())
-    made = build_vocabularies(events, as_of_us=10**18)
-    assert fact_stream(events, made, from_us=None, before_us=None).is_empty()
-    assert tie_facts(events, made, before_us=10**18, bucket=(0, 2)).is_empty()
-    untyped = pl.DataFrame({name: [] for name in GOOD["follows"]})
-    assert validate(write(tmp_path, follows=untyped), now=NOW).tables["follows"].rows == 0
-
-
-def test_unknown_columns_and_files_are_named_and_not_read(tmp_path: Path) -> None:
-    folder = write(tmp_path, follows=pl.DataFrame([{**GOOD["follows"], "mood": "glad"}]))
-    (folder / "stranger.parquet").write_bytes(b"")
-    (folder / "notes.txt").write_text("read me")
-    for hidden in ("_SUCCESS", ".follows.parquet.crc"):
-        (folder / hidden).write_bytes(b"")
-    report = validate(folder, now=NOW).to_json()
-    assert report["notes"] == {"follows": {"unused_columns": ["mood"]}}
-    assert report["unknown_files"] == ["notes.txt", "stranger.parquet"]
-    assert clean(open_events(folder)).tables["follows"].collect().columns == ["user_id", "host_id", "at", "action"]
-
-
-@pytest.mark.parametrize("to", [pl.String, pl.Int16, pl.UInt32, pl.UInt64, pl.Categorical])
-def test_both_kinds_of_ids_give_the_same_facts(tmp_path: Path, to: type[pl.DataType]) -> None:
-    through = pl.String if to == pl.Categorical else to
-    recast = {
-        table: rows.with_columns(pl.col("^(user|host|room|order)_id$").cast(through)).with_columns(
-            pl.col("^(user|host|room|order)_id$").cast(to)
-        )
-        for table, rows in good().items()
-    }
-    seen = []
-    for name, tables in (("plain", good()), ("cast", recast)):
-        events = clean(open_events(write(tmp_path / name, **tables)), now=NOW)
-        made = build_vocabularies(events, as_of_us=10**18)
-        seen.append(fact_stream(events, made, from_us=None, before_us=None))
-    assert seen[0].equals(seen[1]) and len(seen[0]) == 11
-
-
-def test_any_unit_and_time_zone_names_the_same_instant(tmp_path: Path) -> None:
-    instants = [
-        pl.col("at").cast(pl.Datetime("ms", "UTC")),
-        pl.col("at").cast(pl.Datetime("ns", "UTC")),
-        pl.col("at").dt.convert_time_zone("Asia/Shanghai"),
-    ]
-    for n, instant in enumerate(instants):
-        folder = write(tmp_path / str(n), follows=pl.DataFrame([GOOD["follows"]]).with_columns(at=instant))
-        assert last_fact_us(clean(open_events(folder))) == int(at(1).timestamp()) * 1_000_000
-    far = pl.DataFrame([GOOD["follows"]]).with_columns(at=pl.lit(2**62).cast(pl.Datetime("ms", "UTC")))
-    assert validate(write(tmp_path, follows=far), now=None).tables["follows"].quarantined == {"time_out_of_range": 1}
-
-
-def test_ids_beyond_64_bits_are_set_aside(tmp_path: Path) -> None:
-    rows = pl.DataFrame([GOOD["follows"]] * 2).with_columns(user_id=pl.Series([1, 2**64 - 1], dtype=pl.UInt64))
-    assert validate(write(tmp_path, follows=rows), now=NOW).tables["follows"].quarantined == {"null_key": 1}
-
-
-def test_partitions_of_different_schemas_are_one_table(tmp_path: Path) -> None:
-    parts = {
-        "date=2024-03-01/bucket=0/a.parquet": pl.DataFrame([GOOD["watches"]]),
-        "date=2024-03-01/bucket=1/a.parquet": pl.DataFrame([{**GOOD["watches"], "user_id": 5}]).drop("left_at"),
-        "date=2024-03-02/bucket=0/b.parquet": pl.DataFrame([{**GOOD["watches"], "user_id": 6, "source": "follow"}]),
-        "_temporary/c.parquet": pl.DataFrame([{**GOOD["watches"], "user_id": 9}]),
-    }
-    for name, rows in parts.items():
-        path = tmp_path / "watches" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows.write_parquet(path)
-    events = clean(open_events(tmp_path), now=NOW)
-    assert events.tables["watches"].collect()["user_id"].sort().to_list() == [1, 5, 6]
-    assert events.quality.unused_columns == {}
-
-
-def test_more_events_for_a_bundle_may_be_any_table(tmp_path: Path) -> None:
-    folder = write(tmp_path, rooms=pl.DataFrame([GOOD["rooms"]]))
-    assert clean(open_events(folder, any_table=True)).quality.tables["rooms"].good == 1
-
-
-def test_one_user_with_a_million_events_and_one_host_with_all_followers(tmp_path: Path) -> None:
-    n = 1_000_000
-    seconds = pl.Series(np.arange(n) * 1_000_000 + int(T0.timestamp()) * 1_000_000).cast(pl.Datetime("us", "UTC"))
-    watches = pl.select(
-        user_id=pl.repeat(1, n, dtype=pl.Int64),
-        host_id=pl.int_range(n) % 5,
-        room_id=pl.int_range(n) % 7,
-        entered_at=seconds,
-    )
-    everyone = pl.select(
-        user_id=pl.int_range(n // 5),
-        host_id=pl.repeat(2, n // 5, dtype=pl.Int64),
-        at=pl.lit(T0),
-        action=pl.lit("follow"),
-    )
-    events = clean(open_events(write(tmp_path, watches=watches, follows=everyone)), now=NOW)
-    assert events.quality.tables["watches"].good == n and events.quality.tables["follows"].good == n // 5
-    made = build_vocabularies(events, as_of_us=10**18)
-    mine = tie_facts(events, made, before_us=10**18, bucket=(made.users.row(1) % 64, 64))
-    assert (mine["user"] == made.users.row(1)).sum() == n + 1 and mine["user"].n_unique() == n // 5 // 64

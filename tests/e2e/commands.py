@@ -1,0 +1,47 @@
+"""The command line as a user would type it, and event tables as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+from typer.testing import CliRunner, Result
+
+from recsys.cli import build_app
+
+
+def laotie(*arguments: object) -> Result:
+    return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
+
+
+def done(*arguments: object) -> Any:
+    result = laotie(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return orjson.loads(result.stdout)
+
+
+def refused(*arguments: object, code: int = 3) -> str:
+    result = laotie(*arguments)
+    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
+    assert "Traceback" not in result.stderr and result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("laotie: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def tables(folder: Path) -> dict[str, pl.DataFrame]:
+    names = sorted({p.name.removesuffix(".parquet") for p in folder.iterdir() if not p.name.startswith("_")})
+    found = {}
+    for name in names:
+        path = folder / f"{name}.parquet"
+        found[name] = pl.read_parquet(path if path.is_file() else folder / name / "**" / "*.parquet")
+    return found
+
+
+def write(folder: Path, frames: dict[str, pl.DataFrame]) -> Path:
+    folder.mkdir(parents=True)
+    for name, frame in frames.items():
+        frame.write_parquet(folder / f"{name}.parquet")
+    return folder
