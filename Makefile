@@ -13,7 +13,7 @@ help:
 	@echo "make demo      the main job end to end on embedded data"
 	@echo "make check     formatting, lint, strict types, import contracts"
 	@echo "make test      check + tests"
-	@echo "make results DATA=DIR   every table of docs/results.md from the data sets in DIR (hours; resumable; ONLY=a,b)"
+	@echo "make results DATA=DIR   the measured tables of docs/results.md from the data sets in DIR (hours; resumable; ONLY=a,b)"
 	@echo "make peers DATA=DIR     other libraries on the same data, in an environment of their own"
 	@echo "make format    rewrite the sources in the house format"
 	@echo "make clean     remove caches and build products (not .venv)"
