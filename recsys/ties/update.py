@@ -1,9 +1,9 @@
 """The same state, one fact at a time.
 
 An `Updater` is compiled once from a block's declaration: for every kind of fact a straight-line Python function that
-touches the few columns the fact feeds. It works on flat views of the state's memory (`Cells`), where one number costs
-a third of what it costs through an array. Applying a fact takes about a microsecond a block and gives what the batch
-gives (`recsys.ties.batch`), whatever the order in which facts arrive.
+touches the few columns the fact feeds. It works on flat views of the state's memory (`Cells`), where a number is read
+and written faster than through an array (docs/decisions/0011-updates-are-compiled.md). Applying a fact gives what the
+batch gives (`recsys.ties.batch`), whatever the order in which facts arrive.
 """
 
 from __future__ import annotations
