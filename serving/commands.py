@@ -10,6 +10,9 @@ import typer
 from recsys.cli import BundleOption, JsonOption, KOption, options_of, progress_of, show
 from recsys.instants import parse_instant
 
+LogOption = Annotated[Path, typer.Option("--log", exists=True, dir_okay=False, help="Event log of the service.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", exists=True, help="YAML, see configs/serving.yaml.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the online commands to the command line."""
@@ -64,9 +67,7 @@ def serve(
     log: Annotated[
         Path | None, typer.Option("--log", help="Event log (SQLite); default: events.db beside the bundle.")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", exists=True, help="YAML, see configs/serving.yaml.")
-    ] = None,
+    config: ConfigOption = None,
     host: Annotated[str | None, typer.Option("--host", help="Anything but loopback needs API keys.")] = None,
     port: Annotated[int | None, typer.Option("--port", min=0, max=65_535, help="0: any free port.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes sharing bundle and log.")] = None,
@@ -91,15 +92,10 @@ def serve(
     run(bundle, where, settings, lambda address: typer.echo(f"laotie: serving {found.name} on {address}", err=True))
 
 
-LogOption = Annotated[Path, typer.Option("--log", exists=True, dir_okay=False, help="Event log of the service.")]
-
-
 def doctor(
     bundle: BundleOption,
     log: Annotated[Path | None, typer.Option("--log", help="Event log; default: events.db beside the bundle.")] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", exists=True, help="YAML, see configs/serving.yaml.")
-    ] = None,
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check all that serving needs: packages, settings, bundle, log, disk; exit 3 on a fault."""
@@ -143,9 +139,7 @@ def export_log(
 def snapshot(
     bundle: BundleOption,
     log: LogOption,
-    config: Annotated[
-        Path | None, typer.Option("--config", exists=True, help="YAML, see configs/serving.yaml.")
-    ] = None,
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write what the log made of the bundle beside the log, so that the next start reads the rest only."""
@@ -158,9 +152,7 @@ def snapshot(
 def prune(
     bundle: Annotated[Path, typer.Option("--bundle", exists=True, file_okay=False, help="The folder of bundles.")],
     log: LogOption,
-    config: Annotated[
-        Path | None, typer.Option("--config", exists=True, help="YAML, see configs/serving.yaml.")
-    ] = None,
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Remove records of the log that every bundle on the shelf contains, less the deduplication horizon."""

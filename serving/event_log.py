@@ -67,7 +67,7 @@ class LogFailed(LaotieError):
 class EventLog:
     """An append-only log in one SQLite file.
 
-    Threading: one connection, used by one thread at a time (any thread).
+    Threading: one connection, used by one thread at a time (any thread). Whatever reads raises LogFailed if it cannot.
 
     Args:
         path: the file; made if missing. `-wal` and `-shm` files appear beside it.
@@ -108,23 +108,17 @@ class EventLog:
     @property
     def last(self) -> int:
         """Offset of the last committed record, by whatever process; 0 in an empty log. Costs microseconds."""
-        try:
-            found = self._db.execute("SELECT seq FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-        except sqlite3.Error as error:
-            raise LogFailed("event log cannot be read", where=self.path, got=error) from error
-        return int(found[0]) if found else 0
+        found = self._ask("SELECT seq FROM events ORDER BY seq DESC LIMIT 1")
+        return int(found[0][0]) if found else 0
 
     def read(self, after: int, upto: int | None = None) -> Iterator[Record]:
         """Records with offset > after (and ≤ upto), ascending, read in pages: appending meanwhile is allowed."""
         while True:
-            try:
-                page = self._db.execute(
-                    "SELECT seq, event_id, tab, row, received_us FROM events WHERE seq > ? AND seq <= ? "
-                    "ORDER BY seq LIMIT ?",
-                    (after, 2**62 if upto is None else upto, _PAGE),
-                ).fetchall()
-            except sqlite3.Error as error:
-                raise LogFailed("event log cannot be read", where=self.path, got=error) from error
+            page = self._ask(
+                "SELECT seq, event_id, tab, row, received_us FROM events WHERE seq > ? AND seq <= ? "
+                "ORDER BY seq LIMIT ?",
+                (after, 2**62 if upto is None else upto, _PAGE),
+            )
             yield from map(Record._make, page)
             if len(page) < _PAGE:
                 return
@@ -185,11 +179,8 @@ class EventLog:
         Raises:
             LogFailed: the log cannot be read.
         """
-        try:
-            found = self._db.execute("SELECT position FROM positions WHERE source = ?", (source,)).fetchone()
-        except sqlite3.Error as error:
-            raise LogFailed("event log cannot be read", where=self.path, got=error) from error
-        return str(found[0]) if found else None
+        found = self._ask("SELECT position FROM positions WHERE source = ?", (source,))
+        return str(found[0][0]) if found else None
 
     def _move(self, moved: Moved) -> None:
         held = self.position(moved.source)
@@ -199,14 +190,12 @@ class EventLog:
 
     def first_received(self, since_us: int, upto: int) -> int:
         """The first offset ≤ upto + 1 at or above which a record was received at `since_us` or later; it scans."""
-        found = self._db.execute(
-            "SELECT MIN(seq) FROM events WHERE received_us >= ? AND seq <= ?", (since_us, upto)
-        ).fetchone()
-        return upto + 1 if found[0] is None else int(found[0])
+        found = self._ask("SELECT MIN(seq) FROM events WHERE received_us >= ? AND seq <= ?", (since_us, upto))
+        return upto + 1 if found[0][0] is None else int(found[0][0])
 
     def of_table(self, table: str, upto: int, after: int = 0) -> list[Record]:
         """All records of one table with offset > after and ≤ upto, ascending; it scans the log."""
-        found = self._db.execute(
+        found = self._ask(
             "SELECT seq, event_id, tab, row, received_us FROM events "
             "WHERE tab = ? AND seq > ? AND seq <= ? ORDER BY seq",
             (table, after, upto),
@@ -216,8 +205,8 @@ class EventLog:
     @property
     def pruned_upto(self) -> int:
         """Records up to this offset may be gone; 0: none are."""
-        found = self._db.execute("SELECT value FROM about WHERE name = 'pruned_upto'").fetchone()
-        return int(found[0]) if found else 0
+        found = self._ask("SELECT value FROM about WHERE name = 'pruned_upto'")
+        return int(found[0][0]) if found else 0
 
     def prune(self, upto: int, keep: str) -> int:
         """Remove records with offset ≤ upto except those of table `keep`, and say so in the log; how many.
@@ -266,6 +255,12 @@ class EventLog:
                 self._db.execute("ROLLBACK")
             raise LogFailed("a user could not be erased from the log", where=self.path, got=error) from error
         raise LogFailed("readers keep the write-ahead log in use", where=self.path, hint="erase again")
+
+    def _ask(self, query: str, given: tuple[int | str, ...] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, given).fetchall()
+        except sqlite3.Error as error:
+            raise LogFailed("event log cannot be read", where=self.path, got=error) from error
 
     def close(self) -> None:
         """Close the file."""

@@ -51,7 +51,7 @@ class Service:
         self.turns = Turns(config.waiting_lookups, config.deadline_ms / 1e3)
         self.queue = IntakeQueue(engine, config.waiting_events)
         self.measures = Measures()
-        self.refused_bundle: str | None = None
+        self.refused_bundle: str | None = None  # or what is wrong with `CURRENT`
 
     async def body(self, request: Request) -> bytes:
         """The body, bounded in size and time."""
@@ -75,21 +75,29 @@ class Service:
             self.measures.swaps.labels("refused").inc()
             log.error(json.dumps({"event": "bundle refused", "why": str(error), "serving": self.engine.loaded.name}))
             raise
+        self.refused_bundle = None
         self.measures.swaps.labels("done").inc()
         log.info(json.dumps({"event": "bundle taken over", "bundle": name}))
         return name
 
     async def watch(self) -> None:
-        """Follow the folder's `CURRENT` until cancelled."""
+        """Follow the folder's `CURRENT` until cancelled; what is refused is told, and tried once."""
         while self.config.watch_current_s and self.engine.bundles is not None:
             await asyncio.sleep(self.config.watch_current_s)
+            name = None
             try:
                 name = current_name(self.engine.bundles)
                 if name not in (None, self.engine.loaded.name, self.refused_bundle):
-                    self.refused_bundle = name
                     await self.swap()
-            except LaotieError:
-                continue  # told by `swap`; what is served stays
+            except LogFailed:
+                continue  # told by `swap`; the bundle is not to blame
+            except LaotieError as error:
+                if name is None and self.refused_bundle != str(error):  # no bundle: `swap` was not asked
+                    log.error(json.dumps({"event": "CURRENT refused", "why": str(error)}))
+                self.refused_bundle = name or str(error)
+            except Exception:
+                log.exception(json.dumps({"event": "bug", "where": "watch", "bundle": name}))
+                self.refused_bundle = name
 
 
 async def lookup(service: Service, request: Request, request_id: str) -> Any:
@@ -119,9 +127,9 @@ async def explain(service: Service, request: Request, request_id: str) -> Any:
     """Why a user would be shown a room now, or why not."""
     given = request.query_params
     ids = service.engine.loaded.vocabularies
-    user_id = wire.typed_id(_required(given, "user_id"), ids.users, "user_id")
-    room_id = wire.typed_id(_required(given, "room_id"), ids.rooms, "room_id")
-    k = _whole(given.get("k"), "k", service.config.k, 1, service.config.most_k)
+    user_id = wire.typed_id(wire.required(given, "user_id"), ids.users, "user_id")
+    room_id = wire.typed_id(wire.required(given, "room_id"), ids.rooms, "room_id")
+    k = wire.whole(given.get("k"), "k", service.config.k, 1, service.config.most_k)
     async with service.turns.turn(2):
         return {"request_id": request_id, **explanation(service.engine, user_id, room_id, k)}
 
@@ -143,8 +151,8 @@ async def events(service: Service, request: Request, request_id: str) -> Any:
 
 async def rooms(service: Service, request: Request, request_id: str) -> Any:
     """The rooms live now, a page of them."""
-    limit = _whole(request.query_params.get("limit"), "limit", 1_000, 1, 10_000)
-    after = _whole(request.query_params.get("after"), "after", 0, 0, 2**31)
+    limit = wire.whole(request.query_params.get("limit"), "limit", 1_000, 1, 10_000)
+    after = wire.whole(request.query_params.get("after"), "after", 0, 0, 2**31)
     return {"request_id": request_id, **live_rooms(service.engine, limit, after)}
 
 
@@ -181,22 +189,6 @@ async def livez(service: Service, request: Request, request_id: str) -> Any:  # 
 async def metrics(service: Service, request: Request, request_id: str) -> Any:  # noqa: ARG001 -- a handler
     """What the service counts, for Prometheus."""
     return Response(service.measures.text(service.engine), media_type="text/plain; version=0.0.4")
-
-
-def _required(given: Any, name: str) -> str:
-    if not given.get(name):
-        raise Problem(422, "invalid", f"{name} is missing")
-    return str(given[name])
-
-
-def _whole(text: str | None, name: str, default: int, least: int, most: int) -> int:
-    try:
-        value = default if text is None else int(text)
-    except ValueError:
-        value = least - 1
-    if not least <= value <= most:
-        raise Problem(422, "invalid", f"{name} is a whole number from {least} to {most}")
-    return value
 
 
 def _endpoint(service: Service, handler: Handler, role: Role | None) -> Callable[[Request], Awaitable[Response]]:

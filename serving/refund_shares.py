@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ class Orders:
 
     def __init__(self, horizon: int) -> None:
         self.older: Callable[[int], list[Line]] = _none
-        """Lines of an order (row) that nobody has told of lately: those in the bundle."""
+        """Lines of an order (row) that are in the bundle, whether or not somebody told of them lately."""
         self.forgotten: dict[int, int] = {}
         """User rows that were erased → when, µs: what is given back of orders until then counts for the host alone."""
         self.lines: Lately[int, list[Line]] = Lately(horizon)
@@ -72,7 +73,9 @@ class Orders:
     def refund(self, order: int, host: int, at: int, amount: int | None, kind: str | None) -> list[Fact]:
         """Facts of a refund; none when its order is not known, then it waits."""
         asked = Refund(host, at, amount, kind)
-        facts = _shares(order, self._kept(self.lines.get(order) or self.older(order)), asked)
+        # told of lately or in the bundle, often both: as many of equal lines as the side that has more of them
+        lines = Counter(self.older(order)) | Counter(self.lines.get(order) or ())
+        facts = _shares(order, self._kept(list(lines.elements())), asked)
         if not facts:
             self.refunds.put(order, [*(self.refunds.get(order) or ()), asked])
         return facts

@@ -46,9 +46,7 @@ def replay(
     asked = read_requests(requests, as_of)
     rooms = room_table(later, vocabularies) if "rooms" in later.tables else None
     if rooms is not None:
-        held = live.world.rooms.host
-        unknown = rooms.filter(pl.Series([r >= len(held) or held[r] < 0 for r in rooms["room"]], dtype=pl.Boolean))
-        live.register_rooms(unknown)
+        live.register_rooms(rooms.filter(~_told_of(rooms["room"].to_numpy(), live.world.rooms.host)))
     facts = fact_stream(later, vocabularies, from_us=as_of, before_us=int(asked["at_us"].max() or as_of))  # type: ignore[arg-type]
     past, unheard_of = _past_requests(asked, vocabularies, live.world.rooms.host)
     begun = time.perf_counter()
@@ -111,6 +109,13 @@ def read_requests(path: Path, as_of: int) -> pl.DataFrame:
     return frame.sort("at_us", maintain_order=True)
 
 
+def _told_of(rooms: np.ndarray, room_hosts: np.ndarray) -> np.ndarray:
+    """Which rooms (rows; −1: unknown) have a host."""
+    told = (rooms >= 0) & (rooms < len(room_hosts))
+    told[told] = room_hosts[rooms[told]] >= 0
+    return told
+
+
 def _past_requests(
     asked: pl.DataFrame, vocabularies: Vocabularies, room_hosts: np.ndarray
 ) -> tuple[list[PastRequest], int]:
@@ -123,8 +128,7 @@ def _past_requests(
         given = asked.with_row_index("request").select("request", "live_room_ids").drop_nulls("live_room_ids")
         named = given.explode("live_room_ids", empty_as_null=False, keep_nulls=False)
         rows = vocabularies.rooms.rows(named["live_room_ids"])
-        told = (rows >= 0) & (rows < len(room_hosts))
-        told[told] = room_hosts[rows[told]] >= 0
+        told = _told_of(rows, room_hosts)
         unknown = int((~told).sum())
         lists: dict[int, list[int]] = {request: [] for request in given["request"].to_list()}
         for request, row in zip(named["request"].filter(told).to_list(), rows[told].tolist(), strict=True):

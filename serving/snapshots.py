@@ -14,7 +14,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ import msgspec
 import numpy as np
 
 from recsys import __version__
-from recsys.bundle.durable import sync_path
+from recsys.bundle.durable import replace_bytes
 from recsys.events.log_tables import ERASE
 from recsys.live.overlay import lay_over, layout, overlay_of
 from serving.event_log import EventLog
@@ -76,17 +75,7 @@ def write(loaded: Loaded, log: EventLog) -> Path | None:
     np.savez(body, **arrays)  # type: ignore[arg-type]
     raw = body.getbuffer()
     path = path_of(log.path)
-    fresh = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        with fresh.open("wb") as stream:
-            stream.write(_first_line(loaded.applied, raw) + b"\n")
-            stream.write(raw)
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
-    sync_path(path.parent)
+    replace_bytes(path, _first_line(loaded.applied, raw) + b"\n", raw)
     if log.of_table(ERASE, log.last, after=loaded.applied):  # its bytes must not outlive him
         path.unlink(missing_ok=True)
         return None

@@ -73,14 +73,19 @@ async def keep(engine: Engine, config: ServingConfig) -> None:
         upto = engine.loaded.applied
         if upto - offset_of(log) < config.snapshot_every:
             continue
-        process = start(engine.bundles or engine.loaded.bundle.path, log, config)
+        process = None
         try:
+            process = start(engine.bundles or engine.loaded.bundle.path, log, config)
             code = await asyncio.to_thread(process.wait)
+            why = f"exit {code}" if code else None
         except asyncio.CancelledError:
-            process.terminate()
+            if process is not None:
+                process.terminate()
             raise
-        if code:
-            _log.error(orjson.dumps({"event": "no snapshot", "exit": code, "offset": upto}).decode())
+        except OSError as error:  # no process can be had: the next one may
+            why = str(error)
+        if why:
+            _log.error(orjson.dumps({"event": "no snapshot", "why": why, "offset": upto}).decode())
             await asyncio.sleep(_AGAIN_S)
 
 

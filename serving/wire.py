@@ -203,3 +203,29 @@ def _shape(name: str, example: Any) -> dict[str, Any]:
         case str():
             return {"type": ["string", "null"]}
     return {}
+
+
+def required(given: Any, name: str) -> str:
+    """A query parameter.
+
+    Raises:
+        Problem: 422, it is missing or empty.
+    """
+    if not given.get(name):
+        raise Problem(422, "invalid", f"{name} is missing")
+    return str(given[name])
+
+
+def whole(text: str | None, name: str, default: int, least: int, most: int) -> int:
+    """A whole number given as text; None: the default.
+
+    Raises:
+        Problem: 422, it is none, or not from `least` to `most`.
+    """
+    try:
+        value = default if text is None else int(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value <= most:
+        raise Problem(422, "invalid", f"{name} is a whole number from {least} to {most}")
+    return value

@@ -29,10 +29,19 @@ def sync_tree(root: Path) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Write a small file whole or not at all, and flush it."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, *parts: bytes | memoryview) -> None:
+    """Write a file of these parts, one after the other, whole or not at all, and flush it.
+
+    Raises:
+        OSError: it cannot be written; the one before is untouched.
+    """
     fresh = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
-        with fresh.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with fresh.open("wb") as stream:
+            stream.writelines(parts)
             stream.flush()
             os.fsync(stream.fileno())
         fresh.replace(path)

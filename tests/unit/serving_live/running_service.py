@@ -1,9 +1,10 @@
-"""A real `laotie serve` in a process of its own, on an ephemeral loopback port."""
+"""The real service on an ephemeral loopback port: `laotie serve` in a process of its own, or its application here."""
 
 from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,8 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import uvicorn
 
 from serving.client import HttpClient
+from serving.config import ServingConfig
+from serving.engine import Engine
+from serving.http_app import create_app
 
 COMMAND = "from recsys.cli import main; main()"
 
@@ -90,3 +95,25 @@ def running(bundle: Path, log: Path, *options: str) -> Iterator[Running]:
         reader.join(timeout=5)
         if process.stderr is not None:
             process.stderr.close()
+
+
+@contextmanager
+def serving(engine: Engine, config: ServingConfig) -> Iterator[str]:
+    """The application on an ephemeral loopback port, in a thread."""
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    bound.listen(128)
+    server = uvicorn.Server(uvicorn.Config(create_app(engine, config), log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+    thread.start()
+    try:
+        for _ in range(400):
+            if server.started:
+                break
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+        bound.close()
+        engine.close()

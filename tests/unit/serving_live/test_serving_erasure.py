@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,11 +17,7 @@ from recsys.bundle.rewriting import replace_files
 from recsys.config import EngineConfig
 from recsys.erasure import Erasure, erased_until, pseudonym
 from recsys.events import clean, open_events
-from recsys.events.lake import erasing as lake_erasing
 from recsys.events.lake.erasing import erase_from_lake
-from recsys.events.lake.from_log import ingest_log
-from recsys.events.lake.ingest import ingest
-from recsys.events.lake.manifest import LakeManifest
 from recsys.ids import Vocabulary
 from recsys.live.artefact import load_states_of
 from recsys.live.erasing import erase_from_bundle, erasures_of, holds_erased
@@ -35,47 +30,10 @@ from serving.erasing import erase_everywhere
 from serving.snapshotting import make as make_snapshot
 from training.build import _states
 
-from .served_world import AS_OF, Clock, events_after, write_bundle
+from .served_world import AS_OF, Clock, events_after
 
 S = 1_000_000
 CONFIG = ServingConfig(lease_s=0.0)
-
-
-def spelt(table: pl.DataFrame) -> pl.DataFrame:
-    """Users and orders by text that a search of bytes cannot mistake."""
-    return table.with_columns(
-        pl.format(f"{of}-<{{}}>", pl.col(f"{of}_id")).alias(f"{of}_id")
-        for of in ("user", "order")
-        if f"{of}_id" in table.columns
-    )
-
-
-@pytest.fixture(scope="module")
-def texts(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`events`, a `lake` of them and `bundles` of two bundles, with text ids."""
-    root = tmp_path_factory.mktemp("texts")
-    (root / "events").mkdir()
-    for table in open_events(market / "events").scans:
-        rows = pl.read_parquet(market / "events" / table, hive_partitioning=False)
-        spelt(rows).write_parquet(root / "events" / f"{table}.parquet")
-    ingest(root / "events", root / "lake", buckets=2)
-    for name in ("b1", "b2"):
-        write_bundle(root / "events", root / "bundles", name)
-    return root
-
-
-@pytest.fixture
-def world(texts: Path, tmp_path: Path) -> Path:
-    for name in ("lake", "bundles"):
-        shutil.copytree(texts / name, tmp_path / name)
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def buyer(texts: Path) -> str:
-    """A user with orders before the bundle's as-of."""
-    past = pl.read_parquet(texts / "events" / "purchases.parquet").filter(pl.col("at").dt.epoch("us") < AS_OF)
-    return str(past["user_id"].mode().sort()[0])
 
 
 def files_with(root: Path, text: str) -> list[str]:
@@ -176,52 +134,6 @@ def test_his_past_is_refused_and_a_newcomer_of_the_same_id_is_welcome(texts: Pat
         assert len(engine.loaded.live.world.ties.of("relation", user)) == 1
 
 
-def test_old_exports_do_not_bring_him_back_into_the_lake(texts: Path, world: Path, buyer: str) -> None:
-    until = datetime(2024, 6, 4, 12, tzinfo=UTC)
-    erase_from_lake(world / "lake", [Erasure.of(buyer, AS_OF)], buyer)
-    for name in ("watches", "rooms"):
-        table = pl.read_parquet(texts / "events" / f"{name}.parquet")
-        (world / "again").mkdir(exist_ok=True)
-        table.reverse().write_parquet(world / "again" / f"{name}.parquet")  # other bytes, the same rows
-    report = ingest(world / "again", world / "lake")
-    his = pl.read_parquet(texts / "events" / "watches.parquet").filter(pl.col("user_id") == buyer)
-    late = his.filter(pl.col("entered_at") > until)
-    assert 0 < late.height < his.height
-    counted = report.tables["watches"]
-    assert (counted["erased"], counted["new"]) == (his.height - late.height, 0)
-    held = pl.concat(
-        pl.read_parquet(world / "lake" / file.path, hive_partitioning=False, columns=["user_id", "entered_at"])
-        for file in LakeManifest.read(world / "lake").files
-        if file.table == "watches"
-    ).filter(pl.col("user_id") == buyer)
-    assert held["entered_at"].sort().to_list() == late["entered_at"].sort().to_list()
-
-
-def test_the_log_takes_erasures_into_the_lake(texts: Path, world: Path, buyer: str) -> None:
-    follow = {"user_id": buyer, "host_id": 1, "action": "follow"}
-    clock = Clock(AS_OF + 10 * 86_400 * S)
-    with Engine.open(world / "bundles", world / "log.db", CONFIG, clock) as engine:
-        engine.apply([("old", "follows", follow | {"at": clock.now - S})])
-        engine.erase(buyer)
-        clock.now += 10 * S
-        engine.apply([("late", "follows", follow | {"at": clock.now - 11 * S})])
-        engine.apply([("new", "follows", follow | {"at": clock.now})])
-    report = ingest_log(world / "log.db", world / "lake")
-    rows = sum(int((table == buyer).sum()) for table in of_users(texts / "events"))
-    assert sum(report.erased.values()) == rows + 1  # and refunds, if he had any
-    assert {name: n for name, n in report.erased.items() if name == "follows"}.get("follows", 0) >= 1
-    held = open_events(world / "lake").scans["follows"].filter(user_id=buyer).collect()
-    assert held["at"].dt.epoch("us").to_list() == [clock.now]
-    assert ingest_log(world / "log.db", world / "lake").erased == {}
-
-
-def of_users(events: Path) -> Iterator[pl.Series]:
-    for table in events.glob("*.parquet"):
-        rows = pl.read_parquet(table)
-        if "user_id" in rows.columns:
-            yield rows["user_id"]
-
-
 def test_a_state_in_two_layers_loses_him_in_both_and_nobody_else(world: Path, buyer: str) -> None:
     path = world / "bundles" / "b1"
     bundle = Bundle.open(path)
@@ -271,37 +183,6 @@ def test_a_base_that_holds_an_erased_user_is_not_continued(
 
 def saving(array: np.ndarray[Any, Any]) -> Callable[[Path], None]:
     return lambda path: np.save(path, array, allow_pickle=False)
-
-
-@pytest.mark.parametrize("step", ["a file", "the swap", "the removal"])
-def test_an_interrupted_erasure_leaves_a_whole_lake_and_is_finished_by_the_next(
-    world: Path, buyer: str, step: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stop(*_: Any, **__: Any) -> Any:
-        raise KeyboardInterrupt
-
-    erasure, before = [Erasure.of(buyer, 2**60)], LakeManifest.read(world / "lake")
-    rows = sum(file.rows for file in before.files)
-    with monkeypatch.context() as patched:
-        if step == "a file":
-            done: list[Path] = []
-            write: Callable[..., None] = lake_erasing.write_part
-            patched.setattr(
-                lake_erasing, "write_part", lambda p, r: stop() if len(done) == 2 else (done.append(p), write(p, r))
-            )
-        elif step == "the swap":
-            patched.setattr(LakeManifest, "write", stop)
-        else:
-            swept = lake_erasing.sweep
-            patched.setattr(lake_erasing, "sweep", lambda at, m: stop() if m.erased else swept(at, m))
-        with pytest.raises(KeyboardInterrupt):
-            erase_from_lake(world / "lake", erasure, buyer)
-    now = LakeManifest.read(world / "lake")
-    assert all((world / "lake" / file.path).is_file() for file in now.files)
-    if step != "the removal":
-        assert now == before and sum(file.rows for file in now.files) == rows
-    erase_from_lake(world / "lake", erasure)  # by pseudonym alone
-    assert files_with(world / "lake", buyer) == []
 
 
 def test_an_interrupted_rewrite_leaves_the_bundle_served_and_is_finished_by_the_next(

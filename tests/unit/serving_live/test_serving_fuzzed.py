@@ -23,8 +23,9 @@ from recsys.events.schemas import TABLES, role
 from serving.config import ServingConfig
 from serving.engine import Engine
 
+from .running_service import serving
 from .served_world import AS_OF, Clock
-from .test_serving_http import room, serving
+from .test_serving_http import room
 
 CONFIG = ServingConfig(most_body_bytes=20_000, most_events=50, most_k=50, deadline_ms=10_000)
 BOUNDED = settings(

@@ -1,63 +1,27 @@
-"""The HTTP face on a real loopback server: answers, keys, limits, errors, swaps under load."""
+"""The HTTP face on a real loopback server: answers, keys, limits, errors."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import shutil
-import socket
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
-from recsys.bundle import publish, rollback
 from recsys.errors import ConfigError
 from recsys.instants import format_instant
-from serving.admission import Turns
 from serving.client import CallFailed, HttpClient, LocalClient
 from serving.config import ApiKey, ServingConfig, load_serving_config
 from serving.engine import Engine
-from serving.http_app import create_app
-from serving.problems import Problem
 
-from .served_world import AS_OF, Clock, write_bundle
+from .running_service import serving
+from .served_world import AS_OF, Clock
 
 S = 1_000_000
 HOST = 2_000_000_001
-
-
-@contextmanager
-def serving(engine: Engine, config: ServingConfig) -> Iterator[str]:
-    """The application on an ephemeral loopback port, in a thread."""
-    bound = socket.socket()
-    bound.bind(("127.0.0.1", 0))
-    bound.listen(128)
-    server = uvicorn.Server(uvicorn.Config(create_app(engine, config), log_config=None, access_log=False))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
-    thread.start()
-    try:
-        for _ in range(400):
-            if server.started:
-                break
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(timeout=20)
-        bound.close()
-        engine.close()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock(AS_OF + 100 * S)
 
 
 @pytest.fixture
@@ -210,122 +174,3 @@ def test_keys_open_what_their_roles_allow(market: Path, tmp_path: Path, clock: C
 def test_an_open_address_needs_keys() -> None:
     with pytest.raises(ConfigError, match="API keys"):
         load_serving_config(None, {"host": "0.0.0.0"})
-
-
-def test_bundles_change_under_load_without_a_failed_or_mixed_answer(market: Path, tmp_path: Path, clock: Clock) -> None:
-    shelf = tmp_path / "bundles"
-    shutil.copytree(market / "bundles", shelf)
-    config = ServingConfig(watch_current_s=0.0, lease_s=0.0, log_impressions=False, deadline_ms=20_000.0)
-    engine = Engine.open(shelf, tmp_path / "log.db", config, clock)
-    seen: list[tuple[str, int]] = []
-    wrong: list[object] = []
-    stop = threading.Event()
-    with serving(engine, config) as url:
-        with HttpClient(url) as client:
-            client.send(
-                [(f"r{i}", "rooms", room(4_000 + i)) for i in range(30)]
-                + [("x", "rooms", room(3_999, ended_at=AS_OF + 3 * S))]
-            )
-            live = {one["room_id"] for one in client.rooms()["rooms"]}
-
-        def ask() -> None:
-            with HttpClient(url) as client:
-                while not stop.is_set() and len(seen) < 20_000:
-                    try:
-                        answer = client.lookup(2, 200)
-                        seen.append((answer["bundle"], answer["returned"]))
-                        if {one["room_id"] for one in answer["rooms"]} != live:
-                            wrong.append(answer)
-                    except CallFailed as failed:
-                        wrong.append(failed)
-
-        threads = [threading.Thread(target=ask) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        with HttpClient(url) as client:
-            for i in range(3):
-                write_bundle(market / "events", shelf, f"n{i}")
-                assert client._call("POST", "/v1/bundle/reload")["bundle"] == f"n{i}"
-            broken = write_bundle(market / "events", shelf, "broken")
-            (broken / "standings.npy").write_bytes(b"no array")
-            with pytest.raises(CallFailed) as refused:
-                client._call("POST", "/v1/bundle/reload")
-            assert (refused.value.status, refused.value.code) == (409, "bundle_refused")
-            publish(shelf, "n2")
-            assert rollback(shelf) != "n2"
-            name = client._call("POST", "/v1/bundle/reload")["bundle"]
-            assert client.lookup(2)["bundle"] == name
-        stop.set()
-        for thread in threads:
-            thread.join(timeout=20)
-    assert not wrong
-    assert {"b1", "n0", "n1", "n2"} <= {name for name, _ in seen}
-    assert "broken" not in {name for name, _ in seen}
-
-
-def test_a_bundle_whose_gate_failed_is_refused(market: Path, tmp_path: Path, clock: Clock) -> None:
-    with Engine.open(market / "bundles", tmp_path / "log.db", clock=clock) as engine:
-        from recsys.errors import GateFailed
-
-        with pytest.raises(GateFailed):
-            engine.swap(write_bundle(market / "events", tmp_path / "shelf", "bad", failed_gate=True))
-        assert engine.loaded.name == "b1"
-
-
-@pytest.mark.parametrize(("offset", "kept"), [(1, {"b"}), (2, set()), (None, {"a", "b"})])
-def test_the_overlay_is_rebased_by_offset(
-    market: Path, tmp_path: Path, clock: Clock, offset: int | None, kept: set[str]
-) -> None:
-    """A bundle that contains the log up to an offset gets what lies above, whatever its event time."""
-    with Engine.open(market / "bundles", tmp_path / "log.db", clock=clock) as engine:
-        for name, host in (("a", HOST + 1), ("b", HOST + 2)):
-            engine.apply(
-                [
-                    (
-                        name,
-                        "engagements",
-                        {"user_id": 77_000, "host_id": host, "room_id": 1, "at": AS_OF - S, "kind": "comment"},
-                    )
-                ]
-            )
-        offsets = None if offset is None else {"log": offset}
-        engine.swap(write_bundle(market / "events", tmp_path / "shelf", "next", offsets=offsets))
-        ids = engine.loaded.vocabularies
-        user = ids.users.row(77_000)
-        hosts = {ids.hosts.id(int(h)) for h in engine.loaded.live.world.ties.of("depth", user).hosts}
-        assert hosts == {HOST + 1 + "ab".index(name) for name in kept}
-        assert engine.apply([("a", "rooms", room(1))]) == [("duplicate", "event_id")]
-
-
-def test_late_lookups_get_simpler_answers_and_a_full_queue_refuses_at_once() -> None:
-    now = [0.0]
-    turns = Turns(3, 0.1, lambda: now[0])
-    turns.cost_s = [0.05, 0.03, 0.02, 0.01]
-    assert [turns.step_for(left) for left in (0.09, 0.04, 0.025, 0.015, 0.001)] == [0, 1, 2, 3, 3]
-    steps: list[object] = []
-
-    async def one(work_s: float) -> None:
-        try:
-            async with turns.turn() as step:
-                steps.append(step)
-                await asyncio.sleep(0)
-                now[0] += work_s
-        except Problem as problem:
-            steps.append(problem.code)
-
-    async def all_at_once() -> None:
-        await asyncio.gather(*(one(0.06) for _ in range(4)))
-
-    asyncio.run(all_at_once())
-    assert sorted(map(str, steps)) == ["1", "2", "deadline", "overloaded"]
-
-
-def test_a_slow_machine_refuses_nobody_who_stood_behind_nobody() -> None:
-    ticks = iter(range(1_000))
-    turns = Turns(2, 0.1, lambda: float(next(ticks)))  # a second passes whenever the clock is read
-
-    async def alone() -> int:
-        async with turns.turn() as step:
-            return step
-
-    assert asyncio.run(alone()) == 0

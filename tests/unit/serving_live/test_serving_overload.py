@@ -13,14 +13,17 @@ from pathlib import Path
 import httpx
 import pytest
 
+from serving.admission import Turns
 from serving.asked import Asked, Served
 from serving.config import ServingConfig
 from serving.engine import Engine
 from serving.http_app import Service
 from serving.ladder import STEPS
+from serving.problems import Problem
 
+from .running_service import serving
 from .served_world import AS_OF, Clock
-from .test_serving_http import room, serving
+from .test_serving_http import room
 
 COST_S = (0.04, 0.02, 0.008, 0.003)
 """What an answer on each step of the ladder costs here."""
@@ -128,3 +131,37 @@ def test_a_batch_of_events_that_does_not_fit_is_refused_at_once(market: Path, tm
             return queues[0].queue.waiting
 
         assert asyncio.run(both(url)) == [200, 503]
+
+
+def test_late_lookups_get_simpler_answers_and_a_full_queue_refuses_at_once() -> None:
+    now = [0.0]
+    turns = Turns(3, 0.1, lambda: now[0])
+    turns.cost_s = [0.05, 0.03, 0.02, 0.01]
+    assert [turns.step_for(left) for left in (0.09, 0.04, 0.025, 0.015, 0.001)] == [0, 1, 2, 3, 3]
+    steps: list[object] = []
+
+    async def one(work_s: float) -> None:
+        try:
+            async with turns.turn() as step:
+                steps.append(step)
+                await asyncio.sleep(0)
+                now[0] += work_s
+        except Problem as problem:
+            steps.append(problem.code)
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*(one(0.06) for _ in range(4)))
+
+    asyncio.run(all_at_once())
+    assert sorted(map(str, steps)) == ["1", "2", "deadline", "overloaded"]
+
+
+def test_a_slow_machine_refuses_nobody_who_stood_behind_nobody() -> None:
+    ticks = iter(range(1_000))
+    turns = Turns(2, 0.1, lambda: float(next(ticks)))  # a second passes whenever the clock is read
+
+    async def alone() -> int:
+        async with turns.turn() as step:
+            return step
+
+    assert asyncio.run(alone()) == 0
