@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -51,18 +52,18 @@ def view_of(lake: Path, days: int) -> tuple[LakeView, int]:
     return LakeView(lake, manifest.model_copy(update={"files": files, "seq": 2})), cut
 
 
-def whole(view: LakeView, config: EngineConfig, as_of_us: int | None) -> tuple[Snapshot, Vocabularies]:
+def whole(view: LakeView, config: EngineConfig, as_of_us: int | None, scratch: Path) -> tuple[Snapshot, Vocabularies]:
     """States from the whole history."""
     events = clean(from_lake(view), now=NOW)
     as_of = (last_fact_us(events) or 0) + 1 if as_of_us is None else as_of_us
     vocabularies = build_vocabularies(events, as_of_us=as_of)
-    return snapshot(events, vocabularies, config, as_of), vocabularies
+    return snapshot(events, vocabularies, config, as_of, scratch=scratch), vocabularies
 
 
 def write(folder: Path, name: str, shot: Snapshot, vocabularies: Vocabularies, base: Bundle | None = None) -> Path:
     """The states as a bundle: name, as-of and what they need to be continued."""
     with BundleWriter(folder, name) as writer:
-        writer.json("world", {"columns": save_states(writer, shot.states, base)})
+        writer.json("world", {"columns": save_states(writer, shot.states, base, shot.lying)})
         writer.array("standings", shot.standings)
         vocabularies.save(writer.path("users.ids").parent)
         window = DataWindow(as_of_us=shot.as_of_us)
@@ -117,9 +118,13 @@ def run_side(args: argparse.Namespace) -> dict[str, object]:
         assert advanced is not None
         shot, vocabularies, facts = advanced.shot, advanced.vocabularies, f"{advanced.facts:,} facts added"
     else:
-        shot, vocabularies = whole(view, config, cut if args.side == "prepare" else None)
+        lying = args.folder / f"lying-{args.side}"
+        lying.mkdir()
+        shot, vocabularies = whole(view, config, cut if args.side == "prepare" else None, lying)
     made, made_cpu = time.perf_counter() - begin, time.process_time() - cpu
     path = write(args.folder, args.side, shot, vocabularies, base)
+    if shot.lying is not None:
+        shutil.rmtree(shot.lying)
     wall, used = time.perf_counter() - begin, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     written = sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and file.stat().st_nlink == 1)

@@ -189,13 +189,14 @@ def train(
         raise InputRefused("there are no facts to build from", got="0 usable rows", expected="at least one")
     as_of = last + 1 if as_of_us is None else as_of_us
     of_states = [as_of, config.ties.model_dump()]
-    states, held = stages.run(
-        "states",
-        of_states,
-        partial(_states, events, config, as_of, base, now_us, progress),
-        partial(save_made, base),
-        partial(load_made, config),
-    )
+    with stages.scratch("states") as scratch:
+        states, held = stages.run(
+            "states",
+            of_states,
+            partial(_states, events, config, as_of, base, now_us, progress, scratch),
+            partial(save_made, base),
+            partial(load_made, config),
+        )
     shot, vocabularies = states.shot, states.vocabularies
     of_learning = [of_states, key_of(held), compare, config.model_dump(mode="json", exclude={"gates"})]
     learnt, _ = stages.run(
@@ -227,7 +228,13 @@ def train(
 
 
 def _states(
-    events: Events, config: EngineConfig, as_of: int, base: Bundle | None, now_us: int, progress: Progress
+    events: Events,
+    config: EngineConfig,
+    as_of: int,
+    base: Bundle | None,
+    now_us: int,
+    progress: Progress,
+    scratch: Path | None,
 ) -> States:
     """The states as of an instant, from those of the base if that can be."""
     said: tuple[StageResult, ...] = ()
@@ -245,7 +252,7 @@ def _states(
         raise InputRefused(
             "no fact lies before the as-of", got=f"as of {as_of} µs, first fact later", hint="choose a later --as-of"
         )
-    return States(snapshot(events, vocabularies, config, as_of, progress), vocabularies, said)
+    return States(snapshot(events, vocabularies, config, as_of, progress, scratch=scratch), vocabularies, said)
 
 
 def _fitted(

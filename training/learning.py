@@ -147,13 +147,15 @@ def replayed(
     span = as_of - first_us
     learn_from = as_of - int(min(span * config.build.learn_share, config.build.learn_days * US_PER_DAY))
     later = as_of - int((as_of - learn_from) * config.build.later_share)
-    shot, _ = (Stages() if stages is None else stages).run(
-        "history",
-        [of_rows, learn_from, config.ties.model_dump()],
-        partial(snapshot, events, vocabularies, config, learn_from, progress),
-        save_shot,
-        partial(load_shot, config),
-    )
+    stages = Stages() if stages is None else stages
+    with stages.scratch("history") as scratch:
+        shot, _ = stages.run(
+            "history",
+            [of_rows, learn_from, config.ties.model_dump()],
+            partial(snapshot, events, vocabularies, config, learn_from, progress, scratch=scratch),
+            save_shot,
+            partial(load_shot, config),
+        )
     trust, _ = fit_trust(events, vocabularies, shot)
     live = _at_start_of_learning(events, vocabularies, config, shot, trust, progress)
     live.register_rooms(rooms)

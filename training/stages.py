@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ import training
 from recsys.bundle import Bundle, BundleWriter, DataWindow, ManifestFields
 from recsys.bundle.durable import exclusive, sha256_of
 from recsys.bundle.shelf import STAGES
+from recsys.bundle.writer import scratch
 from recsys.errors import BundleRefused
 from recsys.events import Events
 from recsys.events.reading import files_of_tables
@@ -75,6 +77,15 @@ class Stages:
         else:
             self.reused.append(name)
         return load(held), held
+
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Path | None]:
+        """A folder for what a stage makes and cannot hold in memory, until it is kept; None if nothing is kept."""
+        if self.bundles is None:
+            yield None
+        else:
+            with scratch(self.bundles / STAGES, name) as folder:
+                yield folder
 
     def tidy(self) -> None:
         """Remove what earlier builds made in the stages that this one used."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,10 @@ from recsys.ties.algebra import BlockState
 from recsys.ties.batch import state_of, states_of
 from recsys.ties.blocks import Blocks, blocks
 from recsys.ties.layers import State
-from recsys.ties.merging import merge_all
 from recsys.ties.standing import STANDINGS, count_standings, first_entries, first_entry_facts
 from recsys.ties.stored import load_states, save_states
 from training.executor import Executor, this_machine
+from training.gathered import Gathered
 from training.stages import fields_of
 
 DERIVED = ("schedule", "arrivals")
@@ -32,7 +33,8 @@ DERIVED = ("schedule", "arrivals")
 class Snapshot:
     """Everything the tables say as of one instant, as states.
 
-    `rooms` are the rooms live then (`room_table` columns), `leaves` the absences announced by then.
+    `rooms` are the rooms live then (`room_table` columns), `leaves` the absences announced by then. `lying`: a folder
+    in which the large states lie as files already.
     """
 
     as_of_us: int
@@ -41,6 +43,7 @@ class Snapshot:
     rooms: pl.DataFrame
     leaves: pl.DataFrame
     priors: Priors
+    lying: Path | None = None
 
 
 def snapshot(
@@ -50,35 +53,37 @@ def snapshot(
     as_of_us: int,
     progress: Progress = silent,
     executor: Executor | None = None,
+    scratch: Path | None = None,
 ) -> Snapshot:
     """States of all ties, hosts and users, and of the rooms live at `as_of_us`, from facts before it.
 
-    Memory: the facts of one user bucket, and the states.
+    Memory: the facts of the parts of users in work, and the states, unless they are kept on the disk.
 
     Args:
-        executor: where the buckets are worked on; None: this machine.
+        executor: where the parts are worked on; None: this machine.
+        scratch: an empty folder that outlives the snapshot, for the states if there are several parts; None: memory.
     """
     declared = blocks(round(config.ties.product_slot_s))
     rooms = rooms_live_at(events, vocabularies, as_of_us)
     n_parts = user_parts(events, config.ties.user_buckets if len(vocabularies.users) > 20_000 else 1)
 
-    def work(part: int) -> dict[str, BlockState]:
-        return states_of_facts(
-            declared, tie_facts(events, vocabularies, before_us=as_of_us, bucket=(part, n_parts)), rooms
-        )
+    n_hosts = len(vocabularies.hosts)
+
+    def work(part: int) -> tuple[dict[str, BlockState], npt.NDArray[np.int64]]:
+        facts = tie_facts(events, vocabularies, before_us=as_of_us, bucket=(part, n_parts))
+        found = states_of_facts(declared, facts, rooms)
+        found["arrivals"] = state_of(declared.arrivals, first_entry_facts(*first_entries(found["visits"])))
+        return found, count_standings(found, n_hosts)
 
     executor = executor or this_machine(config.build.threads, 2 * good_rows(events) // n_parts)
-    parts: dict[str, list[BlockState]] = {}
-    for done, found in enumerate(executor.run(work, n_parts), start=1):
-        for name, state in found.items():
-            parts.setdefault(name, []).append(state)
+    lying = scratch if n_parts > 1 else None
+    gathered, standings = Gathered(lying), np.zeros((n_hosts, len(STANDINGS)), dtype=np.int64)
+    for done, (found, counts) in enumerate(executor.run(work, n_parts), start=1):
+        gathered.add(found)
+        standings += counts
         progress("ties", done / n_parts)
-    states: dict[str, State] = {}
-    for name in list(parts):  # block by block, so that what is merged is let go of
-        states[name] = merge_all(getattr(declared, name), parts.pop(name))
-    n_hosts = len(vocabularies.hosts)
-    states["arrivals"] = state_of(declared.arrivals, first_entry_facts(*first_entries(states["visits"])))
-    return finished(declared, states, count_standings(states, n_hosts), events, vocabularies, as_of_us)
+    states: dict[str, State] = {name: gathered.take(getattr(declared, name)) for name in gathered.names()}
+    return replace(finished(declared, states, standings, events, vocabularies, as_of_us), lying=lying)
 
 
 def states_of_facts(declared: Blocks, facts: pl.DataFrame, rooms: pl.DataFrame) -> dict[str, BlockState]:
@@ -173,7 +178,7 @@ def priors_of(standings: npt.NDArray[np.int64], host: BlockState) -> Priors:
 
 def save_shot(writer: BundleWriter, shot: Snapshot, base: Bundle | None = None) -> ManifestFields:
     """Write a snapshot; what `base` holds of its states is linked."""
-    columns = save_states(writer, shot.states, base)
+    columns = save_states(writer, shot.states, base, shot.lying)
     writer.array("standings", shot.standings)
     for name in ("rooms", "leaves"):
         getattr(shot, name).write_ipc(writer.path(f"{name}.arrow"), compression="uncompressed")

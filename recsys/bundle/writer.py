@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -106,6 +108,14 @@ class BundleWriter:
         else:
             self._linked[name] = bundle.manifest.files[name]
 
+    def adopt(self, name: str, file: Path) -> None:
+        """Add a finished file; it is not copied if it lies on the same disk, and must not change afterwards."""
+        path = self.path(name)
+        try:
+            os.link(file, path)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(file, path)
+
     def needs(self, format_version: int) -> None:
         """Something was written that readers of an earlier format would misread."""
         self._format_version = max(self._format_version, format_version)
@@ -157,6 +167,21 @@ class BundleWriter:
         _in_use.discard(folder)
         sync_path(self._bundles_dir)
         return final
+
+
+@contextmanager
+def scratch(bundles_dir: Path, name: str) -> Iterator[Path]:
+    """A folder beside bundles for what is too large for memory; removed afterwards, after a kill by the next writer."""
+    folder = bundles_dir / f"{name}.scratch.tmp-{os.getpid()}"
+    bundles_dir.mkdir(parents=True, exist_ok=True)
+    remove_stale(bundles_dir)
+    folder.mkdir()
+    _in_use.add(folder)
+    try:
+        yield folder
+    finally:
+        _in_use.discard(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_opens(folder: Path) -> None:

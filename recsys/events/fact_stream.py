@@ -32,6 +32,9 @@ _REFUND = {
 _USER_TABLES = ("watches", "engagements", "purchases", "refunds", "follows", "feedback", "impressions")
 _ROOM_TABLES = ("rooms", "notices")
 
+ROWS_OF_PART = 3_000_000
+"""Rows of one part of a lake's users at most, on average (some 300 bytes each while states are made of them)."""
+
 Window = tuple[int | None, int | None]
 
 
@@ -116,8 +119,8 @@ def tie_facts(
     """Facts with a user and at < before_us, unsorted.
 
     Args:
-        bucket: (b, B): only a B-th of the users; None: all. Of a lake these are the users of its own buckets, and
-            only their files are read (B is at most the lake's); else users with row % B == b.
+        bucket: (b, B): only a B-th of the users; None: all. Of a lake these are the users whose ids fall into bucket b
+            of B (powers of two), and only files that hold some of them are read; else users with row % B == b.
 
     Raises:
         LaotieError, InputRefused: as `fact_stream`.
@@ -141,8 +144,11 @@ def last_fact_us(events: Events) -> int | None:
 
 
 def user_parts(events: Events, wanted: int) -> int:
-    """How many parts of users `tie_facts` may be asked for: `wanted`, or as many as the lake keeps apart if fewer."""
-    return wanted if events.buckets is None else min(wanted, events.buckets)
+    """How many parts of users to ask `tie_facts` for: `wanted`, of a lake at most as many as it has buckets, and more
+    if a part would have more than `ROWS_OF_PART` rows; then a bucket is read more than once."""
+    if events.buckets is None:
+        return wanted
+    return max(min(wanted, events.buckets), suggested_buckets(events, rows_per_bucket=ROWS_OF_PART))
 
 
 def suggested_buckets(events: Events, *, rows_per_bucket: int = 4_000_000) -> int:

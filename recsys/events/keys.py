@@ -8,6 +8,8 @@ the earliest.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import polars as pl
 
 from recsys.events.schemas import TABLES, columns_of
@@ -15,24 +17,30 @@ from recsys.events.schemas import TABLES, columns_of
 COMPLETED_BY = {"rooms": "ended_at", "watches": "left_at"}
 """Tables in which a later row of the same key fills this column."""
 
-_PART_ROWS = 16_000_000  # rows whose keys are compared at once: 8 bytes each and a hash set
+ROWS_COMPARED = 16_000_000
+"""Rows whose keys are compared at once: 8 bytes each and a hash set."""
 
 
-def has_shared_keys(table: str, rows: pl.LazyFrame, n: int) -> bool:
-    """Whether two of the `n` rows may share a key.
+def has_shared_keys(table: str, parts: Iterable[pl.LazyFrame], n: int) -> bool:
+    """Whether two of the `n` rows of all `parts` together may share a key; no two parts share one.
 
-    Compares 64-bit hashes in parts, so 50 million rows need little memory; a collision costs time, never an answer.
+    Compares 64-bit hashes, so 50 million rows need little memory; a collision costs time, never an answer.
     """
     key = list(TABLES[table].KEY)
     if not key or n < 2:
         return False
-    parts = -(-n // _PART_ROWS)
-    for part in range(parts):
-        mine = rows if parts == 1 else rows.filter(pl.col(key[0]).hash(1) % parts == part)
-        hashes = mine.select(pl.struct(key).hash(0).alias("hash")).collect(engine="streaming")["hash"]
+    for rows in parts:
+        hashes = rows.select(pl.struct(key).hash(0).alias("hash")).collect(engine="streaming")["hash"]
         if hashes.n_unique() < len(hashes):
             return True
     return False
+
+
+def parts_by_key(table: str, rows: pl.LazyFrame, n: int) -> Iterator[pl.LazyFrame]:
+    """The `n` rows in parts that can be compared at once and share no key; each reads all rows."""
+    parts = -(-n // ROWS_COMPARED)
+    for part in range(parts):
+        yield rows if parts == 1 else rows.filter(pl.col(TABLES[table].KEY[0]).hash(1) % parts == part)
 
 
 def one_per_key(table: str, rows: pl.LazyFrame) -> pl.LazyFrame:

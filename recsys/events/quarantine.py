@@ -16,7 +16,7 @@ One row may speak of two instants (`entered_at` and `left_at`); if one is imposs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 import polars as pl
 
 from recsys.errors import ConfigError
-from recsys.events.keys import has_shared_keys, one_per_key
+from recsys.events.keys import ROWS_COMPARED, has_shared_keys, one_per_key, parts_by_key
 from recsys.events.known import LINE_COLUMNS, Known, check_kinds
 from recsys.events.lake.partition import bucket_of, has_buckets
 from recsys.events.lake.view import LakeView
@@ -96,7 +96,7 @@ class Events:
         So of the rows of one key `narrow` may drop all (by user), or the later ones, which lose anyway.
 
         Args:
-            bucket: (b, B): of a lake, only the users of bucket b of B; B is at most `buckets`.
+            bucket: (b, B): of a lake, only the users of bucket b of B.
         """
         typed = self._typed[table]
         if bucket is not None and self.buckets is not None and has_buckets(table):
@@ -149,7 +149,7 @@ def clean(tables: EventTables, *, now: datetime | None = None, known: Known | No
                 kept, notes = _without_own_host(kept)
                 typed[table], judges[table] = kept.collect(engine="streaming").lazy(), _agreed
                 kept = typed[table]
-            if has_shared_keys(table, kept, n_good):
+            if has_shared_keys(table, _apart(table, tables, kept, judges[table], n_good), n_good):
                 shared.add(table)
                 used = one_per_key(table, kept).select(pl.col("good_rows").sum()).collect(engine="streaming").item()
                 counts["duplicate_key"], n_good = n_good - used, used
@@ -172,6 +172,16 @@ def clean(tables: EventTables, *, now: datetime | None = None, known: Known | No
     rooms = pl.DataFrame(schema=_empty_rooms(kinds)) if rooms is None else rooms
     held = frozenset(in_memory)
     return Events(report, good, rooms, refunds, kinds, typed, judges, frozenset(shared), tables, held)
+
+
+def _apart(table: str, tables: EventTables, kept: pl.LazyFrame, judge: Narrow, n: int) -> Iterator[pl.LazyFrame]:
+    """The rows kept, in parts that share no key: of a lake its buckets, so that every file is read once."""
+    buckets = 1 << (n // ROWS_COMPARED).bit_length()
+    if buckets == 1 or tables.lake is None or "user_id" not in TABLES[table].KEY:
+        yield from parts_by_key(table, kept, n)
+        return
+    for bucket in range(buckets):
+        yield judge(_typed_rows(table, tables.of_bucket(table, (bucket, buckets)))[0])
 
 
 def _by_row_rules(table: str, scan: pl.LazyFrame) -> tuple[pl.LazyFrame, int, dict[str, int]]:

@@ -8,6 +8,7 @@ such layers have format version 2, others version 1.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +30,15 @@ def declared_columns(block: Block) -> Columns:
     return {"ints": list(block.ints), "decays": list(block.decays), "latest": latest_columns(block)}
 
 
-def save_states(writer: BundleWriter, states: Mapping[str, State], base: Bundle | None = None) -> dict[str, Columns]:
+def save_states(
+    writer: BundleWriter, states: Mapping[str, State], base: Bundle | None = None, lying: Path | None = None
+) -> dict[str, Columns]:
     """Write states into a bundle.
 
     Args:
         base: the bundle the bases of layered states were read from; its files are linked. Without one, or if it holds
             other columns than those declared now, layers are written as one.
+        lying: a folder in which some states lie already, as files `<block>_<part>.npy`; these are taken over.
 
     Returns:
         The columns of every block, which `load_states` needs again.
@@ -48,6 +52,9 @@ def save_states(writer: BundleWriter, states: Mapping[str, State], base: Bundle 
                 writer.array(f"state/{name}_over_{part}", array)
             writer.array(f"state/{name}_over_at", state.at)
             writer.needs(LAYERED_VERSION)
+        elif lying is not None and (lying / f"{name}_keys.npy").exists():
+            for part in PARTS:
+                writer.adopt(f"state/{name}_{part}.npy", lying / f"{name}_{part}.npy")
         else:
             for part, array in state.flat().arrays().items():
                 writer.array(f"state/{name}_{part}", array)

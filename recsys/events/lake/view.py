@@ -49,22 +49,26 @@ class LakeView:
         return [
             file for file in self.manifest.files
             if file.table == table
-            and (bucket is None or file.bucket % bucket[1] == bucket[0])
+            and (bucket is None or file.bucket % bucket[1] == bucket[0] % self.buckets)
             and (self.seq is None or file.first_seq <= self.seq)
             and (table not in self.narrowed or file.partition in self.partitions)
         ]  # fmt: skip
 
     def scan(self, table: str, schema: dict[str, pl.DataType], bucket: Bucket | None = None) -> pl.LazyFrame:
-        """Rows of a table with the columns of `schema`; columns that old files lack are null."""
+        """Rows of a table with the columns of `schema`; columns that old files lack are null.
+
+        Args:
+            bucket: (b, B): only users of bucket b of B, a power of two; more than the lake has are cut while reading.
+        """
         if table in self.held:
-            rows = self.held[table].lazy()
-            if bucket is not None and has_buckets(table):
-                rows = rows.filter(bucket_of("user_id", schema["user_id"], bucket[1]) == bucket[0])
+            rows = _users_of(self.held[table].lazy(), table, schema, bucket)
             return (rows if self.seq is None else rows.filter(pl.col(SEQ) <= self.seq)).select(*schema)
         files = self.files(table, bucket)
         if not files:
             return pl.LazyFrame(schema=schema)
         rows = self._of_files(files, schema)
+        if bucket is not None and bucket[1] > self.buckets:
+            rows = _users_of(rows, table, schema, bucket)
         if self.seq is not None and any(file.last_seq > self.seq for file in files):
             rows = rows.filter(pl.col(SEQ) <= self.seq)
         return rows.select(*schema)
@@ -88,3 +92,9 @@ class LakeView:
             [f"{self.folder}/{file.path}" for file in files], schema={**schema, SEQ: pl.Int32()},
             hive_partitioning=False, glob=False, missing_columns="insert", extra_columns="ignore",
         )  # fmt: skip
+
+
+def _users_of(rows: pl.LazyFrame, table: str, schema: dict[str, pl.DataType], bucket: Bucket | None) -> pl.LazyFrame:
+    if bucket is None or not has_buckets(table):
+        return rows
+    return rows.filter(bucket_of("user_id", schema["user_id"], bucket[1]) == bucket[0])
