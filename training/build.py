@@ -267,7 +267,7 @@ def _fitted(
     shot, vocabularies = states.shot, states.vocabularies
     n_users, n_hosts = len(vocabularies.users), len(vocabularies.hosts)
     start = None if base is None else factors_of(base, vocabularies.hosts)
-    factors, graph, cf_stages = fit_collaborative(shot, config, n_users, n_hosts, start)
+    factors, graph, cf_stages = fit_collaborative(shot.states, config, n_users, n_hosts, start)
     transition, transition_stage = fit_transitions(events, vocabularies, config, shot.as_of_us, progress)
     trust, trust_stage = fit_trust(events, vocabularies, shot, learnt.categories)
     tower = fit_tower(events, vocabularies, config, shot.as_of_us, progress)[0] if learnt.tower else None

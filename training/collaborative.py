@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import polars as pl
 
@@ -18,7 +20,7 @@ from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
 from recsys.models.transition import TransitionModel
 from recsys.progress import Progress, silent
-from training.states import Snapshot
+from recsys.ties.layers import State
 
 COLD_ITERATIONS, WARM_ITERATIONS = 8, 4
 """Of ALS from a random start, and from the factors of the night before."""
@@ -40,14 +42,14 @@ def factors_of(base: Bundle, hosts: Vocabulary) -> FloatArray | None:
 
 
 def fit_collaborative(
-    shot: Snapshot, config: EngineConfig, n_users: int, n_hosts: int, start: FloatArray | None = None
+    states: Mapping[str, State], config: EngineConfig, n_users: int, n_hosts: int, start: FloatArray | None = None
 ) -> tuple[HostFactors | None, HostGraph | None, list[StageResult]]:
-    """Factors (iALS) and graph (EASE) from the confidences of all ties as of the snapshot.
+    """Factors (iALS) and graph (EASE) from the confidences of all ties.
 
     Args:
         start: factors (n_hosts, f) to begin from, NaN for hosts without; few iterations are enough then.
     """
-    matrix = confidence_matrix(shot.states, config.affinity, n_users, n_hosts)
+    matrix = confidence_matrix(states, config.affinity, n_users, n_hosts)
     if matrix.nnz < LEAST_PAIRS:
         why = f"{matrix.nnz} ties with a confidence, {LEAST_PAIRS} needed"
         return None, None, [StageResult(name=name, status="skipped", why=why) for name in ("factors", "graph")]
@@ -80,7 +82,7 @@ def fit_transitions(
     n_buckets = user_parts(events, config.ties.user_buckets if len(vocabularies.users) > 20_000 else 1)
     frames: list[pl.DataFrame] = []
     for bucket in range(n_buckets):
-        facts = tie_facts(events, vocabularies, before_us=as_of_us, bucket=(bucket, n_buckets))
+        facts = tie_facts(events, vocabularies, before_us=as_of_us, bucket=(bucket, n_buckets), only=("watches",))
         frames.append(facts.filter(pl.col("kind") == int(FactKind.ENTRY)).select("user", "host", "at"))
         progress("transitions", (bucket + 1) / n_buckets)
     if not sum(len(frame) for frame in frames):

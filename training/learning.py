@@ -30,7 +30,7 @@ from training.labels import next_broadcast
 from training.learn import learn_ranker
 from training.log import TrainingLog, replay_and_log
 from training.stages import Stages
-from training.states import Snapshot, load_shot, save_shot, snapshot
+from training.states import Snapshot, load_shot, save_shot, snapshot, ties_after
 from training.towers import Trial, fit_tower, nearest_trial
 from training.trust import fit_trust, trust_metrics
 
@@ -165,7 +165,7 @@ def replayed(
     )
     steps = config.build.refits + 1
     instants = [learn_from + (as_of - learn_from) * step // steps for step in range(1, steps)]
-    refits = [(at, partial(_refit, live, events, vocabularies, config, at, progress)) for at in instants]
+    refits = [(at, partial(_refit, live, shot, facts, vocabularies, config, at)) for at in instants]
     tower, stage = fit_tower(events, vocabularies, config, learn_from, progress)
     log = replay_and_log(live, facts, config.build, config.build.seed, progress, refits, tower)
     return Replayed(log, facts, trust, audience, later, nearest_trial(log.nearest, stage, config.build.seed))
@@ -188,7 +188,8 @@ def _at_start_of_learning(
     trust: HostTrust | None,
     progress: Progress,
 ) -> LiveState:
-    factors, graph, _ = fit_collaborative(shot, config, len(vocabularies.users), len(vocabularies.hosts))
+    n_users, n_hosts = len(vocabularies.users), len(vocabularies.hosts)
+    factors, graph, _ = fit_collaborative(shot.states, config, n_users, n_hosts)
     transition, _ = fit_transitions(events, vocabularies, config, shot.as_of_us, progress)
     models = Models(
         affinity=config.affinity,
@@ -216,7 +217,7 @@ def _audience_before(
 ) -> Audience:
     """The audience from the entries of a stretch as long as the replayed one, up to where the replay begins."""
     audience = Audience(len(vocabularies.hosts), len(vocabularies.users))
-    facts = fact_stream(events, vocabularies, from_us=before_us - span_us, before_us=before_us)
+    facts = fact_stream(events, vocabularies, from_us=before_us - span_us, before_us=before_us, only=("watches",))
     entries = facts.filter((pl.col("kind") == int(FactKind.ENTRY)) & (pl.col("user") >= 0) & (pl.col("host") >= 0))
     started = rooms.select(pl.col("room").cast(entries.schema["room"]), "started_at")
     told = entries.tail(WARM_ENTRIES).join(started, on="room", how="left", maintain_order="left")
@@ -227,11 +228,15 @@ def _audience_before(
 
 
 def _refit(
-    live: LiveState, events: Events, vocabularies: Vocabularies, config: EngineConfig, at: int, progress: Progress
+    live: LiveState, shot: Snapshot, facts: pl.DataFrame, vocabularies: Vocabularies, config: EngineConfig, at: int
 ) -> None:
-    """Collaborative models as of `at` take the place of older ones, as they do in the service every night."""
-    shot = snapshot(events, vocabularies, config, at, progress)
-    factors, graph, _ = fit_collaborative(shot, config, len(vocabularies.users), len(vocabularies.hosts))
+    """Collaborative models as of `at` take the place of older ones, as they do in the service every night.
+
+    Args:
+        facts: all from the snapshot on.
+    """
+    states = ties_after(shot, facts.filter(pl.col("at") < at), config)
+    factors, graph, _ = fit_collaborative(states, config, len(vocabularies.users), len(vocabularies.hosts))
     models = live.world.models
     if factors is not None and models.factors is not None:
         models.factors, models.graph = factors, graph

@@ -13,12 +13,13 @@ from recsys.bundle import Bundle, BundleWriter, ManifestFields
 from recsys.config import EngineConfig
 from recsys.events import Events, Vocabularies, room_table, tie_facts, user_parts
 from recsys.events.facts import FACT_SCHEMA, FactKind
+from recsys.models.affinity import AFFINITY_BLOCKS
 from recsys.pipeline.world import Priors
 from recsys.progress import Progress, silent
 from recsys.ties.algebra import BlockState
 from recsys.ties.batch import state_of, states_of
 from recsys.ties.blocks import Blocks, blocks
-from recsys.ties.layers import State
+from recsys.ties.layers import State, added, layered
 from recsys.ties.standing import STANDINGS, count_standings, first_entries, first_entry_facts
 from recsys.ties.stored import load_states, save_states
 from training.executor import Executor, this_machine
@@ -91,6 +92,13 @@ def states_of_facts(declared: Blocks, facts: pl.DataFrame, rooms: pl.DataFrame) 
     of_rooms = facts.filter(pl.col("room").is_in(rooms["room"].implode()))
     wanted = [block for block in declared.all if block.name not in DERIVED and block.level != "room"]
     return states_of(wanted, facts) | states_of(declared.of("room"), of_rooms)
+
+
+def ties_after(shot: Snapshot, facts: pl.DataFrame, config: EngineConfig) -> dict[str, State]:
+    """The ties that confidences are made of, after more facts: a layer over those of the snapshot."""
+    declared = blocks(round(config.ties.product_slot_s))
+    fresh = states_of([getattr(declared, name) for name in AFFINITY_BLOCKS], facts)
+    return {name: added(layered(shot.states[name]), state)[0] for name, state in fresh.items()}
 
 
 def finished(

@@ -27,6 +27,9 @@ SHOWN_WITHIN_US = 15 * 60_000_000
 """Rooms shown so shortly before an entry were alternatives to it."""
 
 
+_TOLD = ("watches", "impressions")
+
+
 def fit_tower(
     events: Events, vocabularies: Vocabularies, config: EngineConfig, as_of_us: int, progress: Progress = silent
 ) -> tuple[TwoTower | None, StageResult]:
@@ -36,7 +39,7 @@ def fit_tower(
     n_parts = user_parts(events, config.ties.user_buckets if len(vocabularies.users) > 20_000 else 1)
     parts = []
     for part in range(n_parts):
-        facts = tie_facts(events, vocabularies, before_us=as_of_us, bucket=(part, n_parts))
+        facts = tie_facts(events, vocabularies, before_us=as_of_us, bucket=(part, n_parts), only=_TOLD)
         kinds = [int(FactKind.ENTRY), int(FactKind.IMPRESSION)]
         parts.append(facts.filter(pl.col("kind").is_in(kinds)).select("kind", "user", "host", "at"))
         progress("tower", (part + 1) / n_parts)

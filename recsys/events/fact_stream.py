@@ -7,6 +7,7 @@ time: the bucket is joined to the lazy scan before anything is held in memory.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -16,7 +17,7 @@ from recsys.events.facts import FACT_SCHEMA, FactKind
 from recsys.events.lake.partition import bucket_of
 from recsys.events.quarantine import TIME_OF, Events
 from recsys.events.reading import reading
-from recsys.events.schemas import columns_of
+from recsys.events.schemas import TABLES, columns_of
 from recsys.events.vocabularies import Vocabularies
 
 _ENGAGEMENT = {"like": FactKind.LIKE, "comment": FactKind.COMMENT, "gift": FactKind.GIFT, "share": FactKind.SHARE}
@@ -100,32 +101,46 @@ _SHAPES: dict[str, tuple[_Shape, ...]] = {
 
 
 def fact_stream(
-    events: Events, vocabularies: Vocabularies, *, from_us: int | None, before_us: int | None
+    events: Events,
+    vocabularies: Vocabularies,
+    *,
+    from_us: int | None,
+    before_us: int | None,
+    only: Container[str] = TABLES,
 ) -> pl.DataFrame:
     """All facts with from_us <= at < before_us (None: no bound), sorted by all columns of the schema.
+
+    Args:
+        only: the tables that are read.
 
     Raises:
         LaotieError: a user, host or order of these facts has no row; extend the vocabularies first.
         InputRefused: ids of another kind than the vocabularies', or a damaged file.
     """
-    tables = [table for table in _ROOM_TABLES + _USER_TABLES if table in events.tables]
+    tables = [table for table in _ROOM_TABLES + _USER_TABLES if table in events.tables and table in only]
     parts = [_facts(events, vocabularies, table, (from_us, before_us), None) for table in tables]
     return pl.concat([_empty(), *parts]).sort(list(FACT_SCHEMA))
 
 
 def tie_facts(
-    events: Events, vocabularies: Vocabularies, *, before_us: int, bucket: tuple[int, int] | None
+    events: Events,
+    vocabularies: Vocabularies,
+    *,
+    before_us: int,
+    bucket: tuple[int, int] | None,
+    only: Container[str] = TABLES,
 ) -> pl.DataFrame:
     """Facts with a user and at < before_us, unsorted.
 
     Args:
+        only: the tables that are read.
         bucket: (b, B): only a B-th of the users; None: all. Of a lake these are the users whose ids fall into bucket b
             of B (powers of two), and only files that hold some of them are read; else users with row % B == b.
 
     Raises:
         LaotieError, InputRefused: as `fact_stream`.
     """
-    tables = [table for table in _USER_TABLES if table in events.tables]
+    tables = [table for table in _USER_TABLES if table in events.tables and table in only]
     return pl.concat([_empty(), *(_facts(events, vocabularies, table, (None, before_us), bucket) for table in tables)])
 
 

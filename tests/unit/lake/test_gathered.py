@@ -5,20 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 import training.gathered
 import training.states
 from recsys.bundle import Bundle, BundleWriter
 from recsys.config import EngineConfig
-from recsys.events import Events, Vocabularies, build_vocabularies, clean, open_events, tie_facts
+from recsys.events import Events, Vocabularies, build_vocabularies, clean, fact_stream, open_events, tie_facts
+from recsys.events.facts import FactKind
 from recsys.events.lake.ingest import ingest
 from recsys.events.simulator import WorldConfig, simulate
+from recsys.models.affinity import confidence_matrix
 from recsys.ties.batch import states_of
 from recsys.ties.blocks import blocks
 from recsys.ties.layers import State
 from training.gathered import Gathered
-from training.states import load_shot, save_shot, snapshot
+from training.states import load_shot, save_shot, snapshot, ties_after
 
 CONFIG = EngineConfig()
 AS_OF = 2_000_000_000_000_000
@@ -84,3 +87,28 @@ def test_a_block_nobody_has_anything_in(tmp_path: Path) -> None:
     for _ in range(2):
         gathered.add({"commerce": training.gathered.empty_state(declared.commerce)})
     assert len(gathered.take(declared.commerce)) == 0
+
+
+def test_confidences_after_more_facts_are_those_of_the_whole_history(market: tuple[Events, Vocabularies]) -> None:
+    events, vocabularies = market
+    facts = fact_stream(events, vocabularies, from_us=None, before_us=AS_OF)
+    middle, late = (int(facts["at"].quantile(share)) for share in (0.5, 0.8))  # type: ignore[arg-type]
+    shot = snapshot(events, vocabularies, CONFIG, middle)
+    between = facts.filter(pl.col("at").is_between(middle, late, closed="left"))
+    shape = len(vocabularies.users), len(vocabularies.hosts)
+    ours = confidence_matrix(ties_after(shot, between, CONFIG), CONFIG.affinity, *shape)
+    theirs, before = (
+        confidence_matrix(snapshot(events, vocabularies, CONFIG, at).states, CONFIG.affinity, *shape)
+        for at in (late, middle)
+    )
+    assert ours.nnz > before.nnz
+    np.testing.assert_array_equal(ours.toarray(), theirs.toarray())
+
+
+def test_only_the_tables_asked_for_are_read(market: tuple[Events, Vocabularies]) -> None:
+    facts = tie_facts(*market, before_us=AS_OF, bucket=(0, 1))
+    entries = tie_facts(*market, before_us=AS_OF, bucket=(0, 1), only=("watches",))
+    assert set(entries["kind"]) == {int(FactKind.ENTRY), int(FactKind.STAY)} < set(facts["kind"])
+    kind = pl.col("kind") == int(FactKind.ENTRY)
+    columns = list(entries.columns)
+    assert entries.filter(kind).sort(columns).equals(facts.filter(kind).sort(columns))
