@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from recsys.errors import BundleRefused, InputRefused
+from recsys.events.keys import one_per_key
 from recsys.events.schemas import TABLES, is_id, role
 from recsys.ids import IdKind, id_kind
 
@@ -89,6 +90,12 @@ def known_before(events: Events, *, before_us: int) -> Known:
             done = mine.filter(met.fill_null(False)).select("order_id", "at").unique()
             waiting = refunds.join(done, on=["order_id", "at"], how="anti", maintain_order="left")
     return Known(rooms, lines, waiting)
+
+
+def rooms_with_known(rooms: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """Rooms of these events and those known before; a room of both is one, with the earlier of its ends."""
+    both = pl.concat([known, rooms.select(known.columns)], how="vertical_relaxed")
+    return one_per_key("rooms", both.lazy()).drop("good_rows").collect()
 
 
 def check_kinds(known: dict[str, IdKind], got: dict[str, IdKind]) -> None:

@@ -25,7 +25,7 @@ import polars as pl
 
 from recsys.errors import ConfigError
 from recsys.events.keys import ROWS_COMPARED, has_shared_keys, one_per_key, parts_by_key
-from recsys.events.known import LINE_COLUMNS, Known, check_kinds
+from recsys.events.known import LINE_COLUMNS, Known, check_kinds, rooms_with_known
 from recsys.events.lake.partition import bucket_of, has_buckets
 from recsys.events.lake.view import LakeView
 from recsys.events.log_tables import log_source
@@ -161,7 +161,7 @@ def clean(tables: EventTables, *, now: datetime | None = None, known: Known | No
                 in_memory.add(table)
             if table == "rooms":
                 rooms = kept.collect()
-                judging = rooms if judging is None else _with_known(rooms, judging)
+                judging = rooms if judging is None else rooms_with_known(rooms, judging)
         counts = {name: counts[name] for name in REASON_ORDER if counts.get(name)}
         qualities[table] = TableQuality(total, n_good, counts, notes)
     judged = {table: judges[table](rows) for table, rows in typed.items()}
@@ -257,12 +257,6 @@ def _room_side(table: str, rooms: pl.DataFrame) -> pl.LazyFrame:
     if table in GUEST_TABLES:
         columns.append(pl.col("cohost_ids").fill_null([]).alias("room_cohosts"))
     return rooms.lazy().select(columns)
-
-
-def _with_known(rooms: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """Rooms of these events and those known before; a room of both is one, with the earlier of its ends."""
-    both = pl.concat([known, rooms.select(known.columns)], how="vertical_relaxed")
-    return one_per_key("rooms", both.lazy()).drop("good_rows").collect()
 
 
 def _without_own_host(rooms: pl.LazyFrame) -> tuple[pl.LazyFrame, dict[str, int]]:
