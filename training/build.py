@@ -48,6 +48,7 @@ from training.collaborative import factors_of, fit_collaborative, fit_transition
 from training.compare import Scorer
 from training.delta import advance, known_states
 from training.drift import base_profile, drift_metrics, drift_of, profile_of, sampled_values, strength_histogram
+from training.index_recall import index_metrics
 from training.kept import Fitted, States, load_fitted, load_learnt, load_made, save_fitted, save_learnt, save_made
 from training.learning import Learnt, learn_models
 from training.report import build_page, write_report
@@ -276,19 +277,6 @@ def _fitted(
         config.affinity, ranker, graph=graph, factors=factors, transition=transition, trust=trust, tower=tower
     )
     return Fitted(models, (*cf_stages, transition_stage, trust_stage))
-
-
-def index_metrics(parts: WorldParts, seed: int) -> dict[str, float]:
-    """Recall@100 of the live-room index against brute force; empty (gate skipped) without vectors or live rooms."""
-    if not len(parts.models.index_vectors) or not len(parts.rooms):
-        return {}
-    epoch = assemble(parts).world.index.publish()
-    queries = np.random.default_rng(seed).normal(size=(64, epoch.dimension)).astype(np.float32)
-    found, _ = epoch.search(queries, 100)
-    exact = epoch.vectors().astype(np.float64) @ queries.T.astype(np.float64)
-    best = epoch.rooms[np.argsort(-exact, axis=0, kind="stable")[: found.shape[1]]].T
-    hits = [len(np.intersect1d(a, b)) for a, b in zip(found, best, strict=True)]
-    return {"index_recall_at_100": float(np.sum(hits)) / best.size}
 
 
 def _lake(events: Events) -> LakeView:

@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import polars as pl
 
@@ -32,7 +31,8 @@ from recsys.events.log_tables import log_source
 from recsys.events.reading import EventTables, reading, wanted_type
 from recsys.events.refunds import effective_refunds
 from recsys.events.report import QualityReport, TableQuality
-from recsys.events.schemas import REASON_ORDER, TABLES, columns_of, reason
+from recsys.events.row_rules import by_row_rules, typed_rows
+from recsys.events.schemas import REASON_ORDER, TABLES, columns_of
 from recsys.ids import IdKind
 
 CLOCK_TOLERANCE = timedelta(hours=1)
@@ -107,7 +107,7 @@ class Events:
     def of_bucket(self, table: str, bucket: tuple[int, int]) -> pl.LazyFrame:
         """Rows of a lake's bucket of users that keep their own rules."""
         if table not in self._in_memory:
-            return _typed_rows(table, self._source.of_bucket(table, bucket))[0]
+            return typed_rows(table, self._source.of_bucket(table, bucket))[0]
         users = self._typed[table].collect_schema()["user_id"]
         return self._typed[table].filter(bucket_of("user_id", users, bucket[1]) == bucket[0])
 
@@ -141,7 +141,7 @@ def clean(tables: EventTables, *, now: datetime | None = None, known: Known | No
         if table not in tables.scans:
             continue
         with reading(f"{tables.folder}, table {table}"):
-            typed[table], total, counts = _by_row_rules(table, tables.scans[table])
+            typed[table], total, counts = by_row_rules(table, tables.scans[table])
             judges[table], n_good, more, notes = _by_clock_and_room(table, typed[table], latest_us, judging)
             kept = judges[table](typed[table])
             counts |= more
@@ -181,24 +181,7 @@ def _apart(table: str, tables: EventTables, kept: pl.LazyFrame, judge: Narrow, n
         yield from parts_by_key(table, kept, n)
         return
     for bucket in range(buckets):
-        yield judge(_typed_rows(table, tables.of_bucket(table, (bucket, buckets)))[0])
-
-
-def _by_row_rules(table: str, scan: pl.LazyFrame) -> tuple[pl.LazyFrame, int, dict[str, int]]:
-    """Rows that keep the rules of their schema (times as µs), how many there were, and broken rows by first reason."""
-    kept, failed = _typed_rows(table, scan)
-    counts: dict[str, int] = {}
-    for rules, n in failed.cooccurrence_counts().items():
-        first = min((reason(table, rule) for rule in rules), key=REASON_ORDER.index)
-        counts[first] = counts.get(first, 0) + n
-    total = int(scan.select(pl.len()).collect(engine="streaming").item())
-    return kept, total, counts
-
-
-def _typed_rows(table: str, scan: pl.LazyFrame) -> tuple[pl.LazyFrame, Any]:
-    """Rows that keep the rules of their schema, times as µs, and those that do not."""
-    kept, failed = TABLES[table].filter(scan)
-    return kept.lazy().with_columns(pl.col(columns_of(table, "time", "plan")).to_physical()), failed
+        yield judge(typed_rows(table, tables.of_bucket(table, (bucket, buckets)))[0])
 
 
 def _by_clock_and_room(
