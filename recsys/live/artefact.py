@@ -36,7 +36,8 @@ from recsys.pipeline.world import Priors, RoomTable, World
 from recsys.ties.algebra import BlockState
 from recsys.ties.blocks import blocks
 from recsys.ties.layers import State
-from recsys.ties.store import RowStore, TieStore
+from recsys.ties.row_store import RowStore, UserRows
+from recsys.ties.store import TieStore
 from recsys.ties.stored import link_states, load_states, save_states
 
 ROOM_COLUMNS = ("room", "host", "cohosts", "started_at", "category")
@@ -68,7 +69,7 @@ class WorldParts:
 
 
 def assemble(parts: WorldParts) -> LiveState:
-    """A world in motion from its parts; arrays of ties are shared, the others copied."""
+    """A world in motion from its parts; arrays of ties and users are shared, the others copied."""
     declared = blocks(round(parts.config.ties.product_slot_s))
     hosts = RowStore(declared.host, parts.n_hosts, _rows_of(parts, "host"))
     world = World(
@@ -80,7 +81,7 @@ def assemble(parts: WorldParts) -> LiveState:
         hosts=hosts,
         schedule=RowStore(declared.schedule, parts.n_hosts, _rows_of(parts, "schedule")),
         arrivals=RowStore(declared.arrivals, parts.n_hosts, _rows_of(parts, "arrivals")),
-        users=RowStore(declared.user, 0, _rows_of(parts, "user")),
+        users=UserRows(declared.user, parts.states.get("user")),
         moments=RowStore(declared.room, 0, _rows_of(parts, "room")),
         rooms=RoomTable(),
         index=LiveRoomIndex(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from recsys.live.state import LiveState
 from recsys.models.audience import Audience
 from recsys.ties.algebra import Block, Rows, latest_columns
-from recsys.ties.store import RowStore, UserTies
+from recsys.ties.row_store import RowStore, UserRows
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -30,9 +30,7 @@ def overlay_of(live: LiveState) -> tuple[Arrays, dict[str, Any]]:
     world = live.world
     arrays: Arrays = {"standings": np.ascontiguousarray(world.standings), "heat": world.heat.of_host}
     for name in world.ties.blocks:
-        users, counts, ties = world.ties.moved(name)
-        arrays |= {f"{name}.users": users, f"{name}.counts": counts, f"{name}.hosts": ties.hosts}
-        arrays |= _parts(name, ties.rows)
+        arrays |= {f"{name}.{part}": array for part, array in world.ties.moved(name).items()}
     for store in _stores(live):
         rows, states = store.moved()
         arrays |= {f"{store.block.name}.moved": rows} | _parts(store.block.name, states)
@@ -57,9 +55,8 @@ def lay_over(live: LiveState, arrays: Mapping[str, npt.NDArray[Any]], document: 
     standings = arrays["standings"]
     world.grow_hosts(len(standings))
     world.standings[: len(standings)] = standings
-    for name, block in world.ties.blocks.items():
-        ties = UserTies(arrays[f"{name}.hosts"], _rows(block, arrays))
-        world.ties.put(name, arrays[f"{name}.users"], arrays[f"{name}.counts"], ties)
+    for name in world.ties.blocks:
+        world.ties.put(name, _of(f"{name}.", arrays))
     for store in _stores(live):
         store.put(arrays[f"{store.block.name}.moved"], _rows(store.block, arrays))
     world.heat.grow(len(arrays["heat"]))
@@ -80,7 +77,7 @@ def lay_over(live: LiveState, arrays: Mapping[str, npt.NDArray[Any]], document: 
         world.models.audience = Audience.from_arrays(_of("audience.", arrays))
 
 
-def _stores(live: LiveState) -> tuple[RowStore, ...]:
+def _stores(live: LiveState) -> tuple[RowStore | UserRows, ...]:
     world = live.world
     return world.hosts, world.schedule, world.arrivals, world.users, world.moments
 

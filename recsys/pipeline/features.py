@@ -138,7 +138,8 @@ def _request(world: World, user: int, ties: Floats, n: int, known: Floats, at: i
     recent = 0.0
     if entries:
         block = world.blocks.user
-        ref, decayed = world.users.rows.ints[user, 0], world.users.rows.decayed[user, block.decay_column("entries_1h")]
+        rows, row = world.users.find(user)
+        ref, decayed = rows.ints[row, 0], rows.decayed[row, block.decay_column("entries_1h")]
         recent = float(decayed) * 2.0 ** (-max(0.0, float(at - ref)) / (US_PER_DAY / 24))
     return np.array(
         [
@@ -157,9 +158,8 @@ def _request(world: World, user: int, ties: Floats, n: int, known: Floats, at: i
 
 
 def _user_number(world: World, user: int, column: str) -> float:
-    if user < 0 or user >= len(world.users):
-        return 0.0
-    return float(world.users.rows.ints[user, world.blocks.user.int_column(column)])
+    rows, row = world.users.find(user)
+    return float(rows.ints[row, world.blocks.user.int_column(column)])
 
 
 def _paused(world: World, host: int, last: int, at: int) -> int:

@@ -17,8 +17,9 @@ from recsys.index.live_rooms import LiveRoomIndex
 from recsys.models.suite import Models
 from recsys.pipeline.heat import Heat
 from recsys.ties.blocks import Blocks
+from recsys.ties.row_store import RowStore, UserRows
 from recsys.ties.standing import STANDINGS
-from recsys.ties.store import RowStore, TieStore
+from recsys.ties.store import TieStore
 
 
 class RoomTable:
@@ -88,7 +89,7 @@ class World:
     hosts: RowStore
     schedule: RowStore
     arrivals: RowStore
-    users: RowStore
+    users: UserRows
     moments: RowStore
     rooms: RoomTable
     index: LiveRoomIndex

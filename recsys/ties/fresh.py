@@ -1,159 +1,242 @@
-"""Ties that changed since the bundle was built: copies that may grow, one run of rows per user.
+"""Ties that changed since the bundle was built: single ones, laid over those of the bundle when a user is read.
 
-Runs lie in slabs, arrays of some thousand rows that are made once and never moved, so the flat views an update works
-on are made once too. A run that is full moves to a longer one; its old place is not used again, and a reader who still
-looks at it sees the state of before.
+Of a user only the ties that facts have touched are kept here, in a run of rows; an event of a viewer with hundreds of
+ties copies one. Runs lie in slabs, arrays of some thousand rows that are made once and never moved, so the flat views
+an update works on are made once too. A run that is full moves to a longer one; its old place is not used again.
 
-Threading: one writer.
+Threading: one writer; readers of a user are serialised with it by the caller.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.ties.algebra import Block, Rows, identity
+from recsys.ties.slices import Hosts, Slices, UserTies
 from recsys.ties.update import Cells, cells
 
-Hosts = npt.NDArray[np.int32]
+IntRows = npt.NDArray[np.int64]
 _SLAB_ROWS = 8_192
-
-
-@dataclass(frozen=True)
-class UserTies:
-    """The ties of one user in one block: `hosts` (n,) host rows and their states, position by position."""
-
-    hosts: Hosts
-    rows: Rows
-
-    def __len__(self) -> int:
-        return len(self.hosts)
+_SEARCHED = 256
+"""A run with more ties than this remembers where each host stands, instead of searching."""
 
 
 class _Slab:
     """Rows in identity state, of which the first `used` are given out."""
 
-    __slots__ = ("cells", "hosts", "rows", "used")
+    __slots__ = ("at", "cells", "hosts", "hosts_seen", "rows", "used")
 
     def __init__(self, block: Block, n: int) -> None:
         self.hosts: Hosts = np.zeros(n, dtype=np.int32)
+        self.hosts_seen = self.hosts.data
+        self.at: npt.NDArray[np.int32] = np.full(n, -1, dtype=np.int32)
+        """Where the tie stands among those of the base, −1: it is new."""
         self.rows = identity(block, n)
         self.cells = cells(self.rows)
         self.used = 0
 
 
 class _Run:
-    """The ties of one user: `n` rows of a slab from `start`, with space for `space`; `position` of hosts asked for."""
+    """The changed ties of one user: `n` rows of a slab from `start`, with space for `space`.
 
-    __slots__ = ("n", "position", "slab", "space", "start")
+    `whole`: these are all his ties, those of the base are not read.
+    """
 
-    def __init__(self, slab: _Slab, start: int, space: int) -> None:
-        self.slab, self.start, self.space = slab, start, space
+    __slots__ = ("n", "position", "slab", "space", "start", "whole")
+
+    def __init__(self, slab: _Slab, start: int, space: int, whole: bool) -> None:
+        self.slab, self.start, self.space, self.whole = slab, start, space, whole
         self.n = 0
-        self.position: dict[int, int] = {}
+        self.position: dict[int, int] | None = None
+
+    @property
+    def where(self) -> slice:
+        return slice(self.start, self.start + self.n)
 
     def view(self) -> UserTies:
-        where = slice(self.start, self.start + self.n)
-        return UserTies(self.slab.hosts[where], self.slab.rows.take(where))
+        return UserTies(self.slab.hosts[self.where], self.slab.rows.take(self.where))
 
-    def fill(self, ties: UserTies) -> None:
-        self.n = len(ties.hosts)
-        if not self.n:
-            return
-        where, rows = slice(self.start, self.start + self.n), self.slab.rows
-        self.slab.hosts[where] = ties.hosts
-        rows.ints[where], rows.decayed[where] = ties.rows.ints, ties.rows.decayed
-        rows.latest[where] = ties.rows.latest
+    def find(self, host: int) -> int:
+        """The row of a host's tie in the slab, −1 if it is not here."""
+        if self.n > _SEARCHED:
+            if self.position is None:
+                hosts = self.slab.hosts_seen[self.start : self.start + self.n].tolist()
+                self.position = {host: self.start + i for i, host in enumerate(hosts)}
+            return self.position.get(host, -1)
+        hosts = self.slab.hosts_seen[self.start : self.start + self.n].tolist()
+        return self.start + hosts.index(host) if host in hosts else -1
+
+    def take_over(self, other: _Run) -> None:
+        """Hold what another run holds."""
+        self.n = other.n
+        into, where = self.where, other.where
+        self.slab.hosts[into], self.slab.at[into] = other.slab.hosts[where], other.slab.at[where]
+        _copy(other.slab.rows, where, self.slab.rows, into)
 
 
 class FreshTies:
-    """The changed ties of one block."""
+    """The ties of one block: what changed, over a base.
 
-    def __init__(self, block: Block) -> None:
+    Args:
+        base: the ties of the bundle.
+    """
+
+    def __init__(self, block: Block, base: Slices) -> None:
         self.block = block
+        self._base = base
         self._runs: dict[int, _Run] = {}
-        self._slab = _Slab(block, _SLAB_ROWS)
-
-    def __len__(self) -> int:
-        """How many users have any."""
-        return len(self._runs)
-
-    def __contains__(self, user: int) -> bool:
-        return user in self._runs
+        self._slab = _Slab(block, 1)
+        self._last: tuple[int, UserTies] | None = None
 
     def users(self) -> Iterable[int]:
-        """Who has any."""
+        """Whose ties have changed."""
         return self._runs.keys()
 
-    def of(self, user: int) -> UserTies | None:
-        """The ties of a user, views that hold until his next new tie; None: nothing of his has changed."""
+    def of(self, user: int) -> UserTies:
+        """The ties of a user, valid until his next fact: those of the base in their order, then new ones.
+
+        The last ones put together are kept: a lookup asks for the same user a dozen times.
+        """
         run = self._runs.get(user)
-        return None if run is None else run.view()
+        if run is None:
+            return self._base.of(user)
+        if run.whole:
+            return run.view()
+        last = self._last  # read once: another thread may put its user there
+        if last is not None and last[0] == user:
+            return last[1]
+        ties = _together(self._base.of(user), run)
+        self._last = user, ties
+        return ties
 
-    def all(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], UserTies]:
-        """Users (u,), how many ties each has (u,), and all their ties one after the other; copies."""
-        views = [run.view() for run in self._runs.values()]
-        counts = np.array([len(view.hosts) for view in views], dtype=np.int64)
-        none = UserTies(np.zeros(0, dtype=np.int32), identity(self.block, 0))
-        held = [none, *views]
-        rows = Rows(
-            np.concatenate([view.rows.ints for view in held]),
-            np.concatenate([view.rows.decayed for view in held]),
-            np.concatenate([view.rows.latest for view in held]),
-        )
-        users = np.fromiter(self._runs, dtype=np.int64, count=len(self._runs))
-        return users, counts, UserTies(np.concatenate([view.hosts for view in held]), rows)
-
-    def find(self, user: int, host: int) -> Rows | None:
-        """The state of one tie of a user who has changed ones; None: he has no such tie."""
-        run = self._runs[user]
-        at = run.position.get(host)
-        if at is None:
-            found = np.flatnonzero(run.slab.hosts[run.start : run.start + run.n] == host)
-            if not len(found):
+    def row(self, user: int, host: int) -> Rows | None:
+        """The state of one tie; None: there is none."""
+        run = self._runs.get(user)
+        if run is not None:
+            at = run.find(host)
+            if at >= 0:
+                return run.slab.rows.take(slice(at, at + 1))
+            if run.whole:
                 return None
-            at = int(found[0])
-        return run.slab.rows.take(slice(run.start + at, run.start + at + 1))
-
-    def put(self, user: int, ties: UserTies) -> None:
-        """From now on these are the ties of the user; they are copied."""
-        n = len(ties.hosts)
-        run = self._runs[user] = self._run(max(4, n + n // 2))
-        run.fill(ties)
+        found = self._base.find(user, host)
+        return None if found is None else found.rows.take(slice(found.row, found.row + 1))
 
     def place(self, user: int, host: int) -> tuple[Cells, int]:
-        """Where the tie of a user who was `put` lies, to be changed; made in identity state if it is not there."""
-        run = self._runs[user]
-        at = run.position.get(host)
-        if at is None:
-            known = run.slab.hosts[run.start : run.start + run.n].tolist()
-            if host in known:
-                at = known.index(host)
-            else:
-                if run.n == run.space:
-                    run = self._longer(user, run)
-                at = run.n
-                run.slab.hosts[run.start + at] = host
-                run.n += 1
-            run.position[host] = at
-        return run.slab.cells, run.start + at
+        """Where the state of one tie lies, to be changed; made if it is not here: a copy of the base's, or identity."""
+        last = self._last
+        if last is not None and last[0] == user:
+            self._last = None
+        run = self._runs.get(user)
+        if run is None:
+            run = self._runs[user] = self._run(1, not self._base.has(user))
+        else:
+            at = run.find(host)
+            if at >= 0:
+                return run.slab.cells, at
+            if run.n == run.space:
+                run = self._longer(user, run)
+        slab, row = run.slab, run.start + run.n
+        slab.hosts_seen[row] = host
+        if not run.whole:
+            found = self._base.find(user, host)
+            if found is not None:
+                slab.at[row] = found.at
+                ints, decayed, latest = found.rows.ints, found.rows.decayed, found.rows.latest
+                slab.rows.ints[row], slab.rows.decayed[row] = ints[found.row], decayed[found.row]
+                slab.rows.latest[row] = latest[found.row]
+        if run.position is not None:
+            run.position[host] = row
+        run.n += 1
+        return slab.cells, row
 
-    def _run(self, space: int) -> _Run:
+    def forget(self, user: int) -> None:
+        """The user has no ties any more; those of the base are never read again."""
+        self._runs[user] = self._run(1, whole=True)
+        self._last = None
+
+    def moved(self) -> dict[str, npt.NDArray[np.generic]]:
+        """What differs from the base, as arrays: `users` (u,), how many ties each has here `counts` (u,), whether they
+        are `whole` (u,), and of all ties one after the other `hosts`, `ints`, `decayed`, `latest`; copies.
+        """
+        runs = list(self._runs.values())
+        none = identity(self.block, 0)
+        rows = [none, *(run.slab.rows.take(run.where) for run in runs)]
+        hosts = [np.zeros(0, dtype=np.int32), *(run.slab.hosts[run.where] for run in runs)]
+        return {
+            "users": np.fromiter(self._runs, dtype=np.int64, count=len(runs)),
+            "counts": np.array([run.n for run in runs], dtype=np.int64),
+            "whole": np.array([run.whole for run in runs], dtype=np.bool_),
+            "hosts": np.concatenate(hosts),
+            "ints": np.concatenate([part.ints for part in rows]),
+            "decayed": np.concatenate([part.decayed for part in rows]),
+            "latest": np.concatenate([part.latest for part in rows]),
+        }
+
+    def put(self, told: dict[str, npt.NDArray[np.generic]]) -> None:
+        """Differ from the base by what `moved` of another one told."""
+        end = 0
+        rows = Rows(told["ints"], told["decayed"], told["latest"])  # type: ignore[arg-type]
+        hosts: list[int] = told["hosts"].tolist()
+        self._last = None
+        whole: list[bool] = told["whole"].tolist()
+        for user, n, is_whole in zip(told["users"].tolist(), told["counts"].tolist(), whole, strict=True):
+            part = slice(end, end := end + n)
+            run = self._runs[user] = self._run(max(n, 1), is_whole)
+            run.n = n
+            into, slab = run.where, run.slab
+            slab.hosts[into] = told["hosts"][part]
+            _copy(rows, part, slab.rows, into)
+            if not is_whole:
+                found = [self._base.find(user, host) for host in hosts[part]]
+                slab.at[into] = [-1 if one is None else one.at for one in found]
+
+    def _run(self, space: int, whole: bool) -> _Run:
         slab = self._slab
         if slab.used + space > len(slab.hosts):
             slab = _Slab(self.block, max(_SLAB_ROWS, space))
             if space < _SLAB_ROWS:
                 self._slab = slab
-        run = _Run(slab, slab.used, space)
+        run = _Run(slab, slab.used, space, whole)
         slab.used += space
         return run
 
     def _longer(self, user: int, run: _Run) -> _Run:
-        longer = self._run(2 * run.space)
-        longer.fill(run.view())
-        longer.position = run.position
+        longer = self._run(4 if run.space == 1 else 2 * run.space, run.whole)
+        longer.take_over(run)
         self._runs[user] = longer
         return longer
+
+
+def _together(base: UserTies, run: _Run) -> UserTies:
+    """The ties of a base with changed ones in their places, and new ones behind them; copies."""
+    slab, where = run.slab, run.where
+    at = slab.at[where]
+    new = np.flatnonzero(at < 0)
+    old = base.rows
+    if not len(new):
+        ints, decayed, latest = old.ints.copy(), old.decayed.copy(), old.latest.copy()
+        ints[at], decayed[at], latest[at] = slab.rows.ints[where], slab.rows.decayed[where], slab.rows.latest[where]
+        return UserTies(base.hosts, Rows(ints, decayed, latest))
+    changed, n = slab.rows.take(where), len(base)
+    at = at.copy()
+    at[new] = np.arange(n, n + len(new))
+    hosts = np.concatenate([base.hosts, slab.hosts[where][new]])
+    pairs = ((old.ints, changed.ints), (old.decayed, changed.decayed), (old.latest, changed.latest))
+    return UserTies(hosts, Rows(*(_placed(held, fresh, at, n + len(new)) for held, fresh in pairs)))
+
+
+def _placed(held: npt.NDArray[Any], fresh: npt.NDArray[Any], at: npt.NDArray[np.int32], n: int) -> npt.NDArray[Any]:
+    made = np.empty((n, held.shape[1]), dtype=held.dtype)
+    made[: len(held)] = held
+    made[at] = fresh
+    return made
+
+
+def _copy(source: Rows, where: slice, target: Rows, into: slice) -> None:
+    target.ints[into], target.decayed[into], target.latest[into] = (
+        source.ints[where], source.decayed[where], source.latest[where],
+    )  # fmt: skip

@@ -2,35 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Any
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.ties.algebra import BlockState, Rows
-from recsys.ties.fresh import Hosts, UserTies
 from recsys.ties.layers import LayeredState, State
+
+Hosts = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class UserTies:
+    """The ties of one user in one block: `hosts` (n,) host rows and their states, position by position."""
+
+    hosts: Hosts
+    rows: Rows
+
+    def __len__(self) -> int:
+        return len(self.hosts)
+
+
+class Found(NamedTuple):
+    """One tie: its position `at` among those of its user, and its state, row `row` of `rows`."""
+
+    at: int
+    rows: Rows
+    row: int
 
 
 class _Layer:
     """States of one layer, by user."""
 
-    __slots__ = ("hosts", "offsets", "rows")
+    __slots__ = ("hosts", "hosts_seen", "n_users", "offsets", "rows")
 
     def __init__(self, state: BlockState) -> None:
         users = state.keys >> 32
-        n_users = int(users[-1]) + 1 if len(users) else 0
-        self.offsets = np.searchsorted(users, np.arange(n_users + 1)).astype(np.int64)
+        self.n_users = int(users[-1]) + 1 if len(users) else 0
+        self.offsets = np.searchsorted(users, np.arange(self.n_users + 1)).astype(np.int64).data
         self.hosts: Hosts = np.asarray(state.keys & 0xFFFFFFFF).astype(np.int32)
+        self.hosts_seen = self.hosts.data
         # plain views of the maps: slicing a memmap costs several times as much
         held = state.rows
         self.rows = Rows(np.asarray(held.ints), np.asarray(held.decayed), np.asarray(held.latest))
 
     def of(self, user: int) -> slice:
         """Where the ties of a user stand."""
-        if user < 0 or user + 1 >= len(self.offsets):
+        if user < 0 or user >= self.n_users:
             return slice(0, 0)
-        return slice(int(self.offsets[user]), int(self.offsets[user + 1]))
+        return slice(self.offsets[user], self.offsets[user + 1])
 
 
 class Slices:
@@ -66,6 +89,29 @@ class Slices:
         ties = self._together(ties, where.start, self._over, mine)
         self._last = user, ties
         return ties
+
+    def has(self, user: int) -> bool:
+        """Whether a user has any tie."""
+        where = self._base.of(user)
+        if where.stop > where.start:
+            return True
+        over = slice(0, 0) if self._over is None else self._over.of(user)
+        return bool(over.stop > over.start)
+
+    def find(self, user: int, host: int) -> Found | None:
+        """One tie of a user, without reading the others; None: he has none with this host."""
+        base = self._base
+        where = base.of(user)
+        if self._over is not None:
+            mine = self._over.of(user)
+            if mine.stop > mine.start:
+                ties = self.of(user)
+                at = int(np.searchsorted(ties.hosts, host))
+                return Found(at, ties.rows, at) if at < len(ties) and ties.hosts[at] == host else None
+        row = bisect_left(base.hosts_seen, host, where.start, where.stop)
+        if row == where.stop or base.hosts_seen[row] != host:
+            return None
+        return Found(row - where.start, base.rows, row)
 
     def _together(self, ties: UserTies, first: int, over: _Layer, mine: slice) -> UserTies:
         at = self._at[mine]

@@ -23,7 +23,7 @@ from recsys.live.artefact import WorldParts, assemble
 from recsys.live.state import LiveState
 from recsys.pipeline.world import Priors
 from recsys.ties.algebra import BlockState, Rows, identity
-from recsys.ties.store import RowStore
+from recsys.ties.row_store import RowStore, UserRows
 from tests.conftest import NOW
 from tests.small_world import empty_parts
 from training.collaborative import fit_transitions
@@ -78,6 +78,15 @@ def rows_of(state: BlockState, n: int) -> Rows:
     return rows
 
 
+def every(store: RowStore | UserRows) -> Rows:
+    if isinstance(store, RowStore):
+        return store.rows
+    found = [store.find(row) for row in range(len(store))]
+    parts = ([getattr(rows, name)[row] for rows, row in found] for name in ("ints", "decayed", "latest"))
+    none = identity(store.block, 0)
+    return Rows(*(np.array(part).reshape(len(found), -1) if found else none.ints for part in parts))
+
+
 def assert_same(live: LiveState, shot: Snapshot) -> None:
     world = live.world
     for name, state in shot.states.items():
@@ -93,11 +102,11 @@ def assert_same(live: LiveState, shot: Snapshot) -> None:
             rooms = state.keys
             same_rows(world.moments.rows.take(rooms), state.rows, name)
         else:
-            store: RowStore = {
+            store: RowStore | UserRows = {
                 "host": world.hosts, "schedule": world.schedule, "arrivals": world.arrivals, "user": world.users,
             }[name]  # fmt: skip
             n = len(store)
-            same_rows(store.rows, rows_of(state, n), name)
+            same_rows(every(store), rows_of(state, n), name)
     np.testing.assert_array_equal(world.standings[: len(shot.standings)], shot.standings)
     assert not world.standings[len(shot.standings) :].any()
     epoch = world.index.publish()

@@ -87,7 +87,10 @@ def told_by(engine: Engine) -> list[Any]:
     found += [world.models.transition.scores([1, 2], [5.0, 9.0], everyone, at=now).tolist()]
     found += [repr(array.tolist()) for array in world.models.audience.read(everyone, now)]  # as text: NaN is NaN
     found += [repr(world.models.audience.taste(user).tolist()) for user in range(len(ids.users))]
-    for store in (world.hosts, world.schedule, world.arrivals, world.users, world.moments):
+    for user in range(len(ids.users) + 2):
+        rows, at = world.users.find(user)
+        found.append([rows.ints[at].tolist(), rows.decayed[at].tolist(), rows.latest[at].tolist()])
+    for store in (world.hosts, world.schedule, world.arrivals, world.moments):
         found.append([store.rows.ints.tolist(), store.rows.decayed.tolist(), store.rows.latest.tolist()])
     return found
 
@@ -112,7 +115,7 @@ def test_a_snapshot_in_doubt_is_not_used(market: Path, shelf: Path, log: Path, t
     elif fault == "changed":
         path.write_bytes(raw[:5_000] + bytes([raw[5_000] ^ 1]) + raw[5_001:])
     elif fault == "later format":
-        path.write_bytes(raw.replace(b"laotie overlay 1", b"laotie overlay 2", 1))
+        path.write_bytes(raw.replace(b"laotie overlay 2", b"laotie overlay 3", 1))
     elif fault == "other bundle":
         write_bundle(market / "events", tmp_path / "other", "b2", created=AS_OF + 1)
         shelf = tmp_path / "other"
