@@ -15,12 +15,13 @@ from typing import Any, Final
 from recsys.events.facts import NEVER, FactKind
 from recsys.events.quarantine import GUEST_TABLES
 from recsys.events.schemas import FEEDBACK_KINDS, TABLES, columns_of
-from recsys.events.single_rows import Refused, RowRules, Values
+from recsys.events.single_rows import Refused, RowRules
 from recsys.events.vocabularies import Vocabularies
 from recsys.live.leases import Leases
 from recsys.live.state import LiveState
 from serving.refund_shares import Orders
 from serving.seen import Lately
+from serving.typed_rows import TypedRows
 
 ACCEPTED: Final = "accepted"
 DUPLICATE: Final = "duplicate"
@@ -76,23 +77,24 @@ class Intake:
         self._tolerance_us = clock_tolerance_us
         kinds = {n: v.kind for n in ("user", "host", "room", "order") if (v := getattr(vocabularies, n + "s")).kind}
         self.rules = RowRules(kinds)
+        self._rows = TypedRows(self.rules)
         self.ids: Lately[str, bool] = Lately(dedup_horizon)
         self.keys: Lately[tuple[Any, ...], int] = Lately(dedup_horizon)
         self.orders = Orders(dedup_horizon)
         self.rooms_seen: dict[int, int] = {}
         self._facts_from = self._received_us = NEVER
-        self._takers: dict[str, Callable[[Values], Verdict]] = {name: getattr(self, f"_take_{name}") for name in _TIMES}
+        self._takers: dict[str, Callable[[Any], Verdict]] = {name: getattr(self, f"_take_{name}") for name in _TIMES}
 
     def seen(self, event_id: str) -> bool:
         """Whether an event of this id was fed within the horizon."""
         return event_id in self.ids
 
-    def feed(self, event_id: str, table: str, row: object, received_us: int, facts_from: int = NEVER) -> Verdict:
+    def feed(self, event_id: str, table: str, row: str, received_us: int, facts_from: int = NEVER) -> Verdict:
         """Judge one event and apply its facts.
 
         Args:
             event_id: names the event; a second one of the same id is a duplicate, whatever it says.
-            table, row: a row of the contract's tables.
+            table, row: a row of the contract's tables, as JSON.
             received_us: when the log received it, µs.
             facts_from: facts earlier than this are in the bundle already and only remembered, not applied. An end is
                 always applied: it cannot be told twice.
@@ -102,7 +104,7 @@ class Intake:
         self.ids.put(event_id, True)
         self._facts_from, self._received_us = facts_from, received_us
         try:
-            values = self.rules.check(table, row, received_us + self._tolerance_us)
+            values = self._rows.read(table, row, received_us + self._tolerance_us)
             verdict = self._takers[table](values)
         except Refused as refused:
             return QUARANTINED, refused.reason
@@ -132,13 +134,13 @@ class Intake:
             raise Refused("duplicate_key")
         self.keys.put(key, 1)
 
-    def _room_of(self, table: str, values: Values, at: int) -> tuple[int, int]:
+    def _room_of(self, table: str, values: Any, at: int) -> tuple[int, int]:
         """(room row, its start), (−1, 0) when nobody knows it by then; checks that row and room agree.
 
         Raises:
             Refused: the host differs from the room's, or the room had ended.
         """
-        room_id = values["room_id"]
+        room_id = values.room_id
         if room_id is None:
             return -1, 0
         room = self.vocabularies.rooms.row(room_id)
@@ -148,7 +150,7 @@ class Intake:
         own, start = rooms.host.item(room), rooms.started_at.item(room)
         if own < 0 or start > at:
             return -1, 0
-        host = self.vocabularies.hosts.row(values["host_id"])
+        host = self.vocabularies.hosts.row(values.host_id)
         if host != own and (table not in GUEST_TABLES or host not in rooms.cohosts.get(room, ())):
             raise Refused("host_differs_from_room")
         end = self.ended.get(room)
@@ -168,15 +170,15 @@ class Intake:
             world = self.live.world
             world.index.start(room, int(world.rooms.host[room]), world.rooms.cohosts.get(room, ()))
 
-    def _who(self, values: Values) -> tuple[int, int]:
-        return self.vocabularies.users.add(values["user_id"]), self.vocabularies.hosts.add(values["host_id"])
+    def _who(self, values: Any) -> tuple[int, int]:
+        return self.vocabularies.users.add(values.user_id), self.vocabularies.hosts.add(values.host_id)
 
-    def _take_rooms(self, v: Values) -> Verdict:
+    def _take_rooms(self, v: Any) -> Verdict:
         world, ids = self.live.world, self.vocabularies
-        room, started, ended = ids.rooms.row(v["room_id"]), v["started_at"], v["ended_at"]
+        room, started, ended = ids.rooms.row(v.room_id), v.started_at, v.ended_at
         known = 0 <= room < len(world.rooms.host) and world.rooms.host[room] >= 0
         if known:
-            same_host = ids.hosts.row(v["host_id"]) == world.rooms.host[room]
+            same_host = ids.hosts.row(v.host_id) == world.rooms.host[room]
             if not same_host or started != world.rooms.started_at[room]:
                 raise Refused("duplicate_key")
             flags = self.rooms_seen.get(room, _OPEN)
@@ -193,13 +195,13 @@ class Intake:
                 raise Refused("duplicate_key")
             self.rooms_seen[room] = flags | _COMPLETE
         else:
-            host = ids.hosts.add(v["host_id"])
-            others = {one for one in v["cohost_ids"] or () if one != v["host_id"]}
+            host = ids.hosts.add(v.host_id)
+            others = {one for one in v.cohost_ids or () if one != v.host_id}
             guests = tuple(ids.hosts.add(one) for one in sorted(others))
             if guests:
                 world.grow_hosts(max(guests) + 1)
-            room = ids.rooms.add(v["room_id"])
-            world.announce(room, host, guests, started, v["category"])
+            room = ids.rooms.add(v.room_id)
+            world.announce(room, host, guests, started, v.category)
             self.rooms_seen[room] = _OPEN if ended is None else _COMPLETE
             self._apply(started, _ROOM_START, -1, host, room, 0, 0, 0)
             if ended is None and room in world.index:
@@ -211,17 +213,17 @@ class Intake:
             self._apply(ended, _ROOM_END, -1, int(world.rooms.host[room]), room, 0, 0, 0)
         return ACCEPTED, None
 
-    def _take_watches(self, v: Values) -> Verdict:
-        entered, left = v["entered_at"], v["left_at"]
+    def _take_watches(self, v: Any) -> Verdict:
+        entered, left = v.entered_at, v.left_at
         room, start = self._room_of("watches", v, entered)
-        key = ("watches", v["user_id"], v["room_id"], entered)
-        host = self.vocabularies.hosts.add(v["host_id"])
+        key = ("watches", v.user_id, v.room_id, entered)
+        host = self.vocabularies.hosts.add(v.host_id)
         mine = _OPEN if left is None else _COMPLETE
         held = self.keys.get(key)
         if held is not None and (held >> 2 != host or held & mine):
             raise Refused("duplicate_key")
         self.keys.put(key, host << 2 | (held or 0) & 3 | mine)
-        user = self.vocabularies.users.add(v["user_id"])
+        user = self.vocabularies.users.add(v.user_id)
         if held is None and not (left is not None and self._entry_known(user, host, entered)):
             self._apply(entered, _ENTRY, user, host, room, 1, start, 0)
         if left is not None:
@@ -236,64 +238,64 @@ class Intake:
         row = self.live.world.ties.row("visits", user, host)
         return row is not None and int(row.ints[0, block.int_column("last_entry_at")]) >= entered
 
-    def _take_engagements(self, v: Values) -> Verdict:
-        at = v["at"]
+    def _take_engagements(self, v: Any) -> Verdict:
+        at = v.at
         room, _ = self._room_of("engagements", v, at)
         user, host = self._who(v)
-        count, value = v["count"], v["value_minor"]
-        kind = _ENGAGEMENT.get(v["kind"], _OTHER_ENGAGEMENT)
+        count, value = v.count, v.value_minor
+        kind = _ENGAGEMENT.get(v.kind, _OTHER_ENGAGEMENT)
         self._apply(at, kind, user, host, room, 1 if count is None else count, value or 0, 0)
         return ACCEPTED, None
 
-    def _take_purchases(self, v: Values) -> Verdict:
-        at = v["at"]
+    def _take_purchases(self, v: Any) -> Verdict:
+        at = v.at
         room, _ = self._room_of("purchases", v, at)
-        self._once(("purchases", v["order_id"], v["host_id"], v["line"]))
+        self._once(("purchases", v.order_id, v.host_id, v.line))
         user, host = self._who(v)
-        order, quantity = self.vocabularies.orders.add(v["order_id"]), v["quantity"]
-        amount = v["amount_minor"]
+        order, quantity = self.vocabularies.orders.add(v.order_id), v.quantity
+        amount = v.amount_minor
         self._apply(at, _ORDER_LINE, user, host, room, 1 if quantity is None else quantity, amount, order)
-        for fact in self.orders.line(order, user, host, at, amount, (v["host_id"], v["user_id"])):
+        for fact in self.orders.line(order, user, host, at, amount, (v.host_id, v.user_id)):
             self._apply(*fact)
         return ACCEPTED, None
 
-    def _take_refunds(self, v: Values) -> Verdict:
-        self._once(("refunds", v["order_id"], v["at"]))
-        order = self.vocabularies.orders.add(v["order_id"])
-        host = -1 if v["host_id"] is None else self.vocabularies.hosts.add(v["host_id"])
-        for fact in self.orders.refund(order, host, v["at"], v["amount_minor"], v["kind"]):
+    def _take_refunds(self, v: Any) -> Verdict:
+        self._once(("refunds", v.order_id, v.at))
+        order = self.vocabularies.orders.add(v.order_id)
+        host = -1 if v.host_id is None else self.vocabularies.hosts.add(v.host_id)
+        for fact in self.orders.refund(order, host, v.at, v.amount_minor, v.kind):
             self._apply(*fact)
         return ACCEPTED, None
 
-    def _take_follows(self, v: Values) -> Verdict:
-        self._once(("follows", v["user_id"], v["host_id"], v["at"], v["action"]))
-        kind = _FOLLOW if v["action"] == "follow" else _UNFOLLOW
-        self._apply(v["at"], kind, *self._who(v), -1, 1, 0, 0)
+    def _take_follows(self, v: Any) -> Verdict:
+        self._once(("follows", v.user_id, v.host_id, v.at, v.action))
+        kind = _FOLLOW if v.action == "follow" else _UNFOLLOW
+        self._apply(v.at, kind, *self._who(v), -1, 1, 0, 0)
         return ACCEPTED, None
 
-    def _take_feedback(self, v: Values) -> Verdict:
-        self._once(("feedback", v["user_id"], v["host_id"], v["at"], v["kind"]))
-        self._apply(v["at"], _FEEDBACK[v["kind"]], *self._who(v), -1, 1, 0, 0)
+    def _take_feedback(self, v: Any) -> Verdict:
+        self._once(("feedback", v.user_id, v.host_id, v.at, v.kind))
+        self._apply(v.at, _FEEDBACK[v.kind], *self._who(v), -1, 1, 0, 0)
         return ACCEPTED, None
 
-    def _take_impressions(self, v: Values) -> Verdict:
-        room, _ = self._room_of("impressions", v, v["at"])
-        self._once(("impressions", v["user_id"], v["room_id"], v["at"]))
-        self._apply(v["at"], _IMPRESSION, *self._who(v), room, 1, v["position"], 0)
+    def _take_impressions(self, v: Any) -> Verdict:
+        room, _ = self._room_of("impressions", v, v.at)
+        self._once(("impressions", v.user_id, v.room_id, v.at))
+        self._apply(v.at, _IMPRESSION, *self._who(v), room, 1, v.position, 0)
         return ACCEPTED, None
 
-    def _take_notices(self, v: Values) -> Verdict:
-        self._once(("notices", v["host_id"], v["at"], v["from"], v["to"], v["kind"]))
-        host = self.vocabularies.hosts.add(v["host_id"])
-        self._apply(v["at"], _LEAVE_NOTICE, -1, host, -1, 0, v["from"], v["to"])
+    def _take_notices(self, v: Any) -> Verdict:
+        self._once(("notices", v.host_id, v.at, v.from_, v.to, v.kind))
+        host = self.vocabularies.hosts.add(v.host_id)
+        self._apply(v.at, _LEAVE_NOTICE, -1, host, -1, 0, v.from_, v.to)
         return ACCEPTED, None
 
-    def _take_hosts(self, v: Values) -> Verdict:
-        self._once(("hosts", v["host_id"]))
-        self.live.world.grow_hosts(self.vocabularies.hosts.add(v["host_id"]) + 1)
+    def _take_hosts(self, v: Any) -> Verdict:
+        self._once(("hosts", v.host_id))
+        self.live.world.grow_hosts(self.vocabularies.hosts.add(v.host_id) + 1)
         return ACCEPTED, None
 
-    def _take_users(self, v: Values) -> Verdict:
-        self._once(("users", v["user_id"]))
-        self.vocabularies.users.add(v["user_id"])
+    def _take_users(self, v: Any) -> Verdict:
+        self._once(("users", v.user_id))
+        self.vocabularies.users.add(v.user_id)
         return ACCEPTED, None

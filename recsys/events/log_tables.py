@@ -87,7 +87,7 @@ def export_log(log: Path, out: Path, after: int = 0, kinds: dict[str, IdKind] | 
                         done.left_out += 1
                         continue
                     rules.adopt(table, values)
-                    tables.setdefault(table, []).append(values)
+                    tables.setdefault(table, []).append(values.columns())
             for table, rows in tables.items():
                 _write(out / table / f"log-{first}-{done.offset}.parquet", table, rows)
                 done.rows[table] = done.rows.get(table, 0) + len(rows)

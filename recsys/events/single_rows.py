@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from recsys.events.row_values import Values, attribute
 from recsys.events.schemas import (
     EARLIEST,
     FEEDBACK_KINDS,
@@ -32,9 +33,6 @@ from recsys.events.schemas import (
 from recsys.ids import IdKind
 from recsys.instants import from_datetime
 
-Row = Mapping[str, Any]
-Values = dict[str, Any]
-
 NOT_A_ROW: Final = "not_a_row"
 UNKNOWN_TABLE: Final = "unknown_table"
 UNUSABLE_TYPE: Final = "unusable_type"
@@ -45,9 +43,10 @@ ONLINE_REASONS: Final = (NOT_A_ROW, UNKNOWN_TABLE, UNUSABLE_TYPE, IDS_OF_TWO_KIN
 _RANK: Final = {name: position for position, name in enumerate(REASON_ORDER)}
 _ALL_WELL: Final = len(REASON_ORDER)
 _OUT_OF_RANGE: Final = _RANK["time_out_of_range"]
-_ID_ROLES: Final = ("user", "host", "room", "order")
-_EARLIEST_US: Final = from_datetime(EARLIEST)
-_LATEST_US: Final = from_datetime(LATEST)
+ID_ROLES: Final = ("user", "host", "room", "order")
+"""Roles whose ids are of one kind each."""
+EARLIEST_US: Final = from_datetime(EARLIEST)
+LATEST_US: Final = from_datetime(LATEST)
 _MOST_INT64: Final = 2**63 - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -107,7 +106,7 @@ class RowRules:
             raise Refused(UNKNOWN_TABLE)
         if not isinstance(row, Mapping):
             raise Refused(NOT_A_ROW)
-        values: Values = {}
+        found: dict[str, Any] = {}
         worst, newest, kinds = _ALL_WELL, 0, self.kinds
         for name, of, if_null in columns:
             value = row.get(name)
@@ -116,7 +115,7 @@ class RowRules:
                 if of == "time" or of == "plan":
                     if kind is not int:
                         value = instant_us(value)
-                    if not _EARLIEST_US <= value <= _LATEST_US:
+                    if not EARLIEST_US <= value <= LATEST_US:
                         worst = min(worst, _OUT_OF_RANGE)
                     elif of == "time" and value > newest:
                         newest = value
@@ -126,16 +125,11 @@ class RowRules:
                     value = self._typed(of, name, value)
             if value is None and if_null < worst:
                 worst = if_null
-            values[name] = value
+            found[attribute(name)] = value
         if worst < _ALL_WELL:
             raise Refused(REASON_ORDER[worst])
-        rule = _RULES.get(table)
-        if rule is not None:
-            broken = rule(values)
-            if broken is not None:
-                raise Refused(broken)
-        if newest > latest_us:
-            raise Refused("later_than_now")
+        values = Values(**found)
+        obey_rules(table, values, newest, latest_us)
         return values
 
     def _typed(self, of: str, name: str, value: Any) -> Any:
@@ -173,14 +167,35 @@ class RowRules:
             return None  # does not fit: the batch reads it as null too
         return value  # type: ignore[no-any-return]
 
-    def adopt(self, table: str, values: Values) -> None:
+    def adopt(self, table: str, values: Any) -> None:
         """Fix the kind of roles seen for the first time, from a row that is used."""
-        if len(self.kinds) == len(_ID_ROLES):
+        if len(self.kinds) == len(ID_ROLES):
             return
         for name, of, _ in self._tables[table]:
-            value = values[name]
-            if of in _ID_ROLES and value is not None and of not in self.kinds:
-                self.kinds[of] = "int" if isinstance(value, int) else "str"
+            if of in ID_ROLES and of not in self.kinds:
+                value = getattr(values, name)
+                if value is not None:
+                    self.kinds[of] = "int" if isinstance(value, int) else "str"
+
+
+def obey_rules(table: str, values: Any, newest: int, latest_us: int) -> None:
+    """The rules of a row whose values are of their types, keys there and times in range.
+
+    Args:
+        values: an attribute per column, as `Values` has them.
+        newest: the latest instant of any of its facts, µs.
+        latest_us: none may be later.
+
+    Raises:
+        Refused: it breaks one.
+    """
+    rule = _RULES.get(table)
+    if rule is not None:
+        broken = rule(values)
+        if broken is not None:
+            raise Refused(broken)
+    if newest > latest_us:
+        raise Refused("later_than_now")
 
 
 def _columns(table: str) -> list[tuple[str, str, int]]:
@@ -200,27 +215,29 @@ def _first(*broken: str | None) -> str | None:
     return next((name for name in broken if name), None)
 
 
-def _rooms(v: Values) -> str | None:
-    return "ended_before_started" if v["ended_at"] is not None and v["ended_at"] < v["started_at"] else None
+def _rooms(v: Any) -> str | None:
+    return "ended_before_started" if v.ended_at is not None and v.ended_at < v.started_at else None
 
 
-def _follows(v: Values) -> str | None:
-    return None if v["action"] in FOLLOW_ACTIONS else "unknown_action"
+def _follows(v: Any) -> str | None:
+    return None if v.action in FOLLOW_ACTIONS else "unknown_action"
 
 
-def _watches(v: Values) -> str | None:
-    return "left_before_entered" if v["left_at"] is not None and v["left_at"] < v["entered_at"] else None
+def _watches(v: Any) -> str | None:
+    return "left_before_entered" if v.left_at is not None and v.left_at < v.entered_at else None
 
 
-def _negative(v: Values, column: str, reason: str) -> str | None:
-    return reason if v[column] is not None and v[column] < 0 else None
+def _negative(v: Any, column: str, reason: str) -> str | None:
+    return reason if getattr(v, column) is not None and getattr(v, column) < 0 else None
 
 
-def _large(v: Values, column: str, most: int, reason: str) -> str | None:
-    return reason if v[column] is not None and v[column] > most else None
+def _large(v: Any, column: str, most: int, reason: str) -> str | None:
+    return reason if getattr(v, column) is not None and getattr(v, column) > most else None
 
 
-def _engagements(v: Values) -> str | None:
+def _engagements(v: Any) -> str | None:
+    if v.value_minor is v.count is None:
+        return None
     return _first(
         _negative(v, "value_minor", "negative_amount"),
         _negative(v, "count", "negative_count"),
@@ -229,7 +246,7 @@ def _engagements(v: Values) -> str | None:
     )
 
 
-def _purchases(v: Values) -> str | None:
+def _purchases(v: Any) -> str | None:
     return _first(
         _negative(v, "amount_minor", "negative_amount"),
         _negative(v, "quantity", "negative_quantity"),
@@ -238,20 +255,20 @@ def _purchases(v: Values) -> str | None:
     )
 
 
-def _refunds(v: Values) -> str | None:
+def _refunds(v: Any) -> str | None:
     return _first(
-        "unknown_kind" if v["kind"] is not None and v["kind"] not in REFUND_KINDS else None,
+        "unknown_kind" if v.kind is not None and v.kind not in REFUND_KINDS else None,
         _negative(v, "amount_minor", "negative_amount"),
         _large(v, "amount_minor", MOST_MINOR, "amount_too_large"),
     )
 
 
-def _feedback(v: Values) -> str | None:
-    return None if v["kind"] in FEEDBACK_KINDS else "unknown_kind"
+def _feedback(v: Any) -> str | None:
+    return None if v.kind in FEEDBACK_KINDS else "unknown_kind"
 
 
-def _impressions(v: Values) -> str | None:
-    share = v["propensity"]
+def _impressions(v: Any) -> str | None:
+    share = v.propensity
     return _first(
         _negative(v, "position", "negative_position"),
         _large(v, "position", MOST_COUNT, "position_too_large"),
@@ -259,13 +276,13 @@ def _impressions(v: Values) -> str | None:
     )
 
 
-def _notices(v: Values) -> str | None:
-    if v["kind"] not in NOTICE_KINDS:
+def _notices(v: Any) -> str | None:
+    if v.kind not in NOTICE_KINDS:
         return "unknown_kind"
-    return "to_before_from" if v["to"] < v["from"] else None
+    return "to_before_from" if v.to < v.from_ else None
 
 
-_RULES: Final[dict[str, Callable[[Values], str | None]]] = {
+_RULES: Final[dict[str, Callable[[Any], str | None]]] = {
     "rooms": _rooms,
     "follows": _follows,
     "watches": _watches,

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from recsys.events.facts import FACT_SCHEMA, FOREVER, NEVER, FactKind
+from recsys.models.suite import LatestEntered, entered, latest_entered
 from recsys.pipeline.world import World
 from recsys.ties.standing import BLOCK_OF_FACT, columns_of, standing_at, standings
 
@@ -22,6 +23,8 @@ _LEAVE_NOTICE = int(FactKind.LEAVE_NOTICE)
 _ROOM_END = int(FactKind.ROOM_END)
 _ROOM_START = int(FactKind.ROOM_START)
 _TIE_FACTS = frozenset(range(FactKind.ENTRY, FactKind.IMPRESSION + 1))
+_MOST_LATEST = 100_000
+"""Users whose last hosts are kept at hand, some 500 bytes each."""
 
 
 class LiveState:
@@ -33,6 +36,7 @@ class LiveState:
         self._standing = {name: (standing_at(blocks[name]), columns_of(name)) for name in set(BLOCK_OF_FACT.values())}
         self._first_entry = blocks["visits"].int_column("first_entry_at")
         self._entry_width = len(blocks["visits"].ints)
+        self._latest: dict[int, LatestEntered] = {}
 
     def register_rooms(self, rooms: pl.DataFrame) -> None:
         """Make rooms known by row so that facts and requests can name them; nothing becomes live by this.
@@ -66,7 +70,9 @@ class LiveState:
             if user >= 0 and host >= 0:
                 if kind == _ENTRY:
                     started_at = world.rooms.started_at.item(room) if 0 <= room < len(world.rooms.started_at) else NEVER
-                    world.models.observe_entry(world.ties, world.blocks, user, host, at, started_at)
+                    latest = self._latest_of(user)
+                    world.models.observe_entry(latest, user, host, at, started_at)
+                    self._latest[user] = entered(latest, host, at)
                 self._tie(user, host, kind, at, count, value)
                 world.users.apply(user, kind, at, count, value)
             if host >= 0:
@@ -90,9 +96,19 @@ class LiveState:
                 where = (ties.hosts[:, None].astype(np.intp), np.array(columns_of(name)))
                 np.subtract.at(world.standings, where, standings(block, ties.rows))
         world.ties.forget(user)
+        self._latest.pop(user, None)
         world.users.forget(user)
         if world.models.audience is not None:
             world.models.audience.forget(user)
+
+    def _latest_of(self, user: int) -> LatestEntered:
+        """The hosts a user entered last, kept for those who entered lately: all his ties would have to be read."""
+        latest = self._latest.get(user)
+        if latest is None:
+            if len(self._latest) >= _MOST_LATEST:
+                self._latest.clear()
+            latest = latest_entered(self.world.ties, self.world.blocks, user)
+        return latest
 
     def _start(self, room: int, host: int, at: int) -> None:
         world = self.world

@@ -44,6 +44,8 @@ PERSONAL_FEATURES = (
 """Names of the collaborative features, in the order of the rows of `Models.personal`."""
 RECENT_HOSTS = 5
 """How many of the viewer's last hosts transitions start from."""
+LatestEntered = list[tuple[int, int]]
+"""(instant, host row) of a user's last entries, at most `RECENT_HOSTS`, each host once, latest first."""
 _FEW = 64
 
 
@@ -132,15 +134,12 @@ class Models:
             values[10] = self.transition.over_popularity(last, hosts, at=viewer.at)
         return values
 
-    def observe_entry(
-        self, ties: TieStore, blocks: Blocks, user: int, host: int, at: int, started_at: int = NEVER
-    ) -> None:
-        """Learn from an entry, into a room started at `started_at`, before the tie itself is updated."""
+    def observe_entry(self, latest: LatestEntered, user: int, host: int, at: int, started_at: int = NEVER) -> None:
+        """Learn from an entry into a room started at `started_at`; `latest` are the user's entries before it."""
         if self.audience is not None:
             self.audience.update(user, host, started_at, at)
         if self.transition is not None:
-            recent, ages_s = _latest_entered(ties, blocks, user, at)
-            self.transition.update(recent, ages_s, host, at)
+            self.transition.update([one for _, one in latest], [(at - then) / 1e6 for then, _ in latest], host, at)
 
 
 def recent_hosts(ties: TieStore, blocks: Blocks, user: int, at: int) -> tuple[npt.NDArray[np.int64], Floats]:
@@ -155,18 +154,28 @@ def recent_hosts(ties: TieStore, blocks: Blocks, user: int, at: int) -> tuple[np
     return visits.hosts[latest].astype(np.int64), (at - last[latest]) / 1e6
 
 
-def _latest_entered(ties: TieStore, blocks: Blocks, user: int, at: int) -> tuple[list[int], list[float]]:
-    """`recent_hosts` as lists; for a few ties sorting a list is faster than sorting an array."""
+def latest_entered(ties: TieStore, blocks: Blocks, user: int) -> LatestEntered:
+    """`recent_hosts` with the instants of the entries; for a few ties sorting a list is faster than an array."""
     visits = ties.of("visits", user)
-    if len(visits.hosts) <= _FEW:
-        last = visits.rows.ints[:, blocks.visits.int_column("last_entry_at")].tolist()
-        order = sorted(range(len(last)), key=last.__getitem__, reverse=True)[: RECENT_HOSTS + 1]
-        times = [last[i] for i in order]
-        if len(set(times)) == len(times):  # else equal instants go by host
-            latest = [i for i in order[:RECENT_HOSTS] if last[i] != NEVER]
-            return [visits.hosts.item(i) for i in latest], [(at - last[i]) / 1e6 for i in latest]
-    hosts, ages_s = recent_hosts(ties, blocks, user, at)
-    return hosts.tolist(), ages_s.tolist()
+    last, hosts = visits.rows.ints[:, blocks.visits.int_column("last_entry_at")], visits.hosts
+    if len(hosts) > _FEW:
+        last = np.ascontiguousarray(last)
+        least = np.partition(last, -RECENT_HOSTS)[-RECENT_HOSTS]
+        found = np.flatnonzero(last >= least)  # all of the instant at which they end
+        pairs = zip(last[found].tolist(), hosts[found].tolist(), strict=True)
+    else:
+        times = last.tolist()
+        least = sorted(times)[-RECENT_HOSTS] if len(times) > RECENT_HOSTS else NEVER
+        pairs = zip(times, hosts.tolist(), strict=True)
+    latest = sorted([one for one in pairs if one[0] >= least and one[0] != NEVER], reverse=True)
+    return latest[:RECENT_HOSTS]
+
+
+def entered(latest: LatestEntered, host: int, at: int) -> LatestEntered:
+    """What `latest_entered` is after one more entry."""
+    if any(one == host and then >= at for then, one in latest):
+        return latest
+    return sorted([(at, host), *(one for one in latest if one[1] != host)], reverse=True)[:RECENT_HOSTS]
 
 
 def rank(values: Floats) -> Floats:

@@ -9,8 +9,6 @@ Threading: one writer; readers are serialised with it by the caller.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -113,7 +111,8 @@ class UserRows:
 
     def _lay_out(self, base: State) -> None:
         lower = base.base if isinstance(base, LayeredState) else base
-        self._base = Rows(*(np.asarray(part) for part in (lower.rows.ints, lower.rows.decayed, lower.rows.latest)))
+        held = lower.rows
+        self._base = Rows(np.asarray(held.ints), np.asarray(held.decayed), np.asarray(held.latest))
         layers = [lower.keys, base.over.keys] if isinstance(base, LayeredState) else [lower.keys]
         self._in_base = 1 + max(int(keys[-1]) for keys in layers if len(keys))
         if len(layers) == 1 and self._in_base == len(lower):
@@ -143,12 +142,9 @@ class UserRows:
         """Rows (m,) that differ from the base, or did, in the order of their first change, and their states."""
         rows = np.fromiter(self._slots, dtype=np.int64, count=len(self._slots))
         held = [identity(self.block, 0), *(slab for slab, _ in self._slabs)]
-        parts: list[list[npt.NDArray[Any]]] = [
-            [s.ints for s in held],
-            [s.decayed for s in held],
-            [s.latest for s in held],
-        ]
-        return rows, Rows(*(np.concatenate(part)[: len(rows)] for part in parts))
+        n = len(rows)
+        ints, decayed = np.concatenate([slab.ints for slab in held]), np.concatenate([slab.decayed for slab in held])
+        return rows, Rows(ints[:n], decayed[:n], np.concatenate([slab.latest for slab in held])[:n])
 
     def put(self, rows: IntRows, states: Rows) -> None:
         """Give rows (m,) these states, as `moved` of another store told them."""

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import orjson
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
 from recsys.events.quarantine import CLOCK_TOLERANCE, clean
 from recsys.events.reading import from_frames
+from recsys.events.row_values import attribute
 from recsys.events.schemas import EARLIEST, LATEST, REASON_ORDER, TABLES, columns_of, is_id, optional, role
-from recsys.events.single_rows import Refused, RowRules, instant_us
+from recsys.events.single_rows import NOT_A_ROW, Refused, RowRules, instant_us
+from recsys.ids import IdKind
 from recsys.instants import from_datetime, to_datetime
+from serving.typed_rows import TypedRows
 
 T0, STEP_US, N_STEPS = 1_717_200_000_000_000, 50_000_000_000, 20
 LATEST_US = T0 + 15 * STEP_US
 """No fact may be later."""
 BOUNDS = [one + off for one in (from_datetime(EARLIEST), from_datetime(LATEST)) for off in (-1, 0, 1)]
+NAMES = {attribute(name) for table in TABLES.values() for name in table.columns()}
 WORDS = {
     "action": ["follow", "unfollow", "poke", None],
     "feedback": ["not_interested", "block", "report", "unblock", "shrug", None],
@@ -77,7 +83,7 @@ def test_one_row_at_a_time_as_in_a_batch(table: str) -> None:
     kept = []
     for row in frame.iter_rows(named=True):
         try:
-            kept.append(rules.check(table, row, LATEST_US))
+            kept.append(rules.check(table, row, LATEST_US).columns())
         except Refused as refused:
             single[refused.reason] += 1
     assert dict(single) == events.quality.tables[table].quarantined
@@ -86,6 +92,62 @@ def test_one_row_at_a_time_as_in_a_batch(table: str) -> None:
     good = events.tables[table].select(columns).collect()
     of_single = pl.DataFrame(kept, schema_overrides=good.schema, infer_schema_length=None).select(columns)
     assert_frame_equal(of_single, good, check_row_order=False)
+
+
+def verdict(judge: Callable[[], Any]) -> tuple[Any, ...]:
+    try:
+        values = judge()
+    except Refused as refused:
+        return ("refused", refused.reason)
+    found = [(name, getattr(values, name)) for name in sorted(NAMES) if hasattr(values, name)]
+    return tuple((name, type(value), value) for name, value in found)
+
+
+def spelt(value: Any, rng: np.random.Generator) -> Any:
+    """A value as a caller may write it into JSON; now and then as nobody should."""
+    if isinstance(value, datetime):
+        value = value.isoformat() if rng.random() < 0.5 else from_datetime(value)
+    odd = [True, 1.0, 1.5, "1", [], {}, 2**63, -(2**63) - 1, 2**70, "2024-06-01T12:00", "2024-06-01T12:00:00.1234567Z"]
+    return odd[rng.integers(len(odd))] if rng.random() < 0.02 else value
+
+
+@pytest.mark.parametrize("kind", ["int", "str"])
+@pytest.mark.parametrize("table", list(TABLES))
+def test_a_typed_row_is_the_row_that_the_rules_read(table: str, kind: IdKind) -> None:
+    rng = np.random.default_rng(8)
+    frame = pl.DataFrame([drawn(table, name, 600, rng) for name in TABLES[table].columns()])
+    rules = RowRules(dict.fromkeys(("user", "host", "room", "order"), kind))
+    typed = TypedRows(rules)
+    ids = [name for name, column in TABLES[table].columns().items() if is_id(column)]
+    good = 0
+    for row in frame.iter_rows(named=True):
+        if kind == "str":
+            row |= {name: None if row[name] is None else str(row[name]) for name in ids}
+            if table == "rooms" and row["cohost_ids"] is not None:
+                row["cohost_ids"] = ["a", "b"]
+        told = {name: spelt(value, rng) for name, value in row.items() if value is not None or rng.random() < 0.5}
+        if rng.random() < 0.05:
+            told["unheard_of"] = 1
+        text = orjson.dumps(_within_json(told)).decode()
+        ours = verdict(lambda text=text: typed.read(table, text, LATEST_US))
+        assert ours == verdict(lambda text=text: rules.check(table, orjson.loads(text), LATEST_US)), text
+        good += ours[0] != "refused"
+    assert 20 < good < 600
+
+
+NO_ROWS = ["", "[1]", "{", '{"user_id": 1, "city_tier": "\\ud800"}', '{"user_id": 1, "x": 01}', "null"]
+
+
+@pytest.mark.parametrize("text", NO_ROWS)
+def test_what_is_no_row_is_set_aside(text: str) -> None:
+    with pytest.raises(Refused) as refused:
+        TypedRows(RowRules({"user": "int"})).read("users", text, LATEST_US)
+    assert refused.value.reason == NOT_A_ROW
+
+
+def _within_json(row: dict[str, Any]) -> dict[str, Any]:
+    """Integers beyond 64 bits as JSON numbers; orjson writes none of them."""
+    return {name: orjson.Fragment(str(v)) if type(v) is int and abs(v) >= 2**63 else v for name, v in row.items()}
 
 
 def test_every_spelling_of_an_instant_names_the_same_one() -> None:
