@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from recsys.events.facts import NEVER, FactKind
 from recsys.events.quarantine import GUEST_TABLES
-from recsys.events.schemas import FEEDBACK_KINDS, TABLES, columns_of
+from recsys.events.schemas import FEEDBACK_KINDS, TABLES
 from recsys.events.single_rows import Refused, RowRules
 from recsys.events.vocabularies import Vocabularies
 from recsys.live.leases import Leases
@@ -41,7 +41,6 @@ _ENGAGEMENT: Final = {
     "share": int(FactKind.SHARE),
 }
 _FEEDBACK: Final = {kind: int(FactKind[kind.upper()]) for kind in FEEDBACK_KINDS}
-_TIMES: Final = {table: columns_of(table, "time") for table in TABLES}
 
 
 class Intake:
@@ -83,7 +82,7 @@ class Intake:
         self.orders = Orders(dedup_horizon)
         self.rooms_seen: dict[int, int] = {}
         self._facts_from = self._received_us = NEVER
-        self._takers: dict[str, Callable[[Any], Verdict]] = {name: getattr(self, f"_take_{name}") for name in _TIMES}
+        self._takers: dict[str, Callable[[Any], Verdict]] = {name: getattr(self, f"_take_{name}") for name in TABLES}
 
     def seen(self, event_id: str) -> bool:
         """Whether an event of this id was fed within the horizon."""
