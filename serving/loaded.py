@@ -15,7 +15,7 @@ import orjson
 
 from recsys.bundle import Bundle
 from recsys.erasure import pseudonym
-from recsys.events.facts import NEVER, FactKind
+from recsys.events.facts import NEVER
 from recsys.events.log_tables import ANSWER, ERASE
 from recsys.events.single_rows import Refused, instant_us
 from recsys.events.vocabularies import Vocabularies
@@ -81,9 +81,8 @@ class Loaded:
         if at < facts_from or answer["user_id"] is None:
             return
         user = ids.users.row(answer["user_id"])
-        for position, (room, host) in enumerate(zip(answer["room_ids"], answer["host_ids"], strict=True), start=1):
-            rows = (user, ids.hosts.row(host), ids.rooms.row(room))
-            self.live.apply(at, FactKind.IMPRESSION, *rows, 1, position, 0)
+        hosts, rooms = list(map(ids.hosts.row, answer["host_ids"])), list(map(ids.rooms.row, answer["room_ids"]))
+        self.live.apply_impressions(at, user, hosts, rooms)
 
     def obey(self, erasure: Any) -> None:
         """Nothing that is known of an erased user is read any more, and what is told of his past is refused."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -12,6 +13,7 @@ from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_
 
 from recsys.bundle.durable import sha256_of
 from recsys.bundle.manifest import Manifest
+from recsys.bundle.mapping import Maps
 from recsys.config import EngineConfig, stored_config
 from recsys.errors import BundleRefused, ConfigError
 
@@ -24,10 +26,12 @@ class Bundle:
     Attributes:
         path: the bundle's directory.
         manifest: what it says about itself.
+        maps: the memory maps of its arrays.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path, self.manifest = path, manifest
+        self.maps = Maps()
 
     @classmethod
     def open(cls, path: Path, verify: Literal["sizes", "hashes"] = "sizes") -> Self:
@@ -84,13 +88,15 @@ class Bundle:
             with path.open("rb") as stream:
                 version = read_magic(stream)
                 read_header = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
-                shape, _, _ = read_header(stream)
-            if 0 in shape:  # nothing to map
-                array = np.load(path, allow_pickle=False)
-                array.flags.writeable = False
-                return array  # type: ignore[no-any-return]
-            mapped: np.ndarray[Any, np.dtype[Any]] = np.load(path, mmap_mode="r", allow_pickle=False)
-            return mapped.view(np.ndarray)  # a plain view: slices of np.memmap cost microseconds each
+                shape, in_columns, dtype = read_header(stream)
+                if in_columns or dtype.hasobject:
+                    raise ValueError(f"not a plain array in rows, but {dtype}")
+                if 0 not in shape:
+                    held = mmap(stream.fileno(), 0, access=ACCESS_READ)
+                    return self.maps.array(name + ".npy", held, dtype, shape, stream.tell())
+            array = np.empty(shape, dtype)  # nothing to map
+            array.flags.writeable = False
+            return array
         except (OSError, ValueError, EOFError) as error:
             raise BundleRefused("array in bundle cannot be read", where=path, got=str(error), hint=_HINT) from error
 

@@ -19,6 +19,7 @@ from recsys.ties.standing import BLOCK_OF_FACT, columns_of, standing_at, standin
 
 # plain numbers: looking up a member of an enumeration costs as much as changing a state
 _ENTRY = int(FactKind.ENTRY)
+_IMPRESSION = int(FactKind.IMPRESSION)
 _LEAVE_NOTICE = int(FactKind.LEAVE_NOTICE)
 _ROOM_END = int(FactKind.ROOM_END)
 _ROOM_START = int(FactKind.ROOM_START)
@@ -37,6 +38,8 @@ class LiveState:
         self._first_entry = blocks["visits"].int_column("first_entry_at")
         self._entry_width = len(blocks["visits"].ints)
         self._latest: dict[int, LatestEntered] = {}
+        counting = (world.users, world.hosts, world.moments)
+        self._each_impression = any(store.updater.reads(_IMPRESSION) for store in counting)
 
     def register_rooms(self, rooms: pl.DataFrame) -> None:
         """Make rooms known by row so that facts and requests can name them; nothing becomes live by this.
@@ -81,6 +84,22 @@ class LiveState:
                     world.heat.update(world.hosts.rows, host)
             if room >= 0:
                 world.moments.apply(room, kind, at, count, value)
+
+    def apply_impressions(self, at: int, user: int, hosts: list[int], rooms: list[int]) -> None:
+        """Rooms (n) shown to a user in one answer, first place first: as a fact each, at a fraction of the cost.
+
+        Args:
+            hosts, rooms: rows; −1: not known (any more).
+        """
+        once: dict[int, None] = {}
+        for position, (host, room) in enumerate(zip(hosts, rooms, strict=True), start=1):
+            if host < 0 or host in once or self._each_impression:
+                self.apply(at, _IMPRESSION, user, host, room, 1, position, 0)
+            else:
+                once[host] = None
+        if once and user >= 0:
+            self.world.grow_hosts(max(once) + 1)
+            self.world.ties.apply_many(user, list(once), FactKind.IMPRESSION, at)
 
     def end_rooms(self, rooms: Iterable[int]) -> None:
         """Rooms that are over without a fact of their own (a lease that ran out)."""

@@ -72,7 +72,7 @@ class _Run:
 
     def take_over(self, other: _Run) -> None:
         """Hold what another run holds."""
-        self.n = other.n
+        self.n, self.position = other.n, None
         into, where = self.where, other.where
         self.slab.hosts[into], self.slab.at[into] = other.slab.hosts[where], other.slab.at[where]
         _copy(other.slab.rows, where, self.slab.rows, into)
@@ -127,18 +127,35 @@ class FreshTies:
 
     def place(self, user: int, host: int) -> tuple[Cells, int]:
         """Where the state of one tie lies, to be changed; made if it is not here: a copy of the base's, or identity."""
-        last = self._last
-        if last is not None and last[0] == user:
+        run = self._begun(user)
+        at = run.find(host)
+        if at < 0:
+            if run.n == run.space:
+                run = self._longer(user, run)
+            at = self._made(user, run, host)
+        return run.slab.cells, at
+
+    def place_many(self, user: int, hosts: list[int]) -> tuple[Rows, IntRows]:
+        """`place` for several distinct hosts: states, and the position of each host's in them (n,)."""
+        run = self._begun(user)
+        known = {host: i for i, host in enumerate(run.slab.hosts[run.where].tolist())}
+        if len(known) + len(hosts) > run.space:
+            while run.n + sum(host not in known for host in hosts) > run.space:
+                run = self._longer(user, run)
+        at = [known[host] + run.start if host in known else self._made(user, run, host) for host in hosts]
+        return run.slab.rows, np.array(at, dtype=np.int64)
+
+    def _begun(self, user: int) -> _Run:
+        """The user's run, about to be changed."""
+        if self._last is not None and self._last[0] == user:
             self._last = None
         run = self._runs.get(user)
         if run is None:
             run = self._runs[user] = self._run(1, not self._base.has(user))
-        else:
-            at = run.find(host)
-            if at >= 0:
-                return run.slab.cells, at
-            if run.n == run.space:
-                run = self._longer(user, run)
+        return run
+
+    def _made(self, user: int, run: _Run, host: int) -> int:
+        """A new row at the end of a run that has space for it."""
         slab, row = run.slab, run.start + run.n
         slab.hosts_seen[row] = host
         if not run.whole:
@@ -151,7 +168,7 @@ class FreshTies:
         if run.position is not None:
             run.position[host] = row
         run.n += 1
-        return slab.cells, row
+        return row
 
     def forget(self, user: int) -> None:
         """The user has no ties any more; those of the base are never read again."""

@@ -73,6 +73,12 @@ class TieStore:
             held, row = self.place(name, user, host)
             self.updaters[name].programs[kind](*held, row, at, count, value)  # type: ignore[misc]
 
+    def apply_many(self, user: int, hosts: list[int], kind: FactKind, at: int) -> None:
+        """`apply` for the ties with several distinct hosts, with count 1 each; all cost little more than one."""
+        for name in self._blocks_of[kind]:
+            rows, positions = self._fresh[name].place_many(user, hosts)
+            self.updaters[name].apply_many(rows, positions, kind, at)
+
     def forget(self, user: int) -> None:
         """The user has no ties any more; what the base holds of him is never read again."""
         for fresh in self._fresh.values():

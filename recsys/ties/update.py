@@ -12,6 +12,9 @@ from collections.abc import Callable
 from math import exp2
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from recsys.events.facts import NEVER, US_PER_DAY, FactKind
 from recsys.ties.algebra import DAY_BITS, Block, Column, Kind, Rows
 
@@ -66,6 +69,47 @@ class Updater:
         program = self.programs[kind]
         if program is not None:
             program(*cells(rows), at_row, at, count, value)
+
+    def apply_many(self, rows: Rows, positions: npt.NDArray[np.int64], kind: FactKind, at: int) -> None:
+        """Let several states (n,) know a fact each, all of one kind and instant, with count 1; as one after the other.
+
+        The factors of decay are computed one by one, so the states are the same to the last bit.
+
+        Args:
+            rows: as in `apply`.
+            positions: (n,) distinct.
+        """
+        block = self.block
+        fed = [column for column in block.columns if kind in column.facts]
+        if any(column.kind not in _TOGETHER or column.source not in ("one", "at", "count") for column in fed):
+            for position in positions.tolist():
+                self.apply(rows, position, kind, at, 1, 0)
+            return
+        ints = rows.ints[positions]
+        before = ints[:, 0].tolist()
+        amounts = np.zeros(len(block.decays))
+        for column in fed:
+            if column.kind is Kind.DECAYED:
+                amounts[block.decay_column(column.name)] = at if column.source == "at" else 1
+                continue
+            amount, where = at if column.source == "at" else 1, ints[:, block.int_column(column.name)]
+            if column.kind is Kind.SUM:
+                where += amount
+            else:
+                (np.maximum if column.kind is Kind.MAX else np.minimum)(where, amount, out=where)
+        if block.decays and fed:
+            rates = [-1.0 / half_life for half_life in block.half_lives_us.tolist()]
+            factors = {ref: [exp2(abs(at - ref) * rate) for rate in rates] for ref in set(before) if ref != NEVER}
+            factors[NEVER] = [1.0] * len(rates)
+            factor, newer = np.array([factors[ref] for ref in before]), ints[:, :1] < at
+            held, new = np.where(newer, factor, 1.0), np.where(newer, 1.0, factor)
+            rows.decayed[positions] = rows.decayed[positions] * held + amounts * new
+        if fed:
+            ints[:, 0] = np.maximum(ints[:, 0], at)
+            rows.ints[positions] = ints
+
+
+_TOGETHER = (Kind.SUM, Kind.MIN, Kind.MAX, Kind.DECAYED)
 
 
 def _compiled(block: Block, kind: FactKind) -> Program:

@@ -1,0 +1,55 @@
+"""Resident memory: mapped pages go back when they are much, and come again when they are read."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from serving import memory
+from serving.asked import Asked
+from serving.config import ServingConfig
+from serving.engine import Engine
+
+from .served_world import Clock
+
+
+def resident_kb(folder: Path) -> int:
+    """KiB of the arrays below a folder that are mapped into this process and resident."""
+    found, mine = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            mine = str(folder) in line and line.endswith(".npy")
+        elif mine and line.startswith("Rss:"):
+            found += int(line.split()[1])
+    return found
+
+
+@pytest.mark.skipif(memory.mapped_mb() == 0, reason="the system does not tell what is mapped")
+def test_pages_of_the_bundle_go_back_and_come_again(
+    market: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_CHECK_S", 0.01)
+    monkeypatch.setattr(memory, "mapped_mb", lambda: resident_kb(market) / 1024)
+
+    async def watch(engine: Engine, most: int) -> None:
+        task = asyncio.create_task(memory.keep(engine, ServingConfig(most_mapped_mb=most)))
+        await asyncio.sleep(0.3)
+        task.cancel()
+
+    with Engine.open(market / "bundles", None, clock=clock) as engine:
+        users = [engine.loaded.vocabularies.users.id(row) for row in range(20)]
+
+        def answers() -> list[object]:
+            return [engine.lookup(Asked(user, 10)).answer.score.tolist() for user in users]
+
+        before = answers()
+        assert (held := resident_kb(market)) > 0
+        asyncio.run(watch(engine, 10_000))
+        assert resident_kb(market) == held, "within the limit nothing is given back"
+        monkeypatch.setattr(memory, "mapped_mb", lambda: 10_001.0)
+        asyncio.run(watch(engine, 10_000))
+        assert resident_kb(market) == 0
+        assert answers() == before
+        assert resident_kb(market) > 0
