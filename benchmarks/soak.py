@@ -6,6 +6,7 @@ Readers look up random viewers; a writer sends batches of 100 events, starts and
 has started and ended. Anything but a right answer, a full queue aside (503), ends the run with exit 1:
 
 - a started room is ranked in the next lookup of a viewer who follows its host, an ended one is in no later answer;
+- a follow that was acknowledged is seen by the next lookup of that viewer, sent the moment the acknowledgement came;
 - every event is accepted, and after kill −9 everything acknowledged is in the log;
 - the memory of the process (anonymous pages) grows less than `--growth` per cent in the second half.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import signal
 import sys
 import tempfile
@@ -80,6 +82,8 @@ class Load:
         self.until = time.perf_counter() + seconds
         self.took: list[float] = []
         self.servable: list[float] = []
+        self.effect: list[float] = []
+        self.written: list[float] = []
         self.faults: list[str] = []
         self.events = self.busy = 0
         self.over: dict[int, float] = {}
@@ -120,13 +124,33 @@ class Load:
                 probe = 10**9 + number
                 begun = time.perf_counter()
                 self._send(client, [(f"p{number}", "rooms", self._room(number, host=FAN, room=probe))])
-                said = client.explain(FAN, probe)  # the same lookup, and what became of this room in it
-                if not said["shown"] and not said["why"].startswith("not selected"):
-                    self.faults.append(f"room {probe} of a followed host had started and was not ranked: {said['why']}")
+                acknowledged = time.perf_counter()
+                shown = self._asked(client, FAN)
                 self.servable.append((time.perf_counter() - begun) * 1e3)
+                if probe not in shown:
+                    said = client.explain(FAN, probe)  # the same lookup, and what became of this room in it
+                    if not said["shown"] and not said["why"].startswith("not selected"):
+                        self.faults.append(f"room {probe} of a followed host is not ranked: {said['why']}")
+                self.written.append((acknowledged - begun) * 1e3)
+                viewer = {"user_id": 3 * 10**9 + number, "host_id": FAN}
+                self._send(client, [(f"f{number}", "follows", viewer | {"at": clock_us(), "action": "follow"})])
+                begun = time.perf_counter()
+                shown = self._asked(client, viewer["user_id"], sources=["private"])
+                self.effect.append((time.perf_counter() - begun) * 1e3)
+                if probe not in shown:
+                    self.faults.append(f"a follow of the host of room {probe} was acknowledged and not seen")
                 self._send(client, [(f"q{number}", "rooms", self._room(number, clock_us(), FAN, probe))])
                 self.over[probe] = time.perf_counter()
                 number += 1
+
+    def _asked(self, client: HttpClient, user: Any, **more: Any) -> set[int]:
+        """The rooms of an answer; asked again when the service is busy."""
+        while not self.faults:
+            try:
+                return {room["room_id"] for room in client.lookup(user, k=100, **more)["rooms"]}
+            except CallFailed as failed:
+                self._failed(failed)
+        return set()
 
     def _room(self, number: int, ended: int | None = None, host: Any = None, room: int | None = None) -> dict[str, Any]:
         started = self.started.setdefault(number if room is None else room, clock_us())
@@ -193,13 +217,26 @@ def soak(shelf: Path, log: Path, seconds: float, readers: int, rooms: int) -> di
     half = grown[len(grown) // 2 :]
     growth = 100.0 * (half[-1]["anonymous"] / half[0]["anonymous"] - 1.0)
     p50, p99 = np.percentile(load.took, [50, 99]).round(1).tolist()
-    servable = np.percentile(load.servable, [50, 99]).round(1).tolist()
+    servable, effect, written = (
+        np.percentile(times, [50, 99]).round(1).tolist() for times in (load.servable, load.effect, load.written)
+    )
     return found | {
-        "seconds": seconds, "lookups": len(load.took), "lookup ms p50, p99": [p50, p99], "events": load.events,
-        "room start to ranked ms p50, p99": servable, "busy (503)": load.busy, "memory at the end": grown[-1],
-        "growth of the second half, %": round(growth, 1), "records": again["log_offset"],
-        "ready after kill -9, s": round(recovery_s, 1), "faults": load.faults,
-    }  # fmt: skip
+        "seconds": seconds,
+        "load": [round(one, 1) for one in os.getloadavg()],
+        "lookups": len(load.took),
+        "lookup ms p50, p99": [p50, p99],
+        "events": load.events,
+        "room start to ranked ms p50, p99": servable,
+        "of that until acknowledged": written,
+        "acknowledged follow to its answer ms p50, p99": effect,
+        "busy (503)": load.busy,
+        "memory at the end": grown[-1],
+        "most memory": {name: max(one[name] for one in grown) for name in grown[-1]},
+        "growth of the second half, %": round(growth, 1),
+        "records": again["log_offset"],
+        "ready after kill -9, s": round(recovery_s, 1),
+        "faults": load.faults,
+    }
 
 
 def main() -> int:

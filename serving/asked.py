@@ -45,4 +45,5 @@ class Served:
             "room_ids": self.room_ids,
             "host_ids": self.host_ids,
             "slots": ["reserved" if held else "organic" for held in self.answer.reserved.tolist()],
+            "propensities": self.answer.propensity.tolist(),
         }

@@ -83,6 +83,7 @@ def only_from(answer: Answer, sources: frozenset[str]) -> Answer:
         strength=answer.strength[kept],
         sources=answer.sources[kept],
         reserved=answer.reserved[kept],
+        propensity=answer.propensity[kept],
         reasons=[why for why, held in zip(answer.reasons, kept, strict=True) if held] if answer.reasons else [],
         breakdown=answer.breakdown.take(kept),
         heads={name: said[kept] for name, said in answer.heads.items()},

@@ -23,7 +23,8 @@ from recsys.events.single_rows import Refused, RowRules
 from recsys.ids import IdKind
 
 ANSWER: Final = "_answer"
-"""Pseudo table of served answers: user_id, at (µs), room_ids, host_ids, slots; one impression per room."""
+"""Pseudo table of served answers: user_id, at (µs), room_ids, host_ids, slots, propensities; one impression per
+room."""
 ERASE: Final = "_erase"
 """Pseudo table of erasures: `user` (pseudonym), `at` (µs); `bundle` and `row`: where he stood in the bundle served."""
 _ROWS_AT_ONCE = 200_000
@@ -62,8 +63,8 @@ def export_log(log: Path, out: Path, after: int = 0, kinds: dict[str, IdKind] | 
     """Write records above an offset as `<table>/log-<first>-<last>.parquet` below `out`.
 
     Rows that break a rule of their own are left out (they were set aside on arrival) and counted; repeats are left to
-    the quarantine of the build. Served answers become impressions: organic places have propensity 1, reserved places
-    none, as their draw is not recorded.
+    the quarantine of the build. Served answers become impressions. Older answers did not record their propensities:
+    organic places of those have 1, reserved places none.
 
     Args:
         kinds: role → kind of ids known already; a missing role takes the kind of the first id it sees.
@@ -152,7 +153,9 @@ def _write(file: Path, table: str, rows: list[dict[str, Any]]) -> None:
 def _impressions(answer: dict[str, Any]) -> list[dict[str, Any]]:
     if answer["user_id"] is None:
         return []
-    shown = zip(answer["room_ids"], answer["host_ids"], answer["slots"], strict=True)
+    slots = answer["slots"]
+    chances = answer.get("propensities") or [1.0 if slot == "organic" else None for slot in slots]
+    shown = zip(answer["room_ids"], answer["host_ids"], slots, chances, strict=True)
     return [
         {
             "user_id": answer["user_id"],
@@ -161,7 +164,7 @@ def _impressions(answer: dict[str, Any]) -> list[dict[str, Any]]:
             "at": answer["at"],
             "position": position,
             "slot": slot,
-            "propensity": 1.0 if slot == "organic" else None,
+            "propensity": chance,
         }
-        for position, (room, host, slot) in enumerate(shown, start=1)
+        for position, (room, host, slot, chance) in enumerate(shown, start=1)
     ]

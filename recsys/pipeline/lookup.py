@@ -9,7 +9,7 @@ from recsys.pipeline.reasons import reasons
 from recsys.pipeline.request import OUTCOMES, SOURCES, Answer, Outcome, Request
 from recsys.pipeline.scoring import heads_of, scored
 from recsys.pipeline.selection import select
-from recsys.pipeline.sources import candidates
+from recsys.pipeline.sources import candidates, propensities
 from recsys.pipeline.world import World
 
 _CODES = {outcome: code for code, outcome in enumerate(OUTCOMES)}
@@ -64,6 +64,7 @@ def lookup(world: World, request: Request) -> Answer:
         strength=scores.strength[order],
         sources=kept.source[order],
         reserved=reserved,
+        propensity=propensities(world, epoch, kept.source[order]),
         reasons=words,
         breakdown=breakdown,
         candidates=np.concatenate([rows for rows, _ in story]),

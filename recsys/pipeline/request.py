@@ -78,6 +78,7 @@ class Answer:
     `sources` (n,) are positions in `SOURCES`. `score` is the log-odds sum, highest first; `strength` the calibrated
     probability in [0, 1] that the viewer comes back to the host's next broadcast. `contributions` (n, F) add up, with
     `bias`, to `score` (reserved places may stand out of order: `reserved`); they are worked out when first asked for.
+    `propensity` (n,) is the probability with which the draw among newcomers brought a room, 1 for all others.
     `candidates` (c,) and `outcomes` (c,) positions in `OUTCOMES` tell what became of every candidate. `heads` holds,
     where `explain` was asked for, the (n,) calibrated probabilities of every head (`recsys.models.strength.HEADS`), NaN
     where a head does not apply.
@@ -89,6 +90,7 @@ class Answer:
     strength: npt.NDArray[np.float64]
     sources: npt.NDArray[np.int8]
     reserved: npt.NDArray[np.bool_]
+    propensity: npt.NDArray[np.float64]
     reasons: list[list[str]]
     breakdown: Breakdown
     candidates: npt.NDArray[np.int64]

@@ -157,6 +157,21 @@ def _newcomers(world: World, epoch: Epoch, size: int, request: Request) -> npt.N
     return found[:size]
 
 
+def propensities(world: World, epoch: Epoch, sources: npt.NDArray[np.int8]) -> npt.NDArray[np.float64]:
+    """With which probability each room (n,) was a candidate, by the source (n,) that brought it.
+
+    Only newcomers' rooms are drawn, `newcomers` of those live, each as likely as another (to what a walk with a random
+    stride is off); every other source brings its rooms with certainty. Who is shown of given candidates is no chance.
+    """
+    found = np.ones(len(sources))
+    drawn = sources == _CODES[Source.NEWCOMER]
+    if drawn.any():
+        visitors = world.standings[:, STANDINGS.index("visitors")]
+        live = int(np.count_nonzero(visitors[epoch.hosts] < NEWCOMER_VISITORS))
+        found[drawn] = min(1.0, world.config.pipeline.sources.newcomers / max(live, 1))
+    return found
+
+
 def _scrambled(seed: int) -> int:
     """64 bits that look random (the finaliser of SplitMix64: Steele, Lea, Flood, OOPSLA 2014)."""
     mixed = (seed + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF

@@ -138,6 +138,38 @@ def test_reserved_places_never_displace_the_private_domain() -> None:
     assert set(range(11, 30)) <= set(fan.rooms.tolist()) and fan.reserved.sum() == 1
 
 
+def test_propensity_is_the_chance_of_the_draw() -> None:
+    """60 newcomers, of whom 20 are drawn for each viewer: a third is each one's chance and how often he is brought."""
+    scene = Scene(80, load_config(None, {"pipeline.sources.popular": 20, "pipeline.sources.newcomers": 20}))
+    for host in range(80):
+        scene.room(host, host, T0 + host)
+    for host in range(60, 80):
+        for user in range(10, 35):
+            scene.enter(user, host, T0 + HOUR)
+    brought = np.zeros(80)
+    for viewer in range(600):
+        answer = scene.ask(1_000 + viewer, NOW, k=20)
+        drawn = answer.sources == SOURCES.index(Source.NEWCOMER)
+        assert (answer.propensity[drawn] == 1 / 3).all() and (answer.propensity[~drawn] == 1).all()
+        assert drawn[answer.reserved].all() and answer.reserved.sum() == 1
+        brought[[room for room in answer.candidates.tolist() if room < 60]] += 1
+    assert brought[:60].sum() == 600 * 20
+    assert brought[:60].min() > 120 and brought[:60].max() < 280, "200 on average"
+    few = scene.ask(VIEWER, NOW, k=20, exclude=list(range(15, 60)))
+    assert set(few.propensity.tolist()) <= {1.0, 1 / 3}
+
+
+def test_who_needs_no_draw_comes_with_certainty() -> None:
+    scene = Scene(30, load_config(None, {"pipeline.sources.popular": 5, "pipeline.sources.newcomers": 20}))
+    for host in range(30):
+        scene.room(host, host, T0 + host)
+    for host in range(12, 30):
+        for user in range(10, 35):
+            scene.enter(user, host, T0 + HOUR)
+    answer = scene.ask(VIEWER, NOW, k=10)
+    assert (answer.sources == SOURCES.index(Source.NEWCOMER)).any() and (answer.propensity == 1).all()
+
+
 def test_without_explore_share_no_place_is_reserved() -> None:
     scene = crowded(60, **{"pipeline.explore_share": 0.0})
     assert not scene.ask(-1, NOW, k=20).reserved.any()
