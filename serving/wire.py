@@ -82,7 +82,7 @@ ROOM_EXAMPLE: Final = {
     "room_id": 501,
     "host_id": 7,
     "score": 2.31,
-    "strength": 0.42,
+    "strength": 0.31,
     "heads": {"returns": 0.42, "stays": 0.37, "buys": 0.06, "rebuys": 0.55},
     "source": "private_domain",
     "slot": "organic",

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from recsys.bundle import Bundle
 from recsys.live.state import LiveState
+from recsys.models.strength import strength_head
 from recsys.ties.features import TIE_FEATURES
 from training.log import TieLog
 
@@ -41,7 +42,7 @@ def sampled_values(live: LiveState, as_of_us: int, seed: int) -> dict[str, npt.N
         log.log(as_of_us, user)
     rows = log.rows()[log.frame()["tied"].to_numpy()]
     values: dict[str, npt.NDArray[np.floating]] = dict(zip(TIE_FEATURES, rows.T, strict=True))
-    head = world.models.strength.get("returns")
+    head = strength_head(world.models.strength)
     if head is not None and len(rows):
         values[STRENGTH] = head.probability(rows.T.astype(np.float64))
     return values
@@ -59,11 +60,15 @@ def profile_of(values: Values) -> dict[str, dict[str, list[float]]]:
 
 
 def base_profile(base: Bundle | None) -> dict[str, dict[str, list[float]]]:
-    """The profile of a base bundle; empty without one."""
+    """The profile of a base bundle; empty without one.
+
+    Of a base built before strength had a head of its own the strength is left out: it was another quantity.
+    """
     if base is None or not base.has("profile"):
         return {}
     profile: dict[str, dict[str, list[float]]] = base.json("profile")
-    return profile
+    other = STRENGTH not in base.json("world")["strength"]
+    return {name: bins for name, bins in profile.items() if not (other and name == STRENGTH)}
 
 
 def drift_of(base: Mapping[str, Mapping[str, list[float]]], values: Values) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Learning the strength heads: trained on earlier ties, calibrated and judged on later ones.
 
 A head is served only where it beats the base rate with its interval and its error is what chance explains plus a tenth
-of the base rate at most (`recsys.evaluation.probabilities`); otherwise its stage says why not. `returns` is the
-strength of a tie: it is judged by the gates instead, and a bundle that fails them is refused.
+of the base rate at most (`recsys.evaluation.probabilities`); otherwise its stage says why not. Strength is judged by
+the gates instead, and a bundle that fails them is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from recsys.events.facts import US_PER_DAY, FactKind
 from recsys.models.additive import AdditiveModel
 from recsys.models.additive_training import fit_probability
 from recsys.models.calibration import IsotonicMap, LogitMap, sigmoid
-from recsys.models.strength import HEADS, StrengthHead
+from recsys.models.log_linear import fit_log_linear
+from recsys.models.strength import HEADS, STRENGTH, StrengthHead
 from recsys.ties.features import TIE_FEATURES
 from training.labels import AWAY_DAYS, REBUY_DAYS, TURNED_AWAY, broadcast_labels, horizon_label
 
@@ -33,6 +34,21 @@ _MANY = 1000
 _CALIBRATING_SHARE = 0.4
 """Latest share of the ties with a horizon label, which calibrates and judges."""
 FOLDS = 3
+BINDS = {
+    "tie_entries": 1,
+    "tie_stay_mean_min": 1,
+    "tie_beyond_mean_min": 1,
+    "tie_comments": 1,
+    "tie_order_lines": 1,
+    "tie_followed": 1,
+    "tie_broadcasts_offered": -1,
+    "tie_broadcasts_missed": -1,
+    "tie_follow_missed": -1,
+    "tie_unfollowed": -1,
+    "tie_not_interested": -1,
+    "tie_disputes": -1,
+}
+"""What strength reads: what binds (+1) and what loosens (−1) a tie. Nothing of the moment, nothing of the feed."""
 
 
 @dataclass
@@ -44,10 +60,10 @@ class LearntHeads:
     stages: list[StageResult] = field(default_factory=list)
 
     def metrics(self) -> dict[str, float]:
-        """What gates read: every figure of every judged head; of `returns` under older names besides."""
+        """What gates read: every figure of every judged head; of strength under shorter names besides."""
         found = {f"head_{name}_{figure}": v for name, r in self.reports.items() for figure, v in r.figures().items()}
-        if "returns" in self.reports:
-            strength = self.reports["returns"]
+        if STRENGTH in self.reports:
+            strength = self.reports[STRENGTH]
             found |= {
                 "strength_base_rate": strength.base_rate,
                 "strength_ece": strength.ece,
@@ -81,20 +97,24 @@ def learn_heads(
     learnt = LearntHeads()
     slot_ms = round(1000 * config.ties.product_slot_s)
     labels, _ = broadcast_labels(ties, rooms, facts, before_us=as_of_us, product_slot_ms=slot_ms)
-    for name in ("returns", "stays", "lingers", "comments", "buys"):
-        if name in labels.absent:
-            learnt.stages.append(_stage(name, "skipped", labels.absent[name]))
+    for name in (STRENGTH, "returns", "stays", "lingers", "comments", "buys"):
+        event = "returns" if name == STRENGTH else name
+        if event in labels.absent:
+            learnt.stages.append(_stage(name, "skipped", labels.absent[event]))
             continue
-        table = labels.of[name].join(ties.with_row_index("row"), on="row", how="left").sort("row")
+        table = labels.of[event].join(ties.with_row_index("row"), on="row", how="left").sort("row")
         strangers = table.filter(~pl.col("tied"))
         stranger = (float(strangers["y"].sum()) + 0.01) / (len(strangers) + 1.0)
         tied = table.filter(pl.col("tied"))
         later = tied.filter(pl.col("at") >= later_us).sort("at", "row")
         early, middle = tied.filter(pl.col("at") < later_us), len(later) // 2
-        if why := too_little(early, (later.head(middle), later.tail(len(later) - middle))):
+        if why := _too_little(early, (later.head(middle), later.tail(len(later) - middle))):
             learnt.stages.append(_stage(name, "skipped", why))
             continue
-        model = fitted(rows, early, config.strength if name == "returns" else config.heads, config)
+        if name == STRENGTH:
+            model = _fitted_strength(rows, early, config)
+        else:
+            model = _fitted(rows, early, config.strength if name == "returns" else config.heads, config)
         said = sigmoid(model.score(rows[later["row"]].T))
         latter = np.arange(len(later)) >= middle  # the map of the former half is judged on the latter
         _judged(learnt, name, model, later, said, [(~latter, latter)], stranger, config.build.seed)
@@ -135,7 +155,7 @@ def learn_horizon_head(
     at = table["at"].to_numpy()
     later_us = int(np.quantile(at, 1.0 - _CALIBRATING_SHARE)) if len(at) else 0
     early, later = table.filter(pl.col("at") < later_us), table.filter(pl.col("at") >= later_us)
-    if why := too_little(early, (later,)):
+    if why := _too_little(early, (later,)):
         learnt.stages.append(_stage(name, "skipped", why))
         return
     rng = np.random.default_rng(config.build.seed)
@@ -143,14 +163,14 @@ def learn_horizon_head(
     early_fold, later_fold = fold[early["user"]], fold[later["user"]]
     said = np.empty(len(later))
     for k in range(FOLDS):
-        others = fitted(rows, early.filter(pl.Series(early_fold != k)), config.heads, config)
+        others = _fitted(rows, early.filter(pl.Series(early_fold != k)), config.heads, config)
         said[later_fold == k] = sigmoid(others.score(rows[later["row"].filter(pl.Series(later_fold == k))].T))
     parts = [(later_fold != k, later_fold == k) for k in range(FOLDS)]
-    model = fitted(rows, early, config.heads, config)
+    model = _fitted(rows, early, config.heads, config)
     _judged(learnt, name, model, later, said, parts, float("nan"), config.build.seed)
 
 
-def too_little(early: pl.DataFrame, later: Sequence[pl.DataFrame]) -> str:
+def _too_little(early: pl.DataFrame, later: Sequence[pl.DataFrame]) -> str:
     """Why these ties do not suffice to train on (`early`) and to calibrate and judge on (`later`), or nothing."""
     both = [min(int(part["y"].sum()), len(part) - int(part["y"].sum())) for part in (early, *later)]
     n_later = sum(len(part) for part in later)
@@ -177,42 +197,49 @@ def _judged(
     Args:
         parts: pairs of masks: on the former a map is fitted, which is judged on the latter.
     """
+    of_strength = name == STRENGTH
     truth, weight, users = (later[column].to_numpy() for column in ("y", "weight", "user"))
     judged = np.full(len(later), np.nan)
     for fit_on, judge_on in parts:
-        judged[judge_on] = calibration(said[fit_on], truth[fit_on], weight[fit_on]).apply(said[judge_on])
+        judged[judge_on] = calibration(said[fit_on], truth[fit_on], weight[fit_on], of_strength).apply(said[judge_on])
     known = np.isfinite(judged)
     report = judge(judged[known], truth[known], users=users[known], weight=weight[known], seed=seed)
     learnt.reports[name] = report
-    if name != "returns" and not report.worth_serving:
+    if not (of_strength or report.worth_serving):
         why = (
             f"skill {report.skill:.4f} (from {report.skill_low:.4f}), calibration error {report.ece:.5f} at a base "
             f"rate of {report.base_rate:.5f} where chance explains {report.ece_chance:.5f}: not served"
         )
         learnt.stages.append(_stage(name, "failed", why))
         return
-    learnt.heads[name] = StrengthHead(name, model, calibration(said, truth, weight), stranger)
+    learnt.heads[name] = StrengthHead(name, model, calibration(said, truth, weight, of_strength), stranger)
     learnt.stages.append(_stage(name, "passed", ""))
 
 
-def calibration(p: npt.NDArray[np.float64], y: npt.NDArray[np.integer], weight: npt.NDArray[np.float64]) -> IsotonicMap:
+def calibration(
+    p: npt.NDArray[np.float64], y: npt.NDArray[np.integer], weight: npt.NDArray[np.float64], strict: bool = False
+) -> IsotonicMap:
     """What raw probabilities mean: any monotone map where it happened often; where rarely, halfway to a line.
+
+    With `strict` (for strength) halfway to a line where often, else the line: steps alone say the same of all weak
+    ties, and their order is lost; and a model of few coefficients needs little more than its level put right.
 
     Steps of an isotonic map over few events are rough at the ends, where log loss punishes most; a line of log-odds is
     smooth but has two parameters only. Their mean was the best of the three on simulated markets.
     """
-    steps = IsotonicMap.fit(p, y, weight=weight)
-    if int(y.sum()) >= _MANY:
+    steps, many = IsotonicMap.fit(p, y, weight=weight), int(y.sum()) >= _MANY
+    if many and not strict:
         return steps
     line = LogitMap.fit(p, y, weight=weight / weight.mean(), slope_sd=0.5)
     knots = np.unique(np.concatenate([sigmoid(np.linspace(-12.0, 6.0, 181)), steps.x]))
+    if strict and not many:
+        return IsotonicMap(knots, line.apply(knots))
     return IsotonicMap(knots, (line.apply(knots) + steps.apply(knots)) / 2)
 
 
-def fitted(
+def _fitted(
     rows: npt.NDArray[np.float32], early: pl.DataFrame, settings: ProbabilityConfig, config: EngineConfig
 ) -> AdditiveModel:
-    """An additive model of the outcomes `y` of the logged ties `early` (row, y, weight)."""
     weight = early["weight"].to_numpy()
     labels = early["y"].to_numpy()
     build = config.build
@@ -221,6 +248,15 @@ def fitted(
     )
 
 
+def _fitted_strength(rows: npt.NDArray[np.float32], early: pl.DataFrame, config: EngineConfig) -> AdditiveModel:
+    """A log-linear model of the outcomes `y` of the logged ties `early`, from what binds and loosens them."""
+    settings = config.strength
+    return fit_log_linear(
+        TIE_FEATURES, rows[early["row"]], early["y"].to_numpy(), BINDS, shrinkage=settings.shrinkage,
+        bins=settings.bins, weights=early["weight"].to_numpy().astype(np.float64),
+    )  # fmt: skip
+
+
 def _stage(name: str, status: str, why: str) -> StageResult:
-    stage = "strength" if name == "returns" else f"head {name}"
+    stage = STRENGTH if name == STRENGTH else f"head {name}"
     return StageResult.model_validate({"name": stage, "status": status, "why": why})

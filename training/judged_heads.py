@@ -9,7 +9,7 @@ import polars as pl
 
 from recsys.evaluation.probabilities import judge
 from recsys.events.facts import FactKind
-from recsys.models.strength import HEADS, StrengthHead
+from recsys.models.strength import HEADS, STRENGTH, StrengthHead
 from recsys.pipeline.world import World
 from training.labels import AWAY_DAYS, REBUY_DAYS, TURNED_AWAY, broadcast_labels, horizon_label
 from training.log import TieLog
@@ -47,7 +47,7 @@ class JudgedHeads:
         }
         found = []
         for name, head in self.world.models.strength.items():
-            log, table = self.ties, labels.of.get(name)
+            log, table = self.ties, labels.of.get("returns" if name == STRENGTH else name)
             if name in horizons:
                 log, kinds, days = horizons[name]
                 table = horizon_label(log.frame(), facts, kinds=kinds, days=days, before_us=end)

@@ -123,21 +123,19 @@ class ProbabilityConfig(Section):
     bins: int = Field(default=63, ge=3, le=255)
 
 
+class StrengthConfig(ProbabilityConfig):
+    """Strength: a regression on logarithms of counts (`bins`, `shrinkage`). The others boost the head `returns`."""
+
+    shrinkage: float = Field(default=20.0, ge=0)
+    """Precision of the normal prior of every coefficient, per standard deviation of its feature; 0: none."""
+
+
 class HeadsConfig(ProbabilityConfig):
-    """The strength heads besides `returns`: each as cheap to read as it is worth."""
+    """The heads besides strength and `returns`: each as cheap to read as it is worth."""
 
     rounds: int = Field(default=120, ge=1)
     customer_facts: int = Field(default=2_000_000, ge=1_000)
     """Facts of a bucket of users that are read to learn whether customers buy again within 30 days."""
-
-
-class DemandConfig(Section):
-    """How the expected demand of a host's next broadcast is learnt."""
-
-    instants: int = Field(default=24, ge=4)
-    """Instants of the replayed stretch at which ties are written down at rest."""
-    users: int = Field(default=24_000, ge=100)
-    """Users asked at all of these instants together; half a millisecond each."""
 
 
 class TowerConfig(Section):
@@ -222,9 +220,8 @@ class EngineConfig(Section):
     affinity: AffinityConfig = AffinityConfig()
     build: BuildConfig = BuildConfig()
     ranker: RankerConfig = RankerConfig()
-    strength: ProbabilityConfig = ProbabilityConfig()
+    strength: StrengthConfig = StrengthConfig()
     heads: HeadsConfig = HeadsConfig()
-    demand: DemandConfig = DemandConfig()
     tower: TowerConfig = TowerConfig()
     gates: tuple[GateRule, ...] = DEFAULT_GATES
     pipeline: PipelineConfig = PipelineConfig()

@@ -22,7 +22,6 @@ from recsys.live.state import LiveState
 from recsys.models.additive import AdditiveModel
 from recsys.models.audience import Audience
 from recsys.models.baselines import PriorRanker
-from recsys.models.demand import Demand
 from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
 from recsys.models.strength import StrengthHead
@@ -142,8 +141,6 @@ def save_models(writer: BundleWriter, models: Models) -> dict[str, object]:
         arrays |= models.trust.arrays()
     if models.tower is not None:
         arrays |= models.tower.arrays()
-    if models.demand is not None:
-        arrays |= models.demand.arrays()
     for name, array in arrays.items():
         writer.array(f"models/{name}", array)
     return {
@@ -156,7 +153,6 @@ def save_models(writer: BundleWriter, models: Models) -> dict[str, object]:
         "trust": models.trust is not None,
         "tower": models.tower is not None,
         "audience": models.audience is not None,
-        "demand": models.demand.heads() if models.demand is not None else {},
     }
 
 
@@ -223,5 +219,4 @@ def load_models(bundle: Bundle, present: Mapping[str, Any], config: EngineConfig
         strength={name: StrengthHead.from_arrays(name, arrays) for name in present["strength"]},
         trust=HostTrust.from_arrays(arrays) if present.get("trust") else None,
         tower=TwoTower.from_arrays(arrays) if present.get("tower") else None,
-        demand=Demand.from_arrays(present["demand"], arrays) if present.get("demand") else None,
     )

@@ -1,8 +1,8 @@
-"""Strength heads: calibrated probabilities of what a tie will do next, with an additive explanation.
+"""Strength and the heads beside it: calibrated probabilities of what a tie will do next, additively explained.
 
-The first head, `returns`, is the probability that the viewer enters the host's next broadcast, and the strength of a
-tie. A head is an additive model on tie features (log-odds) followed by a monotone calibration fitted on a later window
-than it was trained on.
+Strength is the probability that the viewer enters the host's next broadcast, given what binds the two and nothing of
+the moment; `returns` is the same given everything known of the tie (docs/formulas/strength.md). A head is an additive
+model on tie features (log-odds) followed by a monotone calibration fitted on a later window than it was trained on.
 
 Shape letters: m ties, F tie features, T terms.
 """
@@ -22,7 +22,9 @@ from recsys.models.stacked import stacked
 from recsys.ties.algebra import Floats
 from recsys.ties.features import TIE_FEATURES
 
+STRENGTH = "strength"
 HEADS = {
+    STRENGTH: "enters the host's next broadcast, judged by the lasting tie alone",
     "returns": "enters the host's next broadcast",
     "stays": "stays a minute or more in it",
     "lingers": "stays in it beyond two product slots",
@@ -68,17 +70,25 @@ class StrengthHead:
         return cls(name, model, IsotonicMap.from_arrays(knots), float(arrays[f"{prefix}_stranger"][0]))
 
 
-def heads_say(
-    heads: Mapping[str, StrengthHead], known: Floats, where: npt.NDArray[np.intp], n: int
-) -> dict[str, Floats]:
-    """Probabilities (n,) of every head for n pairs; those at `where` (m,) have ties with features `known` (F, m).
+def strength_head(heads: Mapping[str, StrengthHead]) -> StrengthHead | None:
+    """The head whose probability is the strength of a tie; None without one.
+
+    In bundles built before strength had a head of its own it is `returns`.
+    """
+    return heads.get(STRENGTH) or heads.get("returns")
+
+
+def heads_say(heads: Mapping[str, StrengthHead], tie_values: Floats, tied: npt.NDArray[np.bool_]) -> dict[str, Floats]:
+    """Probabilities (n,) of every head for pairs with features (F, n), of which `tied` (n,) have a tie.
 
     NaN where a head does not apply. All heads are read in one go.
     """
+    where = np.flatnonzero(tied)
+    known = tie_values[:, where]
     odds = sigmoid(stacked(tuple(head.model for head in heads.values())).scores(known))
     found = {}
     for head, chances in zip(heads.values(), odds, strict=True):
-        said = found[head.name] = np.full(n, head.stranger)
+        said = found[head.name] = np.full(len(tied), head.stranger)
         said[where] = head.calibration.apply(chances)
         if head.name in _OF_CUSTOMERS:
             said[where[~(known[_ORDERS] > 0)]] = np.nan

@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.models.additive import AdditiveModel
-from recsys.models.strength import heads_say
+from recsys.models.strength import STRENGTH, heads_say, strength_head
 from recsys.models.suite import Viewer
 from recsys.pipeline.breakdown import Breakdown, Ranker
 from recsys.pipeline.features import N_TIE, WITHOUT_TIE, feature_table
 from recsys.pipeline.sources import blocked_hosts
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
-from recsys.ties.gathering import GatheredTies
+from recsys.ties.gathering import TiesOfUser
 
 NOTHING_FINITE = -1e9
 """Stands for a score that is not finite: such a candidate sinks to the end instead of poisoning the order."""
@@ -44,7 +44,7 @@ class Scored:
     strength: Floats
     values: Floats
     discounts: Floats
-    ties: GatheredTies
+    ties: TiesOfUser
     ranker: Ranker
 
     def breakdown(self, candidates: npt.NDArray[np.intp]) -> Breakdown:
@@ -131,8 +131,8 @@ _NOBODY = np.empty(0, dtype=np.int64)
 
 
 def _strength(world: World, values: Floats, tied: npt.NDArray[np.intp]) -> Floats:
-    """P(comes back to the host's next broadcast) per row; a pair without a tie gets the rate of such pairs."""
-    head = world.models.strength.get("returns")
+    """Strength per row: what its head says (`recsys.models.strength`); without a tie the rate of such pairs."""
+    head = strength_head(world.models.strength)
     if head is None:
         return np.zeros(values.shape[1])
     strength = np.full(values.shape[1], head.stranger)
@@ -141,26 +141,16 @@ def _strength(world: World, values: Floats, tied: npt.NDArray[np.intp]) -> Float
 
 
 def heads_of(
-    world: World,
-    rooms: npt.NDArray[np.int64],
-    through: npt.NDArray[np.int64],
-    values: Floats,
-    tied: npt.NDArray[np.intp],
+    world: World, rooms: npt.NDArray[np.int64], through: npt.NDArray[np.int64], values: Floats
 ) -> dict[str, Floats]:
-    """What every head says of answered rooms (n,), by name; NaN where it does not apply.
+    """What every head beside strength says of answered rooms (n,), by name; NaN where it does not apply.
 
     Args:
         through: (n,) the host each score came through; a guest's probabilities are discounted by λ, as strength is.
         values: (F, n) the features behind the scores.
-        tied: (m,) positions of those scored through a tie.
     """
-    known = values[:N_TIE, tied]
-    say_something = np.isfinite(known).any(axis=0)
-    if not say_something.all():
-        tied, known = tied[say_something], known[:, say_something]
-    said = heads_say(world.models.strength, known, tied, len(rooms))
-    guests = (world.rooms.host.take(rooms) != through).nonzero()[0]
-    if len(guests):
-        for chances in said.values():
-            chances[guests] *= world.config.pipeline.cohost_discount
-    return said
+    ties = values[:N_TIE]
+    tied = np.asarray(np.isfinite(ties).any(axis=0))
+    share = np.where(world.rooms.host[rooms] == through, 1.0, world.config.pipeline.cohost_discount)
+    heads = {name: head for name, head in world.models.strength.items() if name != STRENGTH}
+    return {name: share * said for name, said in heads_say(heads, ties, tied).items()}

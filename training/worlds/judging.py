@@ -24,6 +24,7 @@ from recsys.evaluation.reach import kendall_tau_b
 from recsys.events.simulator import WorldConfig, simulate
 from recsys.live.artefact import assemble
 from recsys.models.baselines import memory
+from recsys.models.strength import strength_head
 from recsys.pipeline.scoring import scored
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
@@ -113,7 +114,7 @@ def _said(world: World, pairs: Pairs, oracle: Oracle, at: int) -> pl.DataFrame:
     """What each method says of every pair; the score is NaN for hosts who are not live."""
     epoch = world.index.publish()
     live = world.rooms.host[epoch.rooms].astype(np.int64)
-    head = world.models.strength.get("returns")
+    head = strength_head(world.models.strength)
     parts, start = [], 0
     for (user,), part in pairs.frame.group_by("user", maintain_order=True):
         hosts, rows = part["host"].to_numpy().astype(np.int64), pairs.values[start : start + len(part)].T

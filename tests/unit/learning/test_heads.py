@@ -6,14 +6,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.config import EngineConfig, HeadsConfig, ProbabilityConfig
+from recsys.config import EngineConfig, HeadsConfig, StrengthConfig
 from recsys.events.facts import FACT_SCHEMA, US_PER_DAY, FactKind
-from recsys.models.strength import HEADS, StrengthHead, heads_say
+from recsys.models.strength import HEADS, StrengthHead, heads_say, strength_head
 from recsys.ties.features import TIE_FEATURES
-from training.heads import LearntHeads, learn_heads, learn_horizon_head
+from training.heads import BINDS, LearntHeads, learn_heads, learn_horizon_head
 
 HOUR = US_PER_DAY // 24
-CONFIG = EngineConfig(strength=ProbabilityConfig(rounds=15), heads=HeadsConfig(rounds=15))
+CONFIG = EngineConfig(strength=StrengthConfig(rounds=15), heads=HeadsConfig(rounds=15))
 N_HOSTS, DAYS, PER_DAY = 20, 40, 250
 AS_OF = DAYS * US_PER_DAY
 LATER = 24 * US_PER_DAY
@@ -101,14 +101,35 @@ def test_noise_is_not_served_and_says_why(learnt: LearntHeads) -> None:
 
 def test_heads_without_events_or_time_are_skipped_by_name(learnt: LearntHeads) -> None:
     stages = {stage.name: stage for stage in learnt.stages}
-    assert set(stages) == {"strength", *(f"head {name}" for name in HEADS if name != "returns")}
+    assert set(stages) == {"strength", *(f"head {name}" for name in HEADS if name != "strength")}
     for name, words in (("stays", "left_at"), ("lingers", "left_at"), ("rebuys", "do not fit twice into 40.0 days")):
         assert stages[f"head {name}"].status == "skipped" and words in stages[f"head {name}"].why
 
 
+def test_strength_is_calibrated_on_what_binds_and_more_of_it_never_weakens_a_tie(market: Market) -> None:
+    """What decides shows in the entries; what the feed shows, and when the last visit was, is not read."""
+    rows = market.rows.copy()
+    rows[:, TIE_FEATURES.index("tie_entries")] = np.round(20 * market.chance)
+    rows[:, TIE_FEATURES.index("tie_impressions_7d")] = market.chance
+    found = learn_heads(market.ties, rows, market.rooms, market.facts, LATER, AS_OF, CONFIG)
+    head = found.heads["strength"]
+    assert np.abs(head.probability(rows.T.astype(np.float64)) - market.chance).mean() < 0.05
+    assert set(head.model.features) <= set(BINDS) and not head.model.pairs
+    ladder = np.full((len(TIE_FEATURES), 15), np.nan)
+    ladder[TIE_FEATURES.index("tie_entries")] = np.arange(15)
+    said = head.probability(ladder)
+    assert (np.diff(said[2:14]) > 0).all() and (np.diff(said) >= 0).all()
+
+
+def test_the_strength_of_an_older_bundle_is_its_head_returns(learnt: LearntHeads) -> None:
+    assert strength_head(learnt.heads) is learnt.heads["strength"]
+    assert strength_head({"returns": learnt.heads["returns"]}) is learnt.heads["returns"]
+    assert strength_head({}) is None
+
+
 def test_metrics_and_documents_hold_every_judged_head(learnt: LearntHeads) -> None:
     metrics = learnt.metrics()
-    assert metrics["strength_ece"] == metrics["head_returns_ece"]
+    assert metrics["strength_ece"] == metrics["head_strength_ece"]
     for document in learnt.documents():
         assert sum(part["n"] for part in document["reliability"]) == document["rows"] and document["means"]
         assert metrics[f"head_{document['head']}_auc"] == document["auc"]
@@ -137,9 +158,9 @@ def test_what_a_head_says_of_strangers_and_of_those_it_does_not_speak_of(learnt:
     values = np.full((len(TIE_FEATURES), 3), np.nan)
     values[TIE_FEATURES.index("tie_order_lines"), 2] = 3
     values[TIE_FEATURES.index("tie_attendance"), 1:] = 0.5
-    known, where = values[:, 1:], np.array([1, 2])
+    tied = np.array([False, True, True])
     model, map_ = learnt.heads["buys"].model, learnt.heads["buys"].calibration
-    plain = heads_say({"buys": StrengthHead("buys", model, map_, 0.01)}, known, where, 3)["buys"]
+    plain = heads_say({"buys": StrengthHead("buys", model, map_, 0.01)}, values, tied)["buys"]
     assert plain[0] == 0.01 and plain[2] > plain[1] > 0
-    again = heads_say({"rebuys": StrengthHead("rebuys", model, map_, float("nan"))}, known, where, 3)["rebuys"]
+    again = heads_say({"rebuys": StrengthHead("rebuys", model, map_, float("nan"))}, values, tied)["rebuys"]
     assert np.isnan(again).tolist() == [True, True, False] and again[2] == plain[2]

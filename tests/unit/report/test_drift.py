@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from training.drift import STRENGTH, drift_metrics, drift_of, profile_of, stability_index
+from recsys.bundle import Bundle
+from training.drift import STRENGTH, base_profile, drift_metrics, drift_of, profile_of, stability_index
 
 RNG = np.random.default_rng(0)
 THEN = {"stays": RNG.normal(size=20_000), STRENGTH: RNG.beta(1, 5, 20_000)}
@@ -40,3 +43,10 @@ def test_odd_columns() -> None:
         "constant": 0.0, "unknown": 0.0,
     }  # fmt: skip
     assert drift_metrics({}) == {}
+
+
+def test_strength_of_a_base_without_that_head_is_another_quantity() -> None:
+    frozen = Bundle.open(Path(__file__).parents[2] / "fixtures" / "bundles" / "world-v1")
+    assert STRENGTH in frozen.json("profile") and STRENGTH not in base_profile(frozen)
+    assert base_profile(frozen).keys() == frozen.json("profile").keys() - {STRENGTH}
+    assert base_profile(None) == {}

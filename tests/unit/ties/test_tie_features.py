@@ -69,6 +69,21 @@ def test_the_room_in_question_is_neither_missed_nor_attended(scene: Scene) -> No
     assert tie(scene, 0)["tie_attendance"] == pytest.approx((2 + 0.5) / (6 + 1.5))
 
 
+def test_broadcasts_are_offered_since_the_users_first_visit_anywhere(scene: Scene) -> None:
+    """Of eight broadcasts the one a viewer is asked about does not count; before he was there, none did."""
+    assert tie(scene, 0)["tie_broadcasts_offered"] == pytest.approx(8, abs=0.01)
+    assert tie(scene, 0, live_started=T0 + 7 * DAY + EVENING)["tie_broadcasts_offered"] == pytest.approx(7, abs=0.01)
+    late = Scene(n_hosts=3)
+    for day in range(8):
+        late.room(day, 0, T0 + day * DAY + EVENING)
+        if day == 5:
+            late.enter(PASSER, day, T0 + day * DAY + EVENING + MINUTE)
+        late.end(day, T0 + day * DAY + EVENING + 2 * HOUR)
+    late.fact(T0 + HOUR, FactKind.FOLLOW, FAN, 0)
+    assert tie(late, 0, user=PASSER)["tie_broadcasts_offered"] == pytest.approx(3, abs=0.01)  # days 5, 6 and 7
+    assert tie(late, 0, user=FAN)["tie_broadcasts_offered"] == 8  # since when he is there, nobody knows
+
+
 def test_who_came_to_every_broadcast_attends_them_all() -> None:
     """A tie remembers six broadcasts; a seventh and eighth are not held against it."""
     scene = Scene(n_hosts=1)
