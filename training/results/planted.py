@@ -14,6 +14,7 @@ from recsys.config import EngineConfig
 from recsys.events.simulator import load_world
 from training.worlds.judging import METHODS, WorldSize, closed_gap, judge_world
 from training.worlds.oracle import ORACLE_SEEDS, Oracle, fit_oracle
+from training.worlds.pairs import ORACLE_FEATURES
 
 WORLDS = ("private_domain", "traffic", "counts_suffice")
 SEEDS = (11, 12, 13, 14, 15)
@@ -49,7 +50,7 @@ def summary(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _oracle(world: str, users: int, hosts: int, days: int, config: EngineConfig, cache: Path) -> Oracle:
     law = load_world(world)
-    key = orjson.dumps([law.model_dump(mode="json"), users, hosts, days, ORACLE_SEEDS])
+    key = orjson.dumps([law.model_dump(mode="json"), users, hosts, days, ORACLE_SEEDS, ORACLE_FEATURES])
     path = cache / f"oracle-{law.name}-{hashlib.sha256(key).hexdigest()[:12]}.txt"
     if path.is_file():
         return Oracle(lgb.Booster(model_file=str(path)), 0)
