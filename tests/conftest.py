@@ -30,6 +30,7 @@ CHEAP = {
     "build.factors": 8,
     "ranker.teacher_rounds": 10,
     "ranker.network_share": 0.0,
+    "ranker.network_epochs": 0,
     "ranker.rounds": 80,
     "ranker.pairs": 15,
     "ranker.bins": 31,

@@ -20,10 +20,10 @@ from recsys.config import EngineConfig
 from recsys.models.additive import AdditiveModel
 from recsys.models.additive_training import Choices, fit_tables, thinned
 from recsys.models.boosting import boost
-from recsys.models.choice_network import SecondTask, fit_choice_network
+from recsys.models.choice_network import fit_choice_network
 from recsys.models.suite import PERSONAL_FEATURES
-from recsys.pipeline.features import FEATURES, N_TIE
-from training.learn import KNOWN, POPULAR, choices_of
+from recsys.pipeline.features import FEATURES
+from training.learn import KNOWN, POPULAR, choices_of, second_task
 from training.log import TrainingLog
 
 Scorer = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
@@ -53,10 +53,7 @@ def fit_rivals(log: TrainingLog, came: pl.DataFrame, config: EngineConfig) -> di
     seed, threads = config.build.seed, config.build.threads
     rivals: dict[str, Scorer] = {"LambdaMART": _lambdamart(choices, config)}
     thin, correction = thinned(choices, FEATURES.index(KNOWN), FEATURES.index(POPULAR), config.ranker, seed)
-    tie_rows = np.full((len(came), len(FEATURES)), np.nan, dtype=np.float32)
-    tie_rows[:, :N_TIE] = log.tie_rows[came["row"].to_numpy()]
-    second = SecondTask(tie_rows, came["came"].to_numpy().astype(np.float32)) if len(came) else None
-    for name, wide, task in (("network", True, second), ("linear", False, None)):
+    for name, wide, task in (("network", True, second_task(log, came)), ("linear", False, None)):
         network = fit_choice_network(
             thin.rows, thin.groups, thin.labels, correction, thin.weights,
             seed=seed, threads=threads, wide=wide, second=task,

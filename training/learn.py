@@ -16,9 +16,11 @@ from recsys.config import EngineConfig, RankerConfig
 from recsys.evaluation.strata import metric_table, wide
 from recsys.events.facts import US_PER_DAY
 from recsys.models.additive import AdditiveModel
-from recsys.models.additive_training import Choices, fit_ranker
+from recsys.models.additive_training import Choices, fit_ranker, thinned
 from recsys.models.baselines import memory, popularity
-from recsys.pipeline.features import FEATURES
+from recsys.models.block_network import BlockNetwork
+from recsys.models.choice_network import SecondTask, fit_choice_network
+from recsys.pipeline.features import BLOCKS, FEATURES, N_TIE, WITHOUT_TIE
 from training.domains import private_weight_metrics
 from training.log import TrainingLog
 
@@ -27,25 +29,36 @@ KNOWN, POPULAR = "tie_known", "host_entries_30m"
 """Features by which candidates are thinned."""
 ALWAYS = [("host_category", "host_trust"), ("tie_known", "user_repeat_share")]
 """The weight of trust is learnt per category, and that of knowing the host per viewer's habit of repeating."""
-fit_choices = partial(fit_ranker, known=KNOWN, popular=POPULAR, always=ALWAYS)
+fit_tables_on = partial(fit_ranker, FEATURES, known=KNOWN, popular=POPULAR, always=ALWAYS)
+"""Tables, taught by trees and a network if the settings say so."""
 
 
 @dataclass(frozen=True)
 class LearntRanker:
     """The ranker or None, and what became of the stage.
 
-    `metrics` are of the later part: `ranker_ndcg_at_10`, and the same of the memory formula and of popularity on the
-    same requests; `strata` the same with intervals, for all and by known and new hosts (`judged_strata`).
+    `metrics` are of the later part: `ranker_ndcg_at_10` of the form that ships, and the same of the tables, of the
+    network if one was tried, of the memory formula and of popularity on the same requests; `strata` the same with
+    intervals, for all and by known and new hosts (`judged_strata`).
     """
 
-    model: AdditiveModel | None
+    model: BlockNetwork | AdditiveModel | None
     stage: StageResult
     metrics: dict[str, float] = field(default_factory=dict)
     strata: list[dict[str, Any]] = field(default_factory=list)
 
 
-def learn_ranker(log: TrainingLog, later_us: int, config: EngineConfig) -> LearntRanker:
-    """Try on requests before `later_us` without teachers, measure on those after, then train on all with teachers."""
+def learn_ranker(
+    log: TrainingLog, later_us: int, config: EngineConfig, came: pl.DataFrame | None = None
+) -> LearntRanker:
+    """Try both forms on requests before `later_us`, measure on those after, then train the better one on all.
+
+    Tables are tried without teachers: a floor of what ships, at a third of the cost.
+
+    Args:
+        came: what the network learns besides: of logged ties `row`, `came` (whether the user entered the host's next
+            broadcast) and `ended_at`, when that was known.
+    """
     early = (log.requests["at"] < later_us).to_numpy()
     if int(early.sum()) < LEAST_REQUESTS or int((~early).sum()) < LEAST_REQUESTS // 4:
         why = f"{int(early.sum())} requests to train on and {int((~early).sum())} later ones; needed {LEAST_REQUESTS}"
@@ -53,11 +66,17 @@ def learn_ranker(log: TrainingLog, later_us: int, config: EngineConfig) -> Learn
     in_early = np.repeat(early, log.groups)
     seed, threads = config.build.seed, config.build.threads
     part = choices_of(log, config.ranker, early)
-    plain = config.ranker.model_copy(update={"teacher_rounds": 0})  # a floor of what ships, at a third of the cost
-    trial = fit_choices(FEATURES, part, plain, seed, threads)
+    plain = config.ranker.model_copy(update={"teacher_rounds": 0})
+    forms: dict[str, BlockNetwork | AdditiveModel] = {"tables": fit_tables_on(part, plain, seed, threads)}
+    if config.ranker.network_epochs:
+        known = None if came is None else came.filter(pl.col("ended_at") < later_us)
+        forms["network"] = fit_network(part, config.ranker, seed, threads, second_task(log, known))
     later, groups, labels = log.rows[~in_early].T, log.groups[~early], log.labels[~in_early]
+    tried = {form: model.score(later) for form, model in forms.items()}
+    best = max(tried, key=lambda form: float(request_ndcg(tried[form], groups, labels).mean()))
     scores = {
-        "ranker": trial.score(later),
+        "ranker": tried[best],
+        **tried,
         "memory": memory(FEATURES, later.astype(np.float64)),
         "popularity": popularity(FEATURES, later.astype(np.float64)),
     }
@@ -69,8 +88,30 @@ def learn_ranker(log: TrainingLog, later_us: int, config: EngineConfig) -> Learn
     if gain <= 0.0:
         why = f"NDCG@10 on later requests is {-gain:.4f} below the memory formula's; what cannot beat it does not ship"
         return LearntRanker(None, StageResult(name="ranker", status="failed", why=why), metrics, strata)
-    model = fit_choices(FEATURES, choices_of(log, config.ranker), config.ranker, seed, threads)
+    whole = (choices_of(log, config.ranker), config.ranker, seed, threads)
+    model = fit_network(*whole, second_task(log, came)) if best == "network" else fit_tables_on(*whole)
     return LearntRanker(model, StageResult(name="ranker", status="passed"), metrics, strata)
+
+
+def second_task(log: TrainingLog, came: pl.DataFrame | None) -> SecondTask | None:
+    """Whether logged ties came back, asked of a network: `row` (position in the log) and `came`; None without any."""
+    if came is None or not len(came):
+        return None
+    rows = np.full((len(came), len(FEATURES)), np.nan, dtype=np.float32)
+    rows[:, :N_TIE] = log.tie_rows[came["row"].to_numpy()]
+    return SecondTask(rows, came["came"].to_numpy().astype(np.float32))
+
+
+def fit_network(
+    choices: Choices, config: RankerConfig, seed: int, threads: int, second: SecondTask | None = None
+) -> BlockNetwork:
+    """Networks over the blocks of all features, trained on thinned choices with `config.network_epochs` passes."""
+    thin, correction = thinned(choices, FEATURES.index(KNOWN), FEATURES.index(POPULAR), config, seed)
+    networks = fit_choice_network(
+        thin.rows, thin.groups, thin.labels, correction, thin.weights,
+        epochs=config.network_epochs, networks=config.networks, seed=seed, threads=threads, second=second,
+    )  # fmt: skip
+    return networks.served(FEATURES, BLOCKS, WITHOUT_TIE)
 
 
 def choices_of(log: TrainingLog, config: RankerConfig, of: npt.NDArray[np.bool_] | None = None) -> Choices:

@@ -14,12 +14,12 @@ from recsys.events import Events, Vocabularies, fact_stream, room_table
 from recsys.events.facts import NEVER, US_PER_DAY, FactKind
 from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble
 from recsys.live.state import LiveState
-from recsys.models.additive import AdditiveModel
 from recsys.models.audience import Audience
 from recsys.models.baselines import PriorRanker
 from recsys.models.strength import StrengthHead
 from recsys.models.suite import Models
 from recsys.models.trust import HostTrust
+from recsys.pipeline.breakdown import Ranker
 from recsys.pipeline.features import FEATURES
 from recsys.progress import Progress, silent
 from training.collaborative import fit_collaborative, fit_transitions
@@ -47,7 +47,7 @@ class Learnt:
     `ranking`: NDCG@10 of ranker, memory and popularity on the latest requests (`training.learn.judged_strata`).
     """
 
-    ranker: AdditiveModel | PriorRanker
+    ranker: Ranker
     audience: Audience | None = None
     strength: dict[str, StrengthHead] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -106,12 +106,13 @@ def learn_models(
     span = as_of - first
     past = replayed(events, vocabularies, config, rooms, first, as_of, progress, stages, of_rows)
     log, facts, later = past.log, past.facts, past.later_us
-    ranked = learn_ranker(log, later, config)
+    came = _came_back(log, rooms, facts, as_of)
+    ranked = learn_ranker(log, later, config, came)
     heads = learn_heads(log.ties, log.tie_rows, rooms, facts, later, as_of, config)
     learn_horizon_head(heads, "turns_away", log.ties, log.tie_rows, facts, span, as_of, config)
     customers = log_customers(events, vocabularies, config, as_of, span, progress)
     learn_horizon_head(heads, "rebuys", *customers, span, as_of, config)
-    rivals = _rivals(log, rooms, facts, as_of, config) if compare else {}
+    rivals = fit_rivals(log, came, config) if compare else {}
     return Learnt(
         ranker=ranked.model if ranked.model is not None else PriorRanker(FEATURES),
         strength=heads.heads,
@@ -171,13 +172,12 @@ def replayed(
     return Replayed(log, facts, trust, audience, later, nearest_trial(log.nearest, stage, config.build.seed))
 
 
-def _rivals(
-    log: TrainingLog, rooms: pl.DataFrame, facts: pl.DataFrame, as_of: int, config: EngineConfig
-) -> dict[str, Scorer]:
+def _came_back(log: TrainingLog, rooms: pl.DataFrame, facts: pl.DataFrame, as_of: int) -> pl.DataFrame:
+    """Logged ties of which it is known whether the user entered the host's next broadcast (`next_broadcast`)."""
     finished = (pl.col("ended_at") < as_of).fill_null(False)
     broadcasts = rooms.filter(pl.col("started_at") < as_of).with_columns(finished=finished)
     entries = facts.filter(pl.col("kind") == int(FactKind.ENTRY)).select(pl.col("user").cast(pl.Int64), "room")
-    return fit_rivals(log, next_broadcast(log.ties, broadcasts, entries).filter(pl.col("tied")), config)
+    return next_broadcast(log.ties, broadcasts, entries).filter(pl.col("tied"))
 
 
 def _at_start_of_learning(

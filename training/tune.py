@@ -19,9 +19,8 @@ import yaml
 from recsys.config import EngineConfig, RankerConfig
 from recsys.errors import InputRefused
 from recsys.events import build_vocabularies, clean, last_fact_us, open_events, room_table
-from recsys.pipeline.features import FEATURES
 from recsys.progress import Progress, silent
-from training.learn import choices_of, fit_choices, request_ndcg
+from training.learn import choices_of, fit_tables_on, request_ndcg
 from training.learning import replayed
 from training.log import TrainingLog
 
@@ -131,7 +130,7 @@ def _judge(log: TrainingLog, later_us: int, config: EngineConfig) -> Callable[[d
     def ndcg(settings: dict[str, Any]) -> float:
         ranker = RankerConfig.model_validate({**config.ranker.model_dump(), **settings, "teacher_rounds": 0})
         part = choices_of(log, ranker, early)
-        model = fit_choices(FEATURES, part, ranker, config.build.seed, config.build.threads)
+        model = fit_tables_on(part, ranker, config.build.seed, config.build.threads)
         return float(request_ndcg(model.score(later), groups, labels).mean())
 
     return ndcg

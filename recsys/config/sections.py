@@ -91,7 +91,13 @@ class BuildConfig(Section):
 
 
 class RankerConfig(Section):
-    """How the ranker is boosted; found on validation days of one public data set (docs/decisions)."""
+    """How the ranker is trained; found on validation days of one public data set (docs/decisions)."""
+
+    network_epochs: int = Field(default=8, ge=0)
+    """Passes over the requests when the networks are trained that are served if they beat the tables on later
+    requests. 0: no network is tried; the settings of the tables below hold."""
+    networks: int = Field(default=1, ge=1)
+    """Networks that are averaged; each is as much work for every answer, and a second one gained nothing measurable."""
 
     teacher_rounds: int = Field(default=250, ge=0)
     """Trees of the wide teacher (31 leaves); the second one (8 leaves) has 1.4 times as many. 0: no teachers."""

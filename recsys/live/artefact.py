@@ -22,6 +22,7 @@ from recsys.live.state import LiveState
 from recsys.models.additive import AdditiveModel
 from recsys.models.audience import Audience
 from recsys.models.baselines import PriorRanker
+from recsys.models.block_network import BlockNetwork
 from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
 from recsys.models.strength import StrengthHead
@@ -30,6 +31,7 @@ from recsys.models.transition import TransitionModel
 from recsys.models.transition_counts import TransitionConfig
 from recsys.models.trust import HostTrust
 from recsys.models.two_tower import TwoTower
+from recsys.pipeline.breakdown import Ranker
 from recsys.pipeline.features import FEATURES
 from recsys.pipeline.heat import Heat
 from recsys.pipeline.world import Priors, RoomTable, World
@@ -135,7 +137,7 @@ def save_models(writer: BundleWriter, models: Models) -> dict[str, object]:
         arrays |= {f"audience_{name}": array for name, array in models.audience.to_arrays().items()}
     for head in models.strength.values():
         arrays |= head.arrays()
-    if isinstance(models.ranker, AdditiveModel):
+    if not isinstance(models.ranker, PriorRanker):
         arrays |= models.ranker.arrays("ranker")
     if models.trust is not None:
         arrays |= models.trust.arrays()
@@ -149,7 +151,8 @@ def save_models(writer: BundleWriter, models: Models) -> dict[str, object]:
         "transition": models.transition is not None,
         "transition_settings": models.transition.config.model_dump() if models.transition is not None else {},
         "strength": sorted(models.strength),
-        "ranker": isinstance(models.ranker, AdditiveModel),
+        "ranker": not isinstance(models.ranker, PriorRanker),
+        "ranker_is_network": isinstance(models.ranker, BlockNetwork),
         "trust": models.trust is not None,
         "tower": models.tower is not None,
         "audience": models.audience is not None,
@@ -202,12 +205,19 @@ class _Arrays(dict[str, npt.NDArray[Any]]):
         return self._bundle.array(self._prefix + name)
 
 
+def _ranker(arrays: Mapping[str, npt.NDArray[Any]], present: Mapping[str, Any]) -> Ranker:
+    if not present["ranker"]:
+        return PriorRanker(FEATURES)
+    form = BlockNetwork if present.get("ranker_is_network") else AdditiveModel
+    return form.from_arrays(FEATURES, arrays, "ranker")
+
+
 def load_models(bundle: Bundle, present: Mapping[str, Any], config: EngineConfig) -> Models:
     """The models of a bundle; `present`: what `save_models` returned."""
     arrays = _Arrays(bundle, "models/")
     return Models(
         affinity=config.affinity,
-        ranker=AdditiveModel.from_arrays(FEATURES, arrays, "ranker") if present["ranker"] else PriorRanker(FEATURES),
+        ranker=_ranker(arrays, present),
         graph=HostGraph.from_arrays(arrays, "graph") if present["graph"] else None,
         factors=HostFactors.from_arrays(arrays, "factors") if present["factors"] else None,
         transition=TransitionModel(

@@ -1,13 +1,14 @@
-"""A small network that scores candidates, trained on the listwise softmax loss; a teacher of the served tables.
+"""Small networks that score candidates, trained on the listwise softmax loss: served, and teachers of the tables.
 
-It sees what trees see badly (smooth sums of many weak features) and so errs elsewhere; half of what the ensemble of
-trees and network knows survives in the tables distilled from it. Offline only: nothing online imports torch.
+They see what trees see badly (smooth sums of many weak features) and so err elsewhere. Offline only: nothing online
+imports torch; what is served is `recsys.models.block_network`.
 
 Shape letters: N rows, F features, R requests, B requests of a batch, L candidates of the longest of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,16 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from recsys.models.block_network import TIE, VIEWER, BlockNetwork, scaled
+
 Floats = npt.NDArray[np.float64]
-_BATCH = 256
+_BATCH, _FEWEST = 256, 16
+"""Requests of a batch, at most and at least."""
+_STEPS = 40
+"""Batches of an epoch, if that leaves enough requests for each: few requests take small steps, not few."""
 _BLOCK = 65_536
-_HIDDEN = 32
+_WIDTHS = (96, 32)
+_LEAST_SPREAD = 1e-9
 
 
 @dataclass
@@ -38,6 +45,42 @@ class ChoiceNetwork:
                 said = torch.stack([net(block).squeeze(-1) for net in self.nets]).sum(dim=0)
                 out[start : start + _BLOCK] = said.numpy() / len(self.nets)
         return out
+
+    def served(
+        self, features: Sequence[str], blocks: Mapping[str, Sequence[str]], reference: Mapping[str, float]
+    ) -> BlockNetwork:
+        """The same networks, hidden layers and all, in the form that is served.
+
+        Args:
+            features: names of the F inputs; those that never vary where the networks learnt are left out.
+            blocks: features by block, between them all of `features`.
+            reference: of some features the value at which they say nothing; of the others it is the mean.
+        """
+        order = [VIEWER, TIE, *(name for name in blocks if name not in (VIEWER, TIE))]
+        of_block = {name: np.isin(features, blocks.get(name, ())) & np.isfinite(self.scale) for name in order}
+        kept = np.concatenate([np.flatnonzero(inside) for inside in of_block.values()])
+        names = tuple(features[j] for j in kept)
+        silent = np.array([[reference.get(name, np.nan)] for name in names]).reshape(-1, 1)
+        layers = [[layer for layer in net.modules() if isinstance(layer, nn.Linear)] for net in self.nets]
+        weights = [
+            [(layer.weight.detach().numpy().astype(np.float64), layer.bias.detach().numpy()) for layer in net]
+            for net in layers
+        ]
+        first, second, last = ([net[i] for net in weights] for i in range(3))
+        centre, scale = self.centre[kept].astype(np.float64), self.scale[kept].astype(np.float64)
+        return BlockNetwork(
+            names,
+            tuple(name for name, inside in of_block.items() for _ in range(int(inside.sum()))),
+            centre,
+            scale,
+            scaled(silent, centre, scale)[:, 0],
+            np.concatenate([w[:, kept] for w, _ in first]),
+            np.concatenate([b for _, b in first]).astype(np.float64),
+            np.stack([w for w, _ in second]),
+            np.stack([b for _, b in second]).astype(np.float64),
+            np.concatenate([w for w, _ in last]) / len(self.nets),
+            float(np.mean([b for _, b in last])),
+        ).bound_to(features)
 
 
 @dataclass(frozen=True)
@@ -77,8 +120,9 @@ def fit_choice_network(
     moved = _spread(rows[:: max(1, len(rows) // 200_000)])
     known = ~np.isnan(moved)
     count = np.maximum(known.sum(axis=0), 1)
-    centre = np.where(known, moved, 0.0).sum(axis=0) / count
-    spread = np.sqrt(np.where(known, (moved - centre) ** 2, 0.0).sum(axis=0) / count) + 1e-6
+    centre = np.where(known, moved, 0.0).sum(axis=0, dtype=np.float64) / count
+    spread = np.sqrt(np.where(known, (moved - centre) ** 2, 0.0).sum(axis=0) / count)
+    spread = np.where(spread > _LEAST_SPREAD, spread, np.inf)  # what never varied must not speak when it does
     network = ChoiceNetwork([], centre.astype(np.float32), spread.astype(np.float32))
     inputs = torch.from_numpy(_scaled(rows, network.centre, network.scale))
     added = torch.from_numpy(correction.astype(np.float32))
@@ -101,12 +145,12 @@ def fit_choice_network(
 def _network(width: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Dropout(0.1),
-        nn.Linear(width, 96),
-        nn.SiLU(),
+        nn.Linear(width, _WIDTHS[0]),
+        nn.ReLU(),
         nn.Dropout(0.2),
-        nn.Linear(96, _HIDDEN),
-        nn.SiLU(),
-        nn.Linear(_HIDDEN, 1),
+        nn.Linear(*_WIDTHS),
+        nn.ReLU(),
+        nn.Linear(_WIDTHS[1], 1),
     )
 
 
@@ -122,8 +166,8 @@ def _train(
     rng: np.random.Generator,
     second: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> None:
-    batches = max(1, len(groups) // _BATCH)
-    other = nn.Linear(_HIDDEN, 1)
+    batches = max(1, len(groups) // min(_BATCH, max(_FEWEST, len(groups) // _STEPS)))
+    other = nn.Linear(_WIDTHS[1], 1)
     parameters = [*net.parameters(), *(other.parameters() if second is not None else ())]
     optimiser = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=epochs * batches + 1)

@@ -17,6 +17,7 @@ from recsys.models.additive import AdditiveModel
 from recsys.models.affinity import history
 from recsys.models.audience import Audience
 from recsys.models.baselines import PriorRanker
+from recsys.models.block_network import BlockNetwork
 from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
 from recsys.models.strength import StrengthHead
@@ -73,7 +74,7 @@ class Models:
     """All models of a bundle. `transition` and `audience` learn online; the others are fixed."""
 
     affinity: AffinityConfig
-    ranker: AdditiveModel | PriorRanker
+    ranker: BlockNetwork | AdditiveModel | PriorRanker
     graph: HostGraph | None = None
     factors: HostFactors | None = None
     transition: TransitionModel | None = None

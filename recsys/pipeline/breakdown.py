@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from recsys.models.additive import AdditiveModel
 from recsys.models.baselines import PriorRanker
+from recsys.models.block_network import BlockNetwork
 from recsys.ties.algebra import Floats
 
 COHOST_TERM = "through a co-host"
-Ranker = AdditiveModel | PriorRanker
+Ranker = BlockNetwork | AdditiveModel | PriorRanker
 
 
 @dataclass(frozen=True)

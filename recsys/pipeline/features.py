@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.events.facts import US_PER_DAY
+from recsys.models.block_network import TIE, VIEWER
 from recsys.models.suite import PERSONAL_FEATURES, Viewer
 from recsys.models.trust import TRUST_FEATURES
 from recsys.pipeline.choice import CHOICE_FEATURES, choice_features
@@ -49,6 +50,22 @@ FEATURES = (
 N_TIE = len(TIE_FEATURES)
 WITHOUT_TIE = dict.fromkeys(TIE_FEATURES, float("nan")) | dict.fromkeys(ROOM_TIE_FEATURES, 0.0)
 """What is read of a candidate with whose host the viewer has no tie."""
+_NOW = ("room_", "host_entries_", "host_arrival", "host_surge")
+_STANDING = ("host_entries_per_visitor", "host_entries_per_broadcast")
+_TASTE = ("cf_", "transition_", "taste_", "host_peers_")
+_OF_VIEWER = ("taste_rate", "taste_age")
+BLOCKS: dict[str, tuple[str, ...]] = {
+    VIEWER: REQUEST_FEATURES + _OF_VIEWER,
+    TIE: TIE_FEATURES + ROOM_TIE_FEATURES,
+    "taste": tuple(name for name in FEATURES if name.startswith(_TASTE) and name not in _OF_VIEWER),
+    "room": tuple(name for name in FEATURES if name.startswith(_NOW) and name not in _STANDING),
+    "host": tuple(
+        name
+        for name in FEATURES
+        if name in _STANDING or not name.startswith(("user_", "request_", "tie_", *_TASTE, *_NOW))
+    ),
+}
+"""What the terms of the ranker are about: the viewer, his tie, what he and others like choose, the room, the host."""
 _ENTRIES_3D = TIE_FEATURES.index("tie_entries_3d")
 _SINCE = TIE_FEATURES.index("tie_hours_since_entry")
 _AGE = FEATURES.index("room_age_min")

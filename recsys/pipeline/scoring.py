@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.models.additive import AdditiveModel
+from recsys.models.baselines import PriorRanker
+from recsys.models.block_network import BlockNetwork
 from recsys.models.strength import STRENGTH, heads_say, strength_head
 from recsys.models.suite import Viewer
 from recsys.pipeline.breakdown import Breakdown, Ranker
@@ -65,7 +67,7 @@ class Scored:
         each candidate (docs/formulas/ranker.md); the weights are its sums over the two domains and add up to 1. Empty
         without candidates, and for stated weights, which are no chances.
         """
-        if not len(self.score) or not isinstance(self.ranker, AdditiveModel):
+        if not len(self.score) or isinstance(self.ranker, PriorRanker):
             return {}
         chances = np.exp(self.score - self.score.max())
         private = float(chances[self.tie_of(np.arange(len(self.score))) >= 0].sum() / chances.sum())
@@ -98,7 +100,9 @@ def scored(world: World, user: int, viewer: Viewer, rooms: npt.NDArray[np.int64]
 
 
 def _scores(ranker: Ranker, values: Floats, tied: npt.NDArray[np.intp]) -> Floats:
-    """Scores of all rows; those without a tie by the model in which what is known of strangers is already summed up."""
+    """Scores of all rows; of those without a tie, what is the same for all of them is worked out once."""
+    if isinstance(ranker, BlockNetwork):
+        return ranker.score_request(values, tied)
     if not isinstance(ranker, AdditiveModel):
         return ranker.score(values)
     total = _for_strangers(ranker).score(values)

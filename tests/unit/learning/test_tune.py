@@ -47,4 +47,4 @@ def test_the_first_trial_is_the_trial_of_a_build(tmp_path: Path) -> None:
     later = 300 * US_PER_DAY // 20
     built = learn_ranker(log, later, config.model_copy(update={"ranker": config.ranker.model_copy(update=QUICK)}))
     tuned = search(log, later, config, tmp_path / "s.db", "s", 1, 5.0)
-    assert tuned.default == built.metrics["ranker_ndcg_at_10"]
+    assert tuned.default == built.metrics["tables_ndcg_at_10"]
