@@ -1,7 +1,7 @@
 """Other rankers trained on the same log as the served one, to be judged on the same requests: `evaluate --compare`.
 
 What is served has to be held against what it could have been: boosted trees trained for the metric, a network of two
-tasks, a linear floor, and the served form on one part of the features only.
+tasks, a linear floor, and tables on one part of the features only.
 
 Shape letters: N rows (candidates of all requests), F features.
 """
@@ -46,7 +46,7 @@ def fit_rivals(log: TrainingLog, came: pl.DataFrame, config: EngineConfig) -> di
         config: of the build; its seeds, threads, recency and thinning.
 
     Returns:
-        By name: `LambdaMART` (LightGBM, all candidates), `network` (two tasks), `linear`, and the served form without
+        By name: `LambdaMART` (LightGBM, all candidates), `network` (two tasks), `linear`, and tables without
         teachers on one part of the features only.
     """
     choices = choices_of(log, config.ranker)

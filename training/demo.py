@@ -32,7 +32,7 @@ VIEWERS = 3
 ROOMS = 6
 SETTINGS = EngineConfig(
     build=BuildConfig(ranker_requests=4_000, strength_rows=40_000, factors=32, threads=1),
-    ranker=RankerConfig(teacher_rounds=60, network_share=0.0, rounds=300, pairs=60),
+    ranker=RankerConfig(network_epochs=0, teacher_rounds=60, network_share=0.0, rounds=300, pairs=60),
 )
 """Smaller than the defaults, on one thread: the demo should take a minute on a busy laptop."""
 NEWCOMER = "a viewer nobody knows"

@@ -127,7 +127,7 @@ class BlockNetwork:
         codes = np.zeros(values.shape[1], dtype=np.int64)
         for block, name in enumerate(told):
             codes |= moved_Fn[self._spans[name]].any(axis=0).astype(np.int64) << block
-        for code in np.unique(codes[codes > 0]).tolist():  # a block at its reference has no share and takes no part
+        for code in set(codes.tolist()) - {0}:  # a block at its reference has no share and takes no part
             rows = np.flatnonzero(codes == code)
             blocks = [block for block in range(len(told)) if code >> block & 1]
             parts = np.stack([parts_BHn[block][:, rows] for block in blocks])
@@ -139,11 +139,11 @@ class BlockNetwork:
 
         What float32 rounds away moves from one share to another, never out of their sum.
         """
-        subsets_SB, orders = _subsets(len(parts_BHn))
+        subsets_SB, weights_BS = _subsets(len(parts_BHn))
         hidden_SHn = np.tensordot(subsets_SB[1:-1], parts_BHn, 1)
         hidden_SHn += start_Hn
         said_Sn = np.concatenate([before[None], self._single._outcome(hidden_SHn), whole[None]])
-        return np.stack([weight @ (said_Sn[with_it] - said_Sn[without]) for without, with_it, weight in orders])
+        return np.asarray(weights_BS @ said_Sn)
 
     def arrays(self, prefix: str) -> dict[str, npt.NDArray[np.generic]]:
         """The model as plain arrays for a bundle, named with `prefix`; `from_arrays` reads them back."""
@@ -216,13 +216,10 @@ def scaled(values: Numbers, centre: Numbers, scale: Numbers) -> Numbers:
 
 
 @lru_cache
-def _subsets(blocks: int) -> tuple[npt.NDArray[np.float32], list[tuple[Any, Any, Floats]]]:
-    """All subsets (S, B) of blocks; for each block the subsets without it, those with it, and the Shapley weights."""
-    masks = np.arange(1 << blocks)
-    inside = (masks[:, None] >> np.arange(blocks)) & 1
-    weight = np.array([factorial(k) * factorial(blocks - k - 1) / factorial(blocks) for k in range(blocks)])
-    orders = []
-    for block in range(blocks):
-        without = masks[inside[:, block] == 0]
-        orders.append((without, without | (1 << block), weight[inside[without].sum(axis=1)]))
-    return inside.astype(np.float32), orders
+def _subsets(blocks: int) -> tuple[npt.NDArray[np.float32], Floats]:
+    """All subsets (S, B) of blocks, none first and all last, and what the score of each weighs in every share (B, S)."""
+    inside = (np.arange(1 << blocks)[:, None] >> np.arange(blocks)) & 1
+    size = inside.sum(axis=1)
+    orders = np.array([factorial(k) * factorial(blocks - k - 1) / factorial(blocks) for k in range(blocks)])
+    weights = np.where(inside, orders[size - 1][:, None], -orders[np.minimum(size, blocks - 1)][:, None])
+    return inside.astype(np.float32), weights.T
