@@ -217,7 +217,7 @@ def scaled(values: Numbers, centre: Numbers, scale: Numbers) -> Numbers:
 
 @lru_cache
 def _subsets(blocks: int) -> tuple[npt.NDArray[np.float32], Floats]:
-    """All subsets (S, B) of blocks, none first and all last, and what the score of each weighs in every share (B, S)."""
+    """All subsets (S, B) of blocks, none first and all last, and what the score of each weighs in each share (B, S)."""
     inside = (np.arange(1 << blocks)[:, None] >> np.arange(blocks)) & 1
     size = inside.sum(axis=1)
     orders = np.array([factorial(k) * factorial(blocks - k - 1) / factorial(blocks) for k in range(blocks)])
