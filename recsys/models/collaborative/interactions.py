@@ -82,8 +82,8 @@ class Interactions:
         """Sum of confidences of each host, shape (n_hosts,)."""
         return np.asarray(self.matrix.sum(axis=0), np.float32).ravel()
 
-    def hold_out(self, share: float, seed: int) -> tuple[Interactions, Csr]:
-        """Keep back a random `share` of the hosts of each user.
+    def hold_out(self, share: float, seed: int, users: RowArray | None = None) -> tuple[Interactions, Csr]:
+        """Keep back a random `share` of the hosts of each user, or of each of `users` only.
 
         A user with at least two hosts gives at least one and keeps at least one, so that he can be both asked and
         checked; a user with one host keeps it.
@@ -94,14 +94,25 @@ class Interactions:
         if not 0 < share < 1:
             raise ValueError(f"share {share} is not within (0, 1)")
         counts = np.diff(self.matrix.indptr)
-        users = np.repeat(np.arange(self.n_users), counts)
+        of_pair = np.repeat(np.arange(self.n_users), counts)
         draw = np.random.default_rng(seed).random(self.n_pairs)
-        order = np.lexsort((draw, users))  # within each user in random order
+        order = np.lexsort((draw, of_pair))  # within each user in random order
         rank = np.empty(self.n_pairs, np.int64)
         rank[order] = np.arange(self.n_pairs) - np.repeat(self.matrix.indptr[:-1], counts)
-        taken = np.clip(np.rint(counts * share), 1, np.maximum(counts - 1, 0)).astype(np.int64)
-        held = rank < np.repeat(np.minimum(taken, np.maximum(counts - 1, 0)), counts)
-        return Interactions(_select(self.matrix, users, ~held)), _select(self.matrix, users, held)
+        taken = given(counts, share)
+        if users is not None:
+            asked = np.zeros(self.n_users, bool)
+            asked[users] = True
+            taken[~asked] = 0
+        held = rank < np.repeat(taken, counts)
+        return Interactions(_select(self.matrix, of_pair, ~held)), _select(self.matrix, of_pair, held)
+
+
+def given(counts: npt.NDArray[np.integer], share: float) -> npt.NDArray[np.int64]:
+    """How many of his hosts a user with `counts` (n,) of them gives when `share` is kept back: see `hold_out`."""
+    wanted = np.maximum(np.rint(counts * share), 1).astype(np.int64)
+    taken: npt.NDArray[np.int64] = np.clip(wanted, 0, np.maximum(counts - 1, 0))
+    return taken
 
 
 def _select(matrix: Csr, users: RowArray, keep: npt.NDArray[np.bool_]) -> Csr:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions, RowArray, power
+from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions, RowArray, given, power
 from recsys.models.collaborative.protocol import FittedCollaborative
 
 _BLOCK_CELLS = 24_000_000  # scores held at a time, about 100 MB
@@ -129,9 +129,14 @@ def top_unseen(scores: FloatArray, histories: Csr, k: int) -> RowArray:
 def internal_check(
     interactions: Interactions, *, share: float, max_users: int, k: int, seed: int
 ) -> tuple[Interactions, Check]:
-    """Keep back `share` of each user's hosts; ask at most `max_users` random users of those who have any kept back."""
-    rest, held = interactions.hold_out(share, seed)
-    users = np.flatnonzero(np.diff(held.indptr))
-    if len(users) > max_users:
-        users = np.sort(np.random.default_rng(seed + 1).choice(users, max_users, replace=False))
+    """Ask random users for `share` of their hosts each, at most `max_users` of them.
+
+    Nobody else gives anything, and all together give about `share` of all pairs at most: where histories are short
+    every asked user gives far more than `share` of his own, and what suits a thinner graph does not suit the whole.
+    """
+    taken = given(np.diff(interactions.matrix.indptr), share)
+    drawn = np.random.default_rng(seed + 1).permutation(np.flatnonzero(taken))
+    enough = int(np.searchsorted(np.cumsum(taken[drawn]), share * interactions.n_pairs)) + 1
+    users = np.sort(drawn[: min(enough, max_users)])
+    rest, held = interactions.hold_out(share, seed, users)
     return rest, Check(rest.matrix[users], held[users], k)

@@ -69,9 +69,18 @@ def test_an_exponent_is_tuned_as_if_all_hosts_were_ordered(noisy) -> None:
 def test_internal_check_asks_only_users_with_something_kept_back(noisy) -> None:
     rest, check = internal_check(noisy, share=0.2, max_users=10, k=5, seed=0)
     assert check.histories.shape == check.relevant.shape == (10, 30)
+    assert rest.n_pairs + check.relevant.nnz == noisy.n_pairs
     assert (np.diff(check.relevant.indptr) > 0).all()
     assert check.histories.multiply(check.relevant).nnz == 0
     assert rest.n_users == noisy.n_users
+
+
+def test_internal_check_leaves_the_graph_whole_where_histories_are_short() -> None:
+    users = np.repeat(np.arange(400), 2)
+    short = Interactions.from_rows(users, np.arange(800) % 30, n_users=400, n_hosts=30)
+    rest, check = internal_check(short, share=0.05, max_users=400, k=5, seed=0)
+    assert len(check.histories.indptr) - 1 == 40  # one of two hosts each: 40 pairs are a twentieth of 800
+    assert short.n_pairs - rest.n_pairs == check.relevant.nnz == 40
 
 
 def test_standardised_rows() -> None:
