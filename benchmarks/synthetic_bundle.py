@@ -17,9 +17,11 @@ import polars as pl
 from recsys.bundle import BundleWriter, DataWindow, ManifestFields, publish
 from recsys.config import EngineConfig
 from recsys.events import Vocabularies, build_vocabularies, clean, from_frames
+from recsys.events.facts import NEVER
 from recsys.instants import from_datetime
 from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble, save
 from recsys.models.additive import AdditiveModel, PairTerm
+from recsys.models.audience import Audience
 from recsys.models.baselines import PriorRanker
 from recsys.models.calibration import IsotonicMap
 from recsys.models.factors import HostFactors
@@ -27,6 +29,7 @@ from recsys.models.graph import HostGraph
 from recsys.models.strength import HEADS, StrengthHead
 from recsys.models.suite import Models
 from recsys.models.transition import TransitionModel
+from recsys.models.trust import HostTrust
 from recsys.pipeline.features import FEATURES, feature_table
 from recsys.ties.features import TIE_FEATURES
 from training.states import snapshot
@@ -73,6 +76,8 @@ def synthetic(
         factors=HostFactors.of(vectors, confidence=10.0, regularization=0.1, exponent=1.0),
         graph=_graph(rng, n_hosts, min(neighbours, n_hosts)) if models else None,
         transition=TransitionModel.fit(entries, n_hosts=n_hosts, as_of=AS_OF) if models else None,
+        audience=_audience(user, host, spread, users, n_hosts) if models else None,
+        trust=HostTrust.fit(shot.states, [None] * n_hosts) if models else None,
     )
     parts = WorldParts(
         config, shot.states, shot.standings, shot.rooms.select(ROOM_COLUMNS), shot.leaves, shot.priors, made, n_hosts
@@ -87,6 +92,16 @@ def synthetic(
         writer.finish(fields)
     publish(shelf, "synthetic")
     return shelf
+
+
+def _audience(
+    user: npt.NDArray[np.int64], host: npt.NDArray[np.int64], at: pl.Series, users: int, hosts: int
+) -> Audience:
+    """What the entries of the last day, at most 20,000, leave behind."""
+    audience, order = Audience(hosts, users), at.arg_sort().to_list()
+    for i in order[-20_000:]:
+        audience.update(int(user[i]), int(host[i]), NEVER, int(at[i]))
+    return audience
 
 
 def _graph(rng: np.random.Generator, hosts: int, neighbours: int) -> HostGraph:

@@ -16,7 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.index.flat import FloatMatrix, IntVector, as_queries, best, inner_products
+from recsys.index.flat import FloatMatrix, IntVector, as_queries, as_query, best, inner_products
+from recsys.index.largest import kth_largest
+
+_NO_SLOTS = np.empty(0, dtype=np.int64)
 
 
 class HostJoin(NamedTuple):
@@ -133,12 +136,18 @@ class Epoch:
         )
 
     def nearest(self, query: Any, k: int) -> IntVector:
-        """(k′,) positions of the rooms `search` gives for one query (d,)."""
-        asked = as_queries(query[None, :], self.dimension, self._largest)
+        """(k′,) positions of the rooms `search` gives for one query (d,), ascending."""
+        asked = as_query(query, self.dimension, self._largest)
         scores = inner_products(asked, self._vectors_NW)[0]
         if len(self._dead):
             scores[self._dead] = -np.inf
-        return self._position_of_slot[best(scores, self._rooms_N, min(max(k, 0), len(self)))]
+        wanted = min(max(k, 0), len(self))
+        if wanted == len(self):
+            return np.arange(wanted)
+        slots = _NO_SLOTS if not wanted else (scores >= kth_largest(scores, wanted)).nonzero()[0]
+        if len(slots) > wanted:  # the last place is drawn: the smaller room rows have it
+            slots = np.sort(best(scores, self._rooms_N, wanted))
+        return self._position_of_slot.take(slots) if len(self._dead) else slots
 
     def search(self, queries: Any, k: int, *, exclude: Any | None = None) -> tuple[IntVector, FloatMatrix]:
         """Best live rooms of each query, exact.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SAMPLE_STEP = 16
-_SAMPLED_FROM = 8192
+_SAMPLED_FROM = 32_768
 
 
 def kth_largest(values: NDArray[np.floating[Any]], k: int) -> Any:
@@ -26,9 +26,18 @@ def kth_largest(values: NDArray[np.floating[Any]], k: int) -> Any:
     return np.partition(pool, len(pool) - k)[len(pool) - k]
 
 
-def largest(values: NDArray[np.floating[Any]], k: int) -> NDArray[np.intp]:
-    """Positions of the k largest values (all when there are fewer), largest first; equal values by position."""
+def among_largest(values: NDArray[np.floating[Any]], k: int) -> NDArray[np.intp]:
+    """Positions of the k largest values (all when there are fewer), ascending; of equal values the first."""
     if k <= 0:
         return np.empty(0, dtype=np.intp)
-    near = np.flatnonzero(values >= kth_largest(values, k)) if k < len(values) else np.arange(len(values))
-    return near[np.argsort(-values[near], kind="stable")[:k]]
+    if k >= len(values):
+        return np.arange(len(values))
+    least = kth_largest(values, k)
+    near: NDArray[np.intp] = np.flatnonzero(values >= least)
+    if len(near) == k:
+        return near
+    above = values.take(near) > least
+    equal = (~above).nonzero()[0]
+    above[equal[: k - int(above.sum())]] = True
+    kept: NDArray[np.intp] = near[above]
+    return kept

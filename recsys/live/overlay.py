@@ -59,8 +59,7 @@ def lay_over(live: LiveState, arrays: Mapping[str, npt.NDArray[Any]], document: 
         world.ties.put(name, _of(f"{name}.", arrays))
     for store in _stores(live):
         store.put(arrays[f"{store.block.name}.moved"], _rows(store.block, arrays))
-    world.heat.grow(len(arrays["heat"]))
-    world.heat.of_host[: len(arrays["heat"])] = arrays["heat"]
+    world.heat.put(arrays["heat"])
     guests = {room: tuple(hosts) for room, hosts in document["cohosts"]}
     told = zip(arrays["rooms.host"].tolist(), arrays["rooms.started_at"].tolist(), document["categories"], strict=True)
     for room, (host, started_at, category) in enumerate(told):

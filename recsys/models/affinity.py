@@ -20,7 +20,7 @@ from recsys.ties.algebra import Block, Floats, Rows
 from recsys.ties.blocks import Blocks
 from recsys.ties.layers import State
 from recsys.ties.standing import blocked, followed
-from recsys.ties.store import TieStore
+from recsys.ties.store import TieStore, UserTies
 
 AFFINITY_BLOCKS = ("visits", "relation", "commerce", "depth")
 
@@ -59,19 +59,31 @@ def confidence_matrix(states: Mapping[str, State], config: AffinityConfig, n_use
 
 
 def history(
-    store: TieStore, blocks: Blocks, user: int, config: AffinityConfig
+    store: TieStore, blocks: Blocks, held: Mapping[str, UserTies], config: AffinityConfig, n_hosts: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """One user's hosts (h,) ascending and confidences (h,) > 0, as a row of `confidence_matrix`."""
+    """One user's hosts (h,) ascending and confidences (h,) > 0, as a row of `confidence_matrix`.
+
+    Args:
+        held: his ties by block, `store.held(user)`.
+        n_hosts: all host rows are below this.
+    """
     hosts: list[npt.NDArray[np.int32]] = []
     values: list[Floats] = []
     for name in AFFINITY_BLOCKS:
-        ties = store.of(name, user)
+        ties = held[name]
         if len(ties):
             hosts.append(ties.hosts)
             values.append(confidence(getattr(blocks, name), ties.rows, config))
     if not hosts:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-    distinct, where = np.unique(np.concatenate(hosts), return_inverse=True)
-    total = np.bincount(where, weights=np.concatenate(values))
+    every, number = np.concatenate(hosts), store.scratch(n_hosts)
+    order = np.arange(len(every), dtype=np.int32)
+    number[every] = order  # of a host in several blocks the last place stays
+    distinct = np.sort(every[number[every] == order])
+    number[distinct] = order[: len(distinct)]
+    total = np.bincount(number[every], weights=np.concatenate(values))
+    number[distinct] = -1
     kept = total > 0
+    if kept.all():
+        return distinct.astype(np.int64), total.astype(np.float32)
     return distinct[kept].astype(np.int64), total[kept].astype(np.float32)

@@ -112,23 +112,27 @@ class Audience:
             segments (4, n): decayed entries of half an hour by the users of each segment;
             rate (n,): log of the host's share of all entries, 2 h; idle (n,): log seconds since the last entry.
         """
-        known = hosts < len(self._last_at)
         rows = np.zeros((len(_DECAY_OF), len(hosts)))
         last_at = np.full(len(hosts), NEVER, dtype=np.int64)
-        seen = np.zeros((len(hosts), 2))
-        if known.all():
-            rows[:], last_at, seen = self._hosts[hosts].T, self._last_at[hosts], self._seen[hosts]
-        elif known.any():
-            rows[:, known], last_at[known] = self._hosts[hosts[known]].T, self._last_at[hosts[known]]
-            seen[known] = self._seen[hosts[known]]
+        seen = np.zeros((2, len(hosts)))
+        if len(self._last_at):
+            places = np.minimum(hosts, len(self._last_at) - 1)
+            last_at = self._last_at.take(places)
+            width = self._hosts.shape[1]
+            self._hosts.reshape(-1).take(places * width + np.arange(width)[:, None], out=rows, mode="clip")
+            self._seen.reshape(-1).take(places * 2 + np.arange(2)[:, None], out=seen, mode="clip")
+            if len(hosts) and int(hosts.max()) >= len(self._last_at):
+                unknown = hosts >= len(self._last_at)
+                rows[:, unknown], last_at[unknown], seen[:, unknown] = 0.0, NEVER, 0.0
         met = last_at != NEVER
-        age = np.where(met, at - np.where(met, last_at, at), 0).astype(np.float64)
-        rows *= np.exp2(np.maximum(age, 0.0) * _RATES[:, None])[_DECAY_OF]
-        passed = np.where(met, self._count - seen[:, 0], 0.0)
-        passed = np.where(age > PRESENCE_US, np.minimum(passed, seen[:, 1]), passed)
+        age = np.where(met, at - last_at.astype(np.float64), 0.0)
+        passed = np.where(met, self._count - seen[0], 0.0)
+        passed = np.where(age > PRESENCE_US, np.minimum(passed, seen[1]), passed)
+        np.maximum(age, 0.0, out=age)
+        rows *= np.exp2(age * _RATES[:, None])[_DECAY_OF]
         conversions = (rows[_CHOSEN] + _PRIOR_CHOICES) / (rows[_EXPOSED] + passed + _PRIOR_EXPOSURE)
         rate = np.log(rows[_RATE] + 0.05) - log(self._rate_to(at) + 1.0)
-        idle = np.where(met, np.log(np.maximum(age, 0.0) / 1e6 + 1.0), np.nan)
+        idle = np.where(met, np.log(age / 1e6 + 1.0), np.nan)
         return conversions, rows[_SEGMENT:], rate, idle
 
     def taste(self, user: int) -> Floats:

@@ -44,10 +44,15 @@ class HostGraph:
             n_hosts: length of the result, at least the graph's.
         """
         scores = np.zeros(max(n_hosts, self.n_hosts), dtype=np.float32)
-        for host, weight in zip(hosts.tolist(), weights.tolist(), strict=True):
-            if host < self.n_hosts:
-                row = slice(self.indptr[host], self.indptr[host + 1])
-                np.add.at(scores, self.indices[row], np.float32(weight) * self.data[row])
+        known = hosts < self.n_hosts
+        if not known.all():
+            hosts, weights = hosts[known], weights[known]
+        if len(hosts):
+            starts, stops = self.indptr[hosts], self.indptr[hosts + 1]
+            rows = [slice(*ends) for ends in zip(starts.tolist(), stops.tolist(), strict=True)]
+            shares = np.concatenate([self.data[row] for row in rows])
+            shares *= np.repeat(weights.astype(np.float32), stops - starts)
+            np.add.at(scores, np.concatenate([self.indices[row] for row in rows]), shares)
         return scores
 
     def arrays(self, prefix: str) -> dict[str, npt.NDArray[np.generic]]:

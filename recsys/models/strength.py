@@ -78,17 +78,17 @@ def strength_head(heads: Mapping[str, StrengthHead]) -> StrengthHead | None:
     return heads.get(STRENGTH) or heads.get("returns")
 
 
-def heads_say(heads: Mapping[str, StrengthHead], tie_values: Floats, tied: npt.NDArray[np.bool_]) -> dict[str, Floats]:
-    """Probabilities (n,) of every head for pairs with features (F, n), of which `tied` (n,) have a tie.
+def heads_say(
+    heads: Mapping[str, StrengthHead], known: Floats, where: npt.NDArray[np.intp], n: int
+) -> dict[str, Floats]:
+    """Probabilities (n,) of every head for n pairs; those at `where` (m,) have ties with features `known` (F, m).
 
     NaN where a head does not apply. All heads are read in one go.
     """
-    where = np.flatnonzero(tied)
-    known = tie_values[:, where]
     odds = sigmoid(stacked(tuple(head.model for head in heads.values())).scores(known))
     found = {}
     for head, chances in zip(heads.values(), odds, strict=True):
-        said = found[head.name] = np.full(len(tied), head.stranger)
+        said = found[head.name] = np.full(n, head.stranger)
         said[where] = head.calibration.apply(chances)
         if head.name in _OF_CUSTOMERS:
             said[where[~(known[_ORDERS] > 0)]] = np.nan

@@ -26,7 +26,7 @@ from recsys.models.trust import HostTrust
 from recsys.models.two_tower import TwoTower
 from recsys.ties.algebra import Floats
 from recsys.ties.blocks import Blocks
-from recsys.ties.store import TieStore
+from recsys.ties.store import TieStore, UserTies
 
 PERSONAL_FEATURES = (
     "cf_graph",
@@ -50,16 +50,18 @@ LatestEntered = list[tuple[int, int]]
 _FEW = 64
 
 
-@dataclass(frozen=True)
+@dataclass
 class Viewer:
     """What the collaborative models know of one user at one instant, computed once a request.
 
-    `hosts` (h,), `confidences` (h,) his history; `vector` (d,) folded in, or None; `graph_scores` over
-    all hosts (n_hosts,), or None. `recent` are the hosts transitions start from, entered `ages_s` ago.
-    `search` is what he asks the index of live rooms for, or None.
+    `ties` are his ties by block; `hosts` (h,), `confidences` (h,) his history; `vector` (d,) folded in, or None;
+    `graph_scores` over all hosts (n_hosts,), or None. `recent` are the hosts transitions start from, entered `ages_s`
+    ago. `search` is what he asks the index of live rooms for, or None. `chances` (n_hosts + 1,) are where he may go
+    next, as `TransitionModel.everywhere` tells, once somebody has asked for many of them.
     """
 
     at: int
+    ties: dict[str, UserTies]
     hosts: npt.NDArray[np.int64]
     confidences: npt.NDArray[np.float32]
     recent: npt.NDArray[np.int64]
@@ -67,6 +69,7 @@ class Viewer:
     vector: npt.NDArray[np.float32] | None
     graph_scores: npt.NDArray[np.float32] | None
     search: npt.NDArray[np.float32] | None = None
+    chances: npt.NDArray[np.float32] | None = None
 
 
 @dataclass
@@ -92,48 +95,56 @@ class Models:
 
     def viewer(self, ties: TieStore, blocks: Blocks, user: int, n_hosts: int, at: int) -> Viewer:
         """Fold a user in at instant `at`, µs; nobody known (−1) has an empty history."""
-        hosts, confidences = history(ties, blocks, user, self.affinity)
-        recent, ages_s = recent_hosts(ties, blocks, user, at)
+        held = ties.held(user)
+        hosts, confidences = history(ties, blocks, held, self.affinity, n_hosts)
+        recent, ages_s = recent_hosts(held["visits"], blocks, at)
         vector = self.factors.viewer(hosts, confidences) if self.factors is not None else None
         graph = self.graph.scores(hosts, confidences, n_hosts) if self.graph is not None and len(hosts) else None
         search = vector
         if self.tower is not None:
             search = self.tower.search_vector(self.tower.viewer_of(ties, blocks, user, at))
-        return Viewer(at, hosts, confidences, recent, ages_s, vector, graph, search)
+        return Viewer(at, held, hosts, confidences, recent, ages_s, vector, graph, search)
 
     def next_chances(self, viewer: Viewer, hosts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """P(next host is this one) for `hosts` (n,), from the viewer's recent hosts; None: transitions say nothing."""
         if self.transition is None or not len(viewer.recent):
             return None
-        return self.transition.scores(viewer.recent.tolist(), viewer.ages_s.tolist(), hosts, at=viewer.at)
+        recent, ages_s = viewer.recent.tolist(), viewer.ages_s.tolist()
+        if viewer.chances is None:
+            if 4 * len(hosts) <= self.transition.n_hosts:
+                return self.transition.scores(recent, ages_s, hosts, at=viewer.at)
+            viewer.chances = self.transition.everywhere(recent, ages_s, at=viewer.at)
+        return viewer.chances.take(hosts, mode="clip")
 
-    def personal(self, viewer: Viewer, hosts: npt.NDArray[np.int64]) -> Floats:
-        """Collaborative features (len(PERSONAL_FEATURES), n) of candidate hosts; NaN where a model has no say."""
-        values = np.full((len(PERSONAL_FEATURES), len(hosts)), np.nan)
+    def personal(self, viewer: Viewer, hosts: npt.NDArray[np.int64], out: Floats) -> None:
+        """Write the collaborative features (len(PERSONAL_FEATURES), n) of candidate hosts into `out`.
+
+        `out` holds NaN and keeps it where a model has no say, and in the ranks.
+        """
         if viewer.graph_scores is not None:
-            graph = viewer.graph_scores[hosts].astype(np.float64)
-            values[0], values[1], values[2] = graph, graph / max(float(np.abs(graph).sum()), 1e-9), rank(-graph)
+            graph = out[0]
+            graph[:] = viewer.graph_scores.take(hosts)
+            np.divide(graph, max(float(np.abs(graph).sum()), 1e-9), out=out[1])
         if viewer.vector is not None and self.factors is not None:
-            known = hosts < len(self.factors.vectors)
-            vectors = self.factors.vectors[hosts[known]]
-            factor = (vectors @ viewer.vector).astype(np.float64)
-            norms = self.factors.lengths[hosts[known]] * float(np.linalg.norm(viewer.vector))
-            values[3, known], values[4, known], values[5, known] = (
-                factor,
-                factor / np.maximum(norms, 1e-9),
-                rank(-factor),
+            places = np.minimum(hosts, len(self.factors.vectors) - 1)
+            np.dot(
+                self.factors.vectors.take(places, axis=0),
+                viewer.vector,
+                out=(products := np.empty(len(hosts), np.float32)),
             )
+            out[3] = products
+            norms = self.factors.lengths.take(places) * float(np.linalg.norm(viewer.vector))
+            np.divide(out[3], np.maximum(norms, 1e-9), out=out[4])
+            if len(hosts) and int(hosts.max()) >= len(self.factors.vectors):
+                out[3:5, hosts >= len(self.factors.vectors)] = np.nan
         chances = self.next_chances(viewer, hosts)
         if chances is not None and self.transition is not None:
             recent, ages_s = viewer.recent.tolist(), viewer.ages_s.tolist()
-            moves = chances.astype(np.float64)
-            last = self.transition.scores(recent[:1], ages_s[:1], hosts, at=viewer.at)
-            values[6] = last
-            values[7], values[11] = moves, rank(-moves)
-            values[8] = self.transition.evidence(recent, ages_s, hosts, at=viewer.at)
-            values[9] = self.transition.over_popularity(chances, hosts, at=viewer.at)
-            values[10] = self.transition.over_popularity(last, hosts, at=viewer.at)
-        return values
+            both = np.empty((2, len(hosts)), dtype=np.float32)
+            both[0], both[1] = chances, self.transition.scores(recent[:1], ages_s[:1], hosts, at=viewer.at)
+            out[6], out[7] = both[1], chances
+            out[8] = self.transition.evidence(recent, ages_s, hosts, at=viewer.at)
+            out[9:11] = self.transition.over_popularity(both, hosts, at=viewer.at)
 
     def observe_entry(self, latest: LatestEntered, user: int, host: int, at: int, started_at: int = NEVER) -> None:
         """Learn from an entry into a room started at `started_at`; `latest` are the user's entries before it."""
@@ -143,12 +154,11 @@ class Models:
             self.transition.update([one for _, one in latest], [(at - then) / 1e6 for then, _ in latest], host, at)
 
 
-def recent_hosts(ties: TieStore, blocks: Blocks, user: int, at: int) -> tuple[npt.NDArray[np.int64], Floats]:
+def recent_hosts(visits: UserTies, blocks: Blocks, at: int) -> tuple[npt.NDArray[np.int64], Floats]:
     """The user's last hosts, latest first, and how long ago he entered them, s; at most `RECENT_HOSTS`.
 
     Of hosts entered at one instant the larger row is the later one, as facts of one instant are applied.
     """
-    visits = ties.of("visits", user)
     last = visits.rows.ints[:, blocks.visits.int_column("last_entry_at")]
     seen = np.flatnonzero(last != NEVER)
     latest = seen[np.lexsort((visits.hosts[seen], last[seen]))][::-1][:RECENT_HOSTS]
@@ -177,10 +187,3 @@ def entered(latest: LatestEntered, host: int, at: int) -> LatestEntered:
     if any(one == host and then >= at for then, one in latest):
         return latest
     return sorted([(at, host), *(one for one in latest if one[1] != host)], reverse=True)[:RECENT_HOSTS]
-
-
-def rank(values: Floats) -> Floats:
-    """0 for the smallest, 1 for the next …; equal values in the order given."""
-    order = np.empty(len(values))
-    order[np.argsort(values, kind="stable")] = np.arange(len(values))
-    return order

@@ -139,15 +139,39 @@ class TransitionModel:
             candidates: (c,) host rows, may be new; all hosts in row order by default.
             at: the instant asked from, µs: old counts weigh less against the prior. By default `last_at`.
         """
-        mixed = self._mixture(recent_hosts, recent_ages_s)
+        if candidates is None or 4 * len(candidates) > self.n_hosts:
+            chances = self.everywhere(recent_hosts, recent_ages_s, at=at)
+            return chances[:-1] if candidates is None else chances.take(candidates, mode="clip")
+        dense, touched, spread = self._mixed(recent_hosts, recent_ages_s, at)
+        places = self._places(candidates)
+        found = dense.take(places)
+        found += self._entered.take(places) * (spread / (self._all_entered or 1.0))
+        self._clear(dense, touched)
+        return np.maximum(found, 0.0).astype(np.float32)
+
+    def everywhere(
+        self, recent_hosts: Sequence[int], recent_ages_s: Sequence[float], *, at: int | None = None
+    ) -> NDArray[np.float32]:
+        """`scores` of all hosts in row order and last of a host not counted yet; (n_hosts + 1,) float32."""
+        dense, touched, spread = self._mixed(recent_hosts, recent_ages_s, at)
+        whole = self._entered[: self.n_hosts + 1] * (spread / (self._all_entered or 1.0))
+        whole += dense[: self.n_hosts + 1]
+        self._clear(dense, touched)
+        return np.maximum(whole, 0.0, out=whole).astype(np.float32)
+
+    def _mixed(
+        self, recent_hosts: Sequence[int], recent_ages_s: Sequence[float], at: int | None
+    ) -> tuple[Floats, list[Any], float]:
+        """What the rows of the recent hosts add by host, where it stands, and the share popularity shares out."""
+        mixed = self.config.mixture(recent_hosts, recent_ages_s)
         prior = self.config.prior * self._decay_to(at)
         everyone = self._all_entered or 1.0
         dense, touched = self._dense(), list[Any]()
-        spread = 1.0 if not mixed else 0.0  # what popularity shares out
+        spread = 1.0 if not mixed else 0.0
         for host, share in mixed:
             nexts, counts, total = self.row(host)
             mass = total + prior
-            own = self._entered[min(host, self.n_hosts)] / everyone
+            own = self._entered.item(min(host, self.n_hosts)) / everyone
             if mass <= 0.0 or own >= 1.0:
                 spread += share
                 continue
@@ -158,26 +182,17 @@ class TransitionModel:
                 touched.append(host)
             touched.append(nexts)
             spread += rest
-        if candidates is None or 4 * len(candidates) > self.n_hosts:  # all hosts in row order, then gathered once
-            whole = self._entered[: self.n_hosts + 1] * (spread / everyone)
-            whole += dense[: self.n_hosts + 1]
-            self._clear(dense, touched)
-            chances = np.maximum(whole, 0.0, out=whole).astype(np.float32)
-            return chances[:-1] if candidates is None else chances.take(candidates, mode="clip")
-        places = self._places(candidates)
-        found = dense[places] + self._entered[places] * (spread / everyone)
-        self._clear(dense, touched)
-        return np.asarray(np.maximum(found, 0.0), dtype=np.float32)
+        return dense, touched, spread
 
     def over_popularity(
         self, chances: NDArray[np.float32], candidates: NDArray[np.integer[Any]], *, at: int | None = None
     ) -> NDArray[np.float32]:
-        """How many times likelier than by popularity, of `scores` computed for these candidates; (c,) float32.
+        """How many times likelier than by popularity, of `scores` (…, c) computed for these candidates; float32.
 
         (P + ε)/(π + ε) with ε the weight of one entry, so a new host has 1. π is as old as the counts are.
         """
         one = 1.0 / (self._all_entered / self._decay_to(at) + max(1, self.n_hosts))
-        popular = self._entered[self._places(candidates)] / (self._all_entered or 1.0)
+        popular = self._entered.take(self._places(candidates)) / (self._all_entered or 1.0)
         return np.asarray((chances.astype(np.float64) + one) / (popular + one), dtype=np.float32)
 
     def evidence(
@@ -190,7 +205,7 @@ class TransitionModel:
     ) -> NDArray[np.float32]:
         """Σ lag · gap · count[recent → candidate] as of `at`, neither smoothed nor normalised; else as `scores`."""
         dense, touched = self._dense(), []
-        for host, weight in self._weighted(recent_hosts, recent_ages_s):
+        for host, weight in self.config.weighted(recent_hosts, recent_ages_s):
             nexts, counts, _ = self.row(host)
             dense[nexts] += counts * weight
             touched.append(nexts)
@@ -246,20 +261,6 @@ class TransitionModel:
         for host, size, end in zip(changes["previous"].tolist(), changes["sizes"].tolist(), ends, strict=True):
             part = slice(end - size, end)
             self._changed[host] = GrowingRow(changes["nexts"][part], changes["counts"][part])
-
-    def _weighted(self, hosts: Sequence[int], ages_s: Sequence[float]) -> list[tuple[int, float]]:
-        """Recent hosts that still count, with lag weight × gap decay."""
-        config = self.config
-        return [
-            (int(host), lag_weight * 2.0 ** (-age_s / config.gap_half_life_s))
-            for lag_weight, host, age_s in zip(config.lag_weights, hosts, ages_s, strict=False)
-            if 0.0 <= age_s <= config.max_gap_s
-        ]
-
-    def _mixture(self, hosts: Sequence[int], ages_s: Sequence[float]) -> list[tuple[int, float]]:
-        weighted = self._weighted(hosts, ages_s)
-        total = sum(weight for _, weight in weighted)
-        return [(host, weight / total) for host, weight in weighted] if total > 0.0 else []
 
     def _decay_to(self, at: int | None) -> float:
         """What a count of one made now amounts to at the reference instant."""

@@ -7,6 +7,7 @@ Counts are sums referenced to one instant, so users may come in any order and in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,20 @@ class TransitionConfig(BaseModel):
     """α: weighted transitions with which popularity is mixed into every row."""
     row_limit: int = Field(default=256, ge=1)
     """Most transitions kept per host after `fit` and `to_arrays`; online rows may grow to twice as many."""
+
+    def weighted(self, hosts: Sequence[int], ages_s: Sequence[float]) -> list[tuple[int, float]]:
+        """Recent hosts that still count, latest first, with lag weight × gap decay."""
+        return [
+            (int(host), lag_weight * 2.0 ** (-age_s / self.gap_half_life_s))
+            for lag_weight, host, age_s in zip(self.lag_weights, hosts, ages_s, strict=False)
+            if 0.0 <= age_s <= self.max_gap_s
+        ]
+
+    def mixture(self, hosts: Sequence[int], ages_s: Sequence[float]) -> list[tuple[int, float]]:
+        """`weighted`, as shares that add up to one; empty when no host counts."""
+        weighted = self.weighted(hosts, ages_s)
+        total = sum(weight for _, weight in weighted)
+        return [(host, weight / total) for host, weight in weighted] if total > 0.0 else []
 
 
 _PAIRS = pl.Schema({"previous": pl.Int64(), "next": pl.Int64(), "count": pl.Float64()})

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import lgamma
 from typing import Any, Self
 
@@ -97,23 +98,29 @@ class HostTrust:
         self, hosts: npt.NDArray[np.int64], refunds: npt.NDArray[np.integer], disputes: npt.NDArray[np.integer]
     ) -> tuple[Floats, Floats]:
         """Trust (n,) in [0, 1] and votes (n,) of hosts with so many refunds by now and, among them, disputes (n,)."""
-        known = np.minimum(hosts, len(self.votes_for) - 1)
-        is_known = hosts < len(self.votes_for)
-        good = np.where(is_known, self.votes_for[known], 0.0)
-        later = np.maximum(refunds - np.where(is_known, self.refunds[known], 0), 0)
-        worse = np.maximum(disputes - np.where(is_known, self.disputes[known], 0), 0)
-        bad = np.where(is_known, self.votes_against[known], 0.0) + later + (DISPUTE_WEIGHT - 1.0) * worse
-        votes = good + bad
-        trust: Floats = (good + self.prior_strength * self.prior_mean) / (votes + self.prior_strength)
+        votes_for, against, had, argued, _ = self._then.take(np.minimum(hosts, len(self.votes_for)), axis=1)
+        bad = against + np.maximum(refunds - had, 0.0) + (DISPUTE_WEIGHT - 1.0) * np.maximum(disputes - argued, 0.0)
+        votes = votes_for + bad
+        trust: Floats = (votes_for + self.prior_strength * self.prior_mean) / (votes + self.prior_strength)
         return trust, votes
 
     def features(
         self, hosts: npt.NDArray[np.int64], refunds: npt.NDArray[np.integer], disputes: npt.NDArray[np.integer]
     ) -> Floats:
         """Rows `TRUST_FEATURES` of candidate hosts (n,): trust, votes, code of the category (NaN unknown)."""
-        trust, votes = self.of(hosts, refunds, disputes)
-        code = np.where(hosts < len(self.category), self.category[np.minimum(hosts, len(self.category) - 1)], -1)
-        return np.stack([trust, votes, np.where(code >= 0, code, np.nan)])
+        found = np.empty((len(TRUST_FEATURES), len(hosts)))
+        found[0], found[1] = self.of(hosts, refunds, disputes)
+        found[2] = self._then[4].take(np.minimum(hosts, len(self.votes_for)))
+        return found
+
+    @cached_property
+    def _then(self) -> Floats:
+        """Votes for and against, refunds, disputes and category by host, and last what is said of later hosts."""
+        table = np.zeros((5, len(self.votes_for) + 1))
+        counted = (self.votes_for, self.votes_against, self.refunds, self.disputes)
+        table[:4, :-1] = counted
+        table[4, :-1], table[4, -1] = np.where(self.category >= 0, self.category, np.nan), np.nan
+        return table
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Plain arrays for a bundle; `from_arrays` reads them back."""

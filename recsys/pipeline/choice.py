@@ -5,12 +5,14 @@ Shape letters: n candidates, F features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.models.audience import TASTES, Audience
+from recsys.pipeline.spans import Spans
 from recsys.ties.algebra import Floats
 
 CHOICE_FEATURES = (
@@ -29,36 +31,43 @@ CHOICE_FEATURES = (
 
 def choice_features(
     audience: Audience | None,
-    user: int,
+    users: Sequence[int],
     hosts: npt.NDArray[np.integer[Any]],
     age_min: Floats,
     lifts: Floats,
     at: int,
-) -> Floats:
-    """Features (F, n) of candidate hosts at instant `at`, µs; all NaN without an audience.
+    spans: Spans,
+    out: Floats,
+) -> None:
+    """Write the features (F, n) of candidate hosts at instant `at`, µs, into `out`, except the rank; all NaN without an
+    audience.
 
     Args:
         audience: the running numbers.
-        user: user row, −1 for nobody known.
+        users: user row of each request, −1 for nobody known.
         hosts: (n,) host rows.
         age_min: (n,) minutes since the start of the rooms.
         lifts: (2, n) transition lifts from the viewer's recent hosts and from the last one, NaN without any.
+        spans: which candidates belong to which request.
     """
-    values = np.full((len(CHOICE_FEATURES), len(hosts)), np.nan)
     if audience is None:
-        return values
+        out[:] = np.nan
+        return
     conversions, segments, rate, idle = audience.read(hosts, at)
-    values[:2] = conversions
-    peers = segments[audience.segment_of(user)]
-    values[2] = 0.5 * _share(peers) + 0.5 * _share(segments.sum(axis=0))
-    values[3:5] = np.where(np.isnan(lifts), 1.0, lifts) * conversions[1]
-    values[5, np.argsort(-values[3], kind="stable")] = np.arange(len(hosts))
-    taste = audience.taste(user)
-    candidate = np.stack([rate, np.log(age_min * 60.0 + 30.0), idle, np.log(conversions[1])])
-    values[6:10] = candidate - taste[:, None]
-    values[10:] = taste[:2, None]
-    return values
-
-
-def _share(rate: Floats) -> Floats:
-    return (rate + 1e-3) / (float(rate.sum()) + 1e-3 * max(len(rate), 1))
+    out[:2] = conversions
+    lately = np.empty((2, len(hosts)))
+    segments.sum(axis=0, out=lately[1])
+    tastes = np.empty((len(TASTES), len(spans)))
+    for i, (user, part) in enumerate(zip(users, spans.parts(), strict=True)):
+        lately[0, part] = segments[audience.segment_of(user), part]
+        tastes[:, i] = audience.taste(user)
+    lately = spans.shares(lately)
+    lately *= 0.5
+    np.add(lately[0], lately[1], out=out[2])
+    np.multiply(np.where(np.isnan(lifts), 1.0, lifts), conversions[1], out=out[3:5])
+    taste = spans.spread(tastes)
+    np.subtract(rate, taste[0], out=out[6])
+    np.subtract(np.log(age_min * 60.0 + 30.0), taste[1], out=out[7])
+    np.subtract(idle, taste[2], out=out[8])
+    np.subtract(np.log(conversions[1]), taste[3], out=out[9])
+    out[10:] = taste[:2]

@@ -8,7 +8,10 @@ Shape letters: n candidates, F features, m tied candidates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +22,11 @@ from recsys.models.suite import PERSONAL_FEATURES, Viewer
 from recsys.models.trust import TRUST_FEATURES
 from recsys.pipeline.choice import CHOICE_FEATURES, choice_features
 from recsys.pipeline.moment import MOMENT_FEATURES, moment_features
+from recsys.pipeline.spans import Spans, taken
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
 from recsys.ties.features import TIE_FEATURES, tie_features
-from recsys.ties.gathering import TiesOfUser, gather
+from recsys.ties.gathering import GatheredTies, gather, side_by_side
 
 ROOM_TIE_FEATURES = ("tie_in_room", "tie_known")
 REQUEST_FEATURES = (
@@ -70,20 +74,45 @@ _ENTRIES_3D = TIE_FEATURES.index("tie_entries_3d")
 _SINCE = TIE_FEATURES.index("tie_hours_since_entry")
 _AGE = FEATURES.index("room_age_min")
 _LIFTS = [FEATURES.index("transition_lift"), FEATURES.index("transition_lift_last")]
-_KNOWN = len(TIE_FEATURES) + ROOM_TIE_FEATURES.index("tie_known")
+_KNOWN = N_TIE + ROOM_TIE_FEATURES.index("tie_known")
+_GROUPS = (MOMENT_FEATURES, PERSONAL_FEATURES, TRUST_FEATURES, REQUEST_FEATURES, CHOICE_FEATURES)
+_ENDS = np.cumsum([N_TIE + len(ROOM_TIE_FEATURES), *(len(group) for group in _GROUPS)]).tolist()
+_MOMENT, _PERSONAL, _TRUST, _REQUEST, _CHOICE = (slice(*ends) for ends in pairwise(_ENDS))
+_PLACES = (
+    ("room_idle_s", 1.0, "room_idle_rank"),
+    ("host_entries_30m", -1.0, "room_popularity_rank"),
+    ("cf_graph", -1.0, "cf_graph_rank"),
+    ("cf_factor", -1.0, "cf_factor_rank"),
+    ("transition_recent", -1.0, "transition_rank"),
+    ("transition_chance", -1.0, "transition_chance_rank"),
+)
+"""What candidates are ranked by, the sign that puts the best first, and where the place goes."""
+_RANKED, _RANKS = ([FEATURES.index(place[i]) for place in _PLACES] for i in (0, 2))
+_DOWN = np.array([sign for _, sign, _ in _PLACES])[:, None]
+
+
+class Asking(NamedTuple):
+    """The candidates (rooms and the hosts meant, (n,) each) of one viewer, folded in as `viewer`."""
+
+    user: int
+    viewer: Viewer
+    rooms: npt.NDArray[np.int64]
+    hosts: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """`values` (F, n) float64, and the ties they were read from (`ties.asked` are the tied candidates)."""
+    """`values` (F, n) float64, and the ties they were read from (`ties.asked` are the tied candidates); candidates of
+    several requests stand side by side, those of each where `spans` says."""
 
     values: Floats
-    ties: TiesOfUser
+    ties: GatheredTies
+    spans: Spans
 
 
 def ties_at(
     world: World, user: int, hosts: npt.NDArray[np.int64], started: npt.NDArray[np.int64], at: int
-) -> tuple[TiesOfUser, Floats]:
+) -> tuple[GatheredTies, Floats]:
     """The user's ties with `hosts` and their features (F_tie, m).
 
     Args:
@@ -93,10 +122,22 @@ def ties_at(
         started: (n,) starts of the rooms in question, NEVER for none: that broadcast is neither missed nor attended.
         at: instant, µs.
     """
-    ties = gather(world.ties, user, hosts, len(world.standings))
+    ties = gather(world.ties, world.ties.held(user), hosts, len(world.standings))
+    entries, since = _user_number(world, user, "n_entries"), _since(world, user)
+    return ties, _features_of(world, ties, hosts, started, entries, since, at)
+
+
+def _features_of(
+    world: World,
+    ties: GatheredTies,
+    hosts: npt.NDArray[np.int64],
+    started: npt.NDArray[np.int64],
+    entries: Floats | float,
+    since: Floats | float,
+    at: int,
+) -> Floats:
     tied_hosts = hosts[ties.asked]
     schedule = world.schedule.rows.latest[tied_hosts]
-    entries = _user_number(world, user, "n_entries")
     paused: npt.NDArray[np.int64] | int = 0
     if world.leaves:
         visited = ties.rows["visits"].ints[:, world.blocks.visits.int_column("last_entry_at")]
@@ -105,14 +146,14 @@ def ties_at(
             if host in world.leaves:
                 paused[i] = _paused(world, host, int(visited[i]), at)
     live = started[ties.asked]
-    offered = _offered(world, user, tied_hosts, live)
-    return ties, tie_features(world.blocks, ties, schedule, offered, live, paused, entries, at)
+    offered = _offered(world, since, tied_hosts, live)
+    return tie_features(world.blocks, ties, schedule, offered, live, paused, entries, at)
 
 
 def _offered(
-    world: World, user: int, hosts: npt.NDArray[np.int64], live_started: npt.NDArray[np.int64]
+    world: World, since: Floats | float, hosts: npt.NDArray[np.int64], live_started: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
-    """How many broadcasts of `hosts` (m,) the user could have come to: those since his first visit anywhere.
+    """How many broadcasts of `hosts` (m,) the user could have come to: those `since` his first visit anywhere.
 
     Only the latest starts are remembered, so a host's broadcasts count as evenly spread from the first to the latest.
     Of a user who never entered anything nobody knows since when he is there: all count. The one in question does not.
@@ -121,7 +162,6 @@ def _offered(
     held = rows.ints[hosts]
     count, first = held[:, block.int_column("n_broadcasts")], held[:, block.int_column("first_broadcast_at")]
     latest = rows.latest[hosts, block.latest_slices["broadcasts"].start]
-    since = _user_number(world, user, "first_entry_at") if _user_number(world, user, "n_entries") else 0.0
     span = np.maximum(latest - first, 1).astype(np.float64)
     share = np.clip((latest - since) / span, 0.0, 1.0)
     offered = np.where(count > 1, 1.0 + (count - 1) * share, count) * (latest >= since)
@@ -138,38 +178,66 @@ def feature_table(
     at: int,
 ) -> FeatureTable:
     """All features (F, n) of candidates (room, host) for one user, folded in as `viewer`, at instant `at`, µs."""
-    n = len(rooms)
-    values = np.empty((len(FEATURES), n))
+    return feature_tables(world, [Asking(user, viewer, rooms, hosts)], at)
+
+
+def feature_tables(world: World, askings: Sequence[Asking], at: int) -> FeatureTable:
+    """All features (F, n) of the candidates of several requests at one instant, side by side; each has at least one."""
+    spans = Spans([len(asking.rooms) for asking in askings])
+    rooms, hosts = _joined([asking.rooms for asking in askings]), _joined([asking.hosts for asking in askings])
+    values = np.empty((len(FEATURES), len(rooms)))
     values[:N_TIE] = np.nan
-    started = world.rooms.started_at[rooms]
-    ties, known = ties_at(world, user, hosts, started, at)
+    started = world.rooms.started_at.take(rooms)
+    entries = [_user_number(world, asking.user, "n_entries") for asking in askings]
+    ties = side_by_side(
+        [gather(world.ties, asking.viewer.ties, asking.hosts, len(world.standings)) for asking in askings],
+        spans.bounds[:-1],
+    )
+    of_tie: Floats | float = entries[0]
+    since: Floats | float = _since(world, askings[0].user)
+    if len(askings) > 1:
+        of_tie = np.repeat(np.array(entries), np.diff(ties.bounds))
+        since = np.repeat(np.array([_since(world, asking.user) for asking in askings]), np.diff(ties.bounds))
+    known = _features_of(world, ties, hosts, started, of_tie, since, at)
     values[:N_TIE, ties.asked] = known
-    attended = ties.rows["visits"].latest[:, world.blocks.visits.latest_slices["attended"]]
-    values[N_TIE] = 0.0
+    values[N_TIE : _MOMENT.start] = 0.0
+    visits = ties.rows["visits"]
+    attended = visits.latest[:, world.blocks.visits.latest_slices["attended"]]
     values[N_TIE, ties.asked] = (attended == started[ties.asked][:, None]).any(axis=1)
-    values[_KNOWN] = 0.0
-    values[_KNOWN, ties.asked] = ties.rows["visits"].ints[:, world.blocks.visits.int_column("n_entries")] > 0
-    row = N_TIE + len(ROOM_TIE_FEATURES)
-    values[row : row + len(MOMENT_FEATURES)] = moment_features(world, rooms, hosts, at)
-    row += len(MOMENT_FEATURES)
-    values[row : row + len(PERSONAL_FEATURES)] = world.models.personal(viewer, hosts)
-    row += len(PERSONAL_FEATURES)
-    values[row : row + len(TRUST_FEATURES)] = np.nan
-    if world.models.trust is not None:
-        ints, block = world.hosts.rows.ints, world.blocks.host
-        had = (ints[hosts, block.int_column(name)] for name in ("n_refunds", "n_disputes"))
-        values[row : row + len(TRUST_FEATURES)] = world.models.trust.features(hosts, *had)
-    row += len(TRUST_FEATURES)
-    values[row : row + len(REQUEST_FEATURES)] = _request(world, user, known, n, values[_KNOWN], at)[:, None]
-    lifts, age_min = values[_LIFTS], values[_AGE]
-    values[row + len(REQUEST_FEATURES) :] = choice_features(world.models.audience, user, hosts, age_min, lifts, at)
-    return FeatureTable(values, ties)
+    values[_KNOWN, ties.asked] = visits.ints[:, world.blocks.visits.int_column("n_entries")] > 0
+    moment_features(world, rooms, hosts, at, spans, values[_MOMENT])
+    values[_PERSONAL] = np.nan
+    for asking, part in zip(askings, spans.parts(), strict=True):
+        world.models.personal(asking.viewer, asking.hosts, values[_PERSONAL, part])
+    if world.models.trust is None:
+        values[_TRUST] = np.nan
+    else:
+        had = [[world.blocks.host.int_column(name)] for name in ("n_refunds", "n_disputes")]
+        values[_TRUST] = world.models.trust.features(hosts, *taken(world.hosts.rows.ints, hosts, np.array(had)))
+    same = np.empty((len(REQUEST_FEATURES), len(spans)))
+    for i, (asking, part) in enumerate(zip(askings, spans.parts(), strict=True)):
+        mine = known[:, ties.bounds[i] : ties.bounds[i + 1]]
+        same[:, i] = _request(world, asking, entries[i], mine, values[_KNOWN, part], at)
+    values[_REQUEST] = spans.spread(same)
+    users = [asking.user for asking in askings]
+    choice_features(world.models.audience, users, hosts, values[_AGE], values[_LIFTS], at, spans, values[_CHOICE])
+    keys = values[_RANKED]
+    keys *= _DOWN
+    nowhere = np.isnan(keys)
+    nowhere[0] = False  # rooms nobody entered stand behind the others
+    places = spans.ranks(keys)
+    places[nowhere] = np.nan
+    values[_RANKS] = places
+    return FeatureTable(values, ties, spans)
 
 
-def _request(world: World, user: int, ties: Floats, n: int, known: Floats, at: int) -> Floats:
+def _joined(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _request(world: World, asking: Asking, entries: float, ties: Floats, known: Floats, at: int) -> list[float]:
     """What is the same for all n candidates of the request; `ties` (F_tie, m) are the features of the tied ones."""
-    entries = _user_number(world, user, "n_entries")
-    hosts = float(len(world.ties.of("visits", user))) if user >= 0 else 0.0
+    user, hosts, n = asking.user, float(len(asking.viewer.ties["visits"])), len(asking.rooms)
     hour = (at % US_PER_DAY) // (US_PER_DAY // 24)
     strongest = np.fmax.reduce(ties[_ENTRIES_3D], initial=0.0)
     latest = np.fmin.reduce(ties[_SINCE], initial=1e4)
@@ -178,27 +246,30 @@ def _request(world: World, user: int, ties: Floats, n: int, known: Floats, at: i
     if entries:
         block = world.blocks.user
         rows, row = world.users.find(user)
-        ref, decayed = rows.ints[row, 0], rows.decayed[row, block.decay_column("entries_1h")]
-        recent = float(decayed) * 2.0 ** (-max(0.0, float(at - ref)) / (US_PER_DAY / 24))
-    return np.array(
-        [
-            entries,
-            hosts,
-            (entries - hosts + 0.5) / (entries + 1.0),
-            (at - last) / (US_PER_DAY / 24) if entries else np.nan,
-            recent,
-            (_user_number(world, user, f"hours_{hour}") + 0.5) / (entries + 12.0),
-            n,
-            known.sum(),
-            strongest,
-            latest,
-        ]
-    )
+        ref, decayed = rows.ints.item(row, 0), rows.decayed.item(row, block.decay_column("entries_1h"))
+        recent = decayed * 2.0 ** (-max(0.0, float(at - ref)) / (US_PER_DAY / 24))
+    return [
+        entries,
+        hosts,
+        (entries - hosts + 0.5) / (entries + 1.0),
+        (at - last) / (US_PER_DAY / 24) if entries else np.nan,
+        recent,
+        (_user_number(world, user, f"hours_{hour}") + 0.5) / (entries + 12.0),
+        n,
+        known.sum(),
+        strongest,
+        latest,
+    ]
 
 
 def _user_number(world: World, user: int, column: str) -> float:
     rows, row = world.users.find(user)
-    return float(rows.ints[row, world.blocks.user.int_column(column)])
+    return float(rows.ints.item(row, world.blocks.user.int_column(column)))
+
+
+def _since(world: World, user: int) -> float:
+    """First visit of a user anywhere, µs; 0 of one who never entered anything."""
+    return _user_number(world, user, "first_entry_at") if _user_number(world, user, "n_entries") else 0.0
 
 
 def _paused(world: World, host: int, last: int, at: int) -> int:

@@ -10,7 +10,10 @@ from __future__ import annotations
 from math import inf, log2
 
 import numpy as np
+import numpy.typing as npt
 
+from recsys.index.epoch import Epoch
+from recsys.index.largest import among_largest
 from recsys.ties.algebra import Block, Floats, Rows
 
 
@@ -29,15 +32,38 @@ class Heat:
         counts = rows.decayed[:, self._column]
         known = counts > 0.0
         self.of_host: Floats = np.full(len(rows), -np.inf)
+        self._moves = 0
+        self._hottest: tuple[tuple[Epoch, int, int], npt.NDArray[np.intp]] | None = None
         self.of_host[known] = np.log2(counts[known]) + rows.ints[known, 0] / self._half_life_us
 
     def grow(self, n: int) -> None:
         """Hold at least `n` hosts."""
         if n > len(self.of_host):
             more = max(n, len(self.of_host) * 3 // 2) - len(self.of_host)
+            self._moves += 1
             self.of_host = np.concatenate([self.of_host, np.full(more, -np.inf)])
+
+    def put(self, of_host: Floats) -> None:
+        """Take over what `of_host` of another one was, (n,)."""
+        self.grow(len(of_host))
+        self._moves += 1
+        self.of_host[: len(of_host)] = of_host
+
+    def hottest(self, epoch: Epoch, size: int) -> npt.NDArray[np.intp]:
+        """Positions in the epoch of the `size` rooms whose hosts have the most entries now, ascending; of equal ones
+        the first.
+
+        The order of hosts does not depend on the instant, so the answer holds until an entry or a room changes it.
+        """
+        asked, known = (epoch, size, self._moves), self._hottest
+        if known is not None and known[0] == asked:
+            return known[1]
+        found = among_largest(self.of_host.take(epoch.hosts), size)
+        self._hottest = asked, found
+        return found
 
     def update(self, rows: Rows, host: int) -> None:
         """The state of one host has changed."""
+        self._moves += 1
         count = float(rows.decayed[host, self._column])
         self.of_host[host] = log2(count) + int(rows.ints[host, 0]) / self._half_life_us if count > 0.0 else -inf

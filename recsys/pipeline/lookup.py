@@ -42,10 +42,9 @@ def lookup(world: World, request: Request) -> Answer:
     words: list[list[str]] = []
     heads: dict[str, np.ndarray] = {}
     if request.explain:
-        heads = heads_of(world, rooms, through, breakdown.values)
-        words = reasons(
-            world, scores.ties, scores.tie_of(order), rooms, through, kept.source[order], reserved, request.at
-        )
+        tie_of = scores.tie_of(order)
+        heads = heads_of(world, rooms, through, breakdown.values, (tie_of >= 0).nonzero()[0])
+        words = reasons(world, scores.ties, tie_of, rooms, through, kept.source[order], reserved, request.at)
     outcomes = np.full(len(kept), _CODES[Outcome.NOT_SELECTED], dtype=np.int8)
     outcomes[order] = _CODES[Outcome.SHOWN]
     story = [(kept.rooms, outcomes)]

@@ -9,7 +9,7 @@ from recsys.events.facts import NEVER, US_PER_DAY
 from recsys.pipeline.request import SOURCES, Source
 from recsys.pipeline.world import World
 from recsys.ties.blocks import ORDERS_KEPT
-from recsys.ties.gathering import TiesOfUser
+from recsys.ties.gathering import GatheredTies
 from recsys.ties.standing import followed, following_since
 
 _SAID = {
@@ -24,7 +24,7 @@ _WITHOUT_TIE = [_SAID.get(source, "you know this host") for source in SOURCES]
 
 def reasons(
     world: World,
-    ties: TiesOfUser,
+    ties: GatheredTies,
     tie_of: npt.NDArray[np.intp],
     rooms: npt.NDArray[np.int64],
     hosts: npt.NDArray[np.int64],
@@ -55,7 +55,7 @@ def reasons(
 
 
 def _say_ties(
-    world: World, ties: TiesOfUser, which: npt.NDArray[np.intp], asked: list[int], said: list[list[str]], at: int
+    world: World, ties: GatheredTies, which: npt.NDArray[np.intp], asked: list[int], said: list[list[str]], at: int
 ) -> None:
     """Say what is known of the ties `which` (m,), to the answers `asked` (m,)."""
     blocks, has = world.blocks, ties.has

@@ -105,16 +105,21 @@ class Answer:
         return len(self.rooms)
 
     def heads_by_room(self) -> list[dict[str, float]]:
-        """What the heads say of each room, by name; heads that do not apply are left out."""
+        """What the heads say of each room, by name; heads that do not apply are left out.
+
+        Rooms of which the same is said (those of hosts the viewer has no tie with) share one dictionary.
+        """
         if not self.heads:
             return [{} for _ in range(len(self))]
-        whole = {name: said for name, said in self.heads.items() if np.isfinite(said).all()}
-        columns = [said.tolist() for said in whole.values()]
-        found = [dict(zip(whole, row, strict=True)) for row in zip(*columns, strict=True)] or [{} for _ in self.rooms]
-        for name in self.heads.keys() - whole.keys():
-            said = self.heads[name]
-            for i in np.flatnonzero(np.isfinite(said)).tolist():
-                found[i][name] = float(said[i])
+        names = tuple(self.heads)
+        columns = [[None if p != p else p for p in said.tolist()] for said in self.heads.values()]
+        made: dict[tuple[float | None, ...], dict[str, float]] = {}
+        found = []
+        for row in zip(*columns, strict=True):
+            by_name = made.get(row)
+            if by_name is None:
+                by_name = made[row] = {name: p for name, p in zip(names, row, strict=True) if p is not None}
+            found.append(by_name)
         return found
 
     @property

@@ -25,7 +25,7 @@ from recsys.pipeline.features import N_TIE, WITHOUT_TIE, feature_table
 from recsys.pipeline.sources import blocked_hosts
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
-from recsys.ties.gathering import TiesOfUser
+from recsys.ties.gathering import GatheredTies
 
 NOTHING_FINITE = -1e9
 """Stands for a score that is not finite: such a candidate sinks to the end instead of poisoning the order."""
@@ -46,7 +46,7 @@ class Scored:
     strength: Floats
     values: Floats
     discounts: Floats
-    ties: TiesOfUser
+    ties: GatheredTies
     ranker: Ranker
 
     def breakdown(self, candidates: npt.NDArray[np.intp]) -> Breakdown:
@@ -145,16 +145,27 @@ def _strength(world: World, values: Floats, tied: npt.NDArray[np.intp]) -> Float
 
 
 def heads_of(
-    world: World, rooms: npt.NDArray[np.int64], through: npt.NDArray[np.int64], values: Floats
+    world: World,
+    rooms: npt.NDArray[np.int64],
+    through: npt.NDArray[np.int64],
+    values: Floats,
+    tied: npt.NDArray[np.intp],
 ) -> dict[str, Floats]:
     """What every head beside strength says of answered rooms (n,), by name; NaN where it does not apply.
 
     Args:
         through: (n,) the host each score came through; a guest's probabilities are discounted by λ, as strength is.
         values: (F, n) the features behind the scores.
+        tied: (m,) positions of those scored through a tie.
     """
-    ties = values[:N_TIE]
-    tied = np.asarray(np.isfinite(ties).any(axis=0))
-    share = np.where(world.rooms.host[rooms] == through, 1.0, world.config.pipeline.cohost_discount)
-    heads = {name: head for name, head in world.models.strength.items() if name != STRENGTH}
-    return {name: share * said for name, said in heads_say(heads, ties, tied).items()}
+    said_of = {name: head for name, head in world.models.strength.items() if name != STRENGTH}
+    known = values[:N_TIE, tied]
+    say_something = np.isfinite(known).any(axis=0)
+    if not say_something.all():
+        tied, known = tied[say_something], known[:, say_something]
+    said = heads_say(said_of, known, tied, len(rooms))
+    guests = (world.rooms.host.take(rooms) != through).nonzero()[0]
+    if len(guests):
+        for chances in said.values():
+            chances[guests] *= world.config.pipeline.cohost_discount
+    return said

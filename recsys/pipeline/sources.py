@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.index.epoch import Epoch
-from recsys.index.largest import largest
+from recsys.index.largest import among_largest
 from recsys.models.suite import Viewer
 from recsys.pipeline.request import SOURCES, Request, Source
 from recsys.pipeline.world import World
 from recsys.ties.standing import STANDINGS, blocked, followed
+from recsys.ties.store import UserTies
 
 NEWCOMER_VISITORS = 20
 """A host whom fewer users than this have ever entered is a newcomer."""
@@ -54,7 +55,10 @@ def private_hosts(world: World, user: int) -> npt.NDArray[np.int64]:
 
 def blocked_hosts(world: World, user: int) -> npt.NDArray[np.int64]:
     """The hosts a user has blocked and not unblocked since. (h,)"""
-    relation = world.ties.of("relation", user)
+    return _blocked(world, world.ties.of("relation", user))
+
+
+def _blocked(world: World, relation: UserTies) -> npt.NDArray[np.int64]:
     return relation.hosts[blocked(world.blocks.relation, relation.rows)].astype(np.int64)
 
 
@@ -69,23 +73,19 @@ def candidates(world: World, epoch: Epoch, request: Request, viewer: Viewer, *, 
     if not len(epoch):
         return Candidates(_NO_ROOMS, np.zeros(0, dtype=np.int8))
     sizes = world.config.pipeline.sources
-    circle = _circle(world, epoch, request.user)
-    by_source = {
-        Source.PRIVATE: circle.own,
-        Source.COHOST: circle.guest,
-        Source.VISITED: circle.visited,
-        Source.NEAREST: _nearest(epoch, viewer, sizes.nearest),
-        Source.TRANSITION: _by_transition(world, epoch, viewer, sizes.transition),
-        Source.POPULAR: _popular(world, epoch, len(epoch) if everything else sizes.popular),
-        Source.NEWCOMER: _newcomers(world, epoch, sizes.newcomers, request),
-    }
-    positions = np.concatenate(list(by_source.values()))
-    source = np.repeat([_CODES[name] for name in by_source], [len(found) for found in by_source.values()])
+    circle = _circle(world, epoch, viewer)
     # In the order of the epoch, whatever brought them: sums over candidates then depend on no row number.
     brought_by = np.full(len(epoch), len(SOURCES), dtype=np.int8)
-    brought_by[positions[::-1]] = source[::-1]  # of repeats the first is written last
-    kept = np.flatnonzero(brought_by < len(SOURCES))
-    return Candidates(epoch.rooms[kept], brought_by[kept])
+    # Of several sources the first is written last.
+    brought_by[_newcomers(world, epoch, sizes.newcomers, request)] = _CODES[Source.NEWCOMER]
+    brought_by[_popular(world, epoch, len(epoch) if everything else sizes.popular)] = _CODES[Source.POPULAR]
+    brought_by[_by_transition(world, epoch, viewer, sizes.transition)] = _CODES[Source.TRANSITION]
+    brought_by[_nearest(epoch, viewer, sizes.nearest)] = _CODES[Source.NEAREST]
+    brought_by[circle.visited] = _CODES[Source.VISITED]
+    brought_by[circle.guest] = _CODES[Source.COHOST]
+    brought_by[circle.own] = _CODES[Source.PRIVATE]
+    kept = (brought_by < len(SOURCES)).nonzero()[0]
+    return Candidates(epoch.rooms.take(kept), brought_by.take(kept))
 
 
 class _Circle(NamedTuple):
@@ -96,12 +96,12 @@ class _Circle(NamedTuple):
     visited: npt.NDArray[np.int64]
 
 
-def _circle(world: World, epoch: Epoch, user: int) -> _Circle:
+def _circle(world: World, epoch: Epoch, viewer: Viewer) -> _Circle:
     """Rooms of hosts followed, bought from or visited, and rooms such hosts join as guests, in one pass.
 
     A blocked host brings no room as a guest, and his own only as visited: the filter then says why it is not shown.
     """
-    relation, commerce, visits = (world.ties.of(name, user) for name in ("relation", "commerce", "visits"))
+    relation, commerce, visits = (viewer.ties[name] for name in ("relation", "commerce", "visits"))
     if not len(relation) + len(commerce) + len(visits):
         return _Circle(_NO_ROOMS, _NO_ROOMS, _NO_ROOMS)
     flags = np.zeros(len(world.standings), dtype=np.int8)
@@ -125,16 +125,16 @@ def _nearest(epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.int64]:
     return epoch.nearest(viewer.search, size)
 
 
-def _by_transition(world: World, epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.int64]:
+def _by_transition(world: World, epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.intp]:
     scores = world.models.next_chances(viewer, epoch.hosts) if size else None
     if scores is None:
         return _NO_ROOMS
-    best = largest(scores, size)
-    return best[scores[best] > 0]
+    best = among_largest(scores, size)
+    return best[scores.take(best) > 0]
 
 
-def _popular(world: World, epoch: Epoch, size: int) -> npt.NDArray[np.int64]:
-    return largest(world.heat.of_host[epoch.hosts], size) if size else _NO_ROOMS
+def _popular(world: World, epoch: Epoch, size: int) -> npt.NDArray[np.intp]:
+    return world.heat.hottest(epoch, size) if size else _NO_ROOMS
 
 
 def _newcomers(world: World, epoch: Epoch, size: int, request: Request) -> npt.NDArray[np.int64]:

@@ -1,61 +1,65 @@
-"""One user's ties with the hosts of a request, gathered in one pass per block.
+"""One user's ties with the hosts of a request, gathered in one pass per block; those of several users side by side.
 
 Shape letters: c hosts asked for, m of them with a tie.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.ties.algebra import Rows
-from recsys.ties.store import TieStore
+from recsys.ties.store import TieStore, UserTies
 
 
 @dataclass(frozen=True)
-class TiesOfUser:
-    """One user's ties with some hosts. m of the asked hosts have a tie in any block.
+class GatheredTies:
+    """The ties of one user, or of several, with hosts asked for. m of these have a tie in any block.
 
     `asked` (m,) positions in the hosts asked for; `rows` per block the m states (identity where the block has none);
-    `has` per block (m,) whether the block has one; `all_visits` the user's visits with all hosts, for shares and ranks.
+    `has` per block (m,) whether the block has one. User i has the ties from `bounds[i]` to `bounds[i + 1]`, and
+    `all_visits[i]` are his visits with all hosts, for shares and ranks.
     """
 
     asked: npt.NDArray[np.intp]
     rows: dict[str, Rows]
     has: dict[str, npt.NDArray[np.bool_]]
-    all_visits: Rows
+    all_visits: tuple[Rows, ...]
+    bounds: tuple[int, ...]
 
 
-def gather(store: TieStore, user: int, hosts: npt.NDArray[np.integer], n_hosts: int) -> TiesOfUser:
+def gather(store: TieStore, held: Mapping[str, UserTies], hosts: npt.NDArray[np.integer], n_hosts: int) -> GatheredTies:
     """The ties of a user with each of `hosts` (c,), looked up in one pass per block.
 
     Args:
         store: the tie blocks.
-        user: user row; −1 has no ties.
+        held: the user's ties by block, `store.held(user)`.
         hosts: host rows, may repeat.
         n_hosts: all host rows are below this.
     """
+    present = [ties.hosts for ties in held.values() if len(ties)]
+    asked = np.empty(0, dtype=np.intp)
     position = store.scratch(n_hosts)
-    found: dict[str, npt.NDArray[np.int32]] = {}
-    any_tie = np.zeros(len(hosts), dtype=np.bool_)
-    held = {name: store.of(name, user) for name in store.blocks}
-    for name, ties in held.items():
-        if len(ties):
-            position[ties.hosts] = np.arange(len(ties), dtype=np.int32)
-            found[name] = position[hosts]
-            position[ties.hosts] = -1
-            any_tie |= found[name] >= 0
-    asked = np.flatnonzero(any_tie)
+    if present:
+        mine = np.concatenate(present)
+        position[mine] = 0
+        asked = (position[hosts] >= 0).nonzero()[0]
+        position[mine] = -1
+    m = len(asked)
+    tied, first = hosts[asked], np.zeros(m, dtype=np.intp)
     rows: dict[str, Rows] = {}
     has: dict[str, npt.NDArray[np.bool_]] = {}
     for name, ties in held.items():
         nothing = store.nothing[name]
-        if name not in found or not len(asked):
-            rows[name], has[name] = nothing.take(np.zeros(len(asked), dtype=np.intp)), np.zeros(len(asked), np.bool_)
+        if not m or not len(ties):
+            rows[name], has[name] = nothing.take(first), np.zeros(m, np.bool_)
             continue
-        at = found[name][asked]
+        position[ties.hosts] = np.arange(len(ties), dtype=np.int32)
+        at = position[tied]
+        position[ties.hosts] = -1
         known = has[name] = at >= 0
         taken = rows[name] = ties.rows.take(at)  # −1 takes the last one, for the time being
         if not known.all():
@@ -63,4 +67,28 @@ def gather(store: TieStore, user: int, hosts: npt.NDArray[np.integer], n_hosts: 
             taken.ints[absent], taken.decayed[absent], taken.latest[absent] = (
                 nothing.ints, nothing.decayed, nothing.latest
             )  # fmt: skip
-    return TiesOfUser(asked, rows, has, held["visits"].rows)
+    return GatheredTies(asked, rows, has, (held["visits"].rows,), (0, m))
+
+
+def side_by_side(parts: Sequence[GatheredTies], starts: Sequence[int]) -> GatheredTies:
+    """The ties of several users as one, where user i's hosts begin at `starts[i]` among the hosts of all."""
+    if len(parts) == 1:
+        return parts[0]
+    bounds = [0]
+    for part in parts:
+        bounds.append(bounds[-1] + len(part.asked))
+    names = parts[0].rows.keys()
+    return GatheredTies(
+        np.concatenate([part.asked + start for part, start in zip(parts, starts, strict=True)]),
+        {
+            name: Rows(
+                np.concatenate([part.rows[name].ints for part in parts]),
+                np.concatenate([part.rows[name].decayed for part in parts]),
+                np.concatenate([part.rows[name].latest for part in parts]),
+            )
+            for name in names
+        },
+        {name: np.concatenate([part.has[name] for part in parts]) for name in names},
+        tuple(visits for part in parts for visits in part.all_visits),
+        tuple(bounds),
+    )

@@ -49,6 +49,10 @@ class TieStore:
         """The ties of one user in one block; valid until the user's next fact."""
         return self._fresh[block].of(user)
 
+    def held(self, user: int) -> dict[str, UserTies]:
+        """The ties of one user by block, as `of` gives them."""
+        return {name: self.of(name, user) for name in self.blocks}
+
     def row(self, block: str, user: int, host: int) -> Rows | None:
         """The state of one tie in one block, or None if it has none."""
         return self._fresh[block].row(user, host)

@@ -11,7 +11,7 @@ import pytest
 
 from recsys.errors import LaotieError
 from recsys.index import IndexInputError, LiveIndexConfig, LiveRoomIndex
-from recsys.index.largest import largest
+from recsys.index.largest import among_largest
 
 HOSTS = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0], [0.0, 0.0]], dtype=np.float32)
 
@@ -72,16 +72,25 @@ def test_the_nearest_are_what_a_search_finds() -> None:
     index.end_many([3, 17])
     epoch, query = index.publish(), rng.normal(size=3).astype(np.float32)
     for k in (0, 1, 9, 28, 60):
-        assert epoch.rooms[epoch.nearest(query, k)].tolist() == epoch.search(query[None, :], k)[0][0].tolist()
+        found = epoch.rooms[epoch.nearest(query, k)].tolist()
+        assert sorted(found) == sorted(epoch.search(query[None, :], k)[0][0].tolist())
+
+
+def test_the_nearest_of_equal_rooms_are_the_smaller_ones() -> None:
+    index = LiveRoomIndex(np.ones((1, 16), np.float32))
+    index.start_many(np.arange(99, -1, -1), np.zeros(100, np.int64))
+    index.end(2)
+    epoch = index.publish()
+    assert sorted(epoch.rooms[epoch.nearest(np.ones(16, np.float32), 4)].tolist()) == [0, 1, 3, 4]
 
 
 @pytest.mark.parametrize("n", [1, 50, 20_000])
-def test_the_largest_come_first_and_draws_by_position(n: int) -> None:
+def test_of_equal_values_the_first_are_among_the_largest(n: int) -> None:
     values = np.random.default_rng(n).integers(0, 30, n).astype(np.float64)
     values[::7] = -np.inf
     order = np.lexsort((np.arange(n), -values))
     for k in (0, 1, 40, n):
-        assert largest(values, k).tolist() == order[:k].tolist()
+        assert among_largest(values, k).tolist() == sorted(order[:k].tolist())
 
 
 def test_ties_go_to_the_smaller_room_and_answers_are_never_short() -> None:

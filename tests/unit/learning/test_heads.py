@@ -158,9 +158,9 @@ def test_what_a_head_says_of_strangers_and_of_those_it_does_not_speak_of(learnt:
     values = np.full((len(TIE_FEATURES), 3), np.nan)
     values[TIE_FEATURES.index("tie_order_lines"), 2] = 3
     values[TIE_FEATURES.index("tie_attendance"), 1:] = 0.5
-    tied = np.array([False, True, True])
+    known, where = values[:, 1:], np.array([1, 2])
     model, map_ = learnt.heads["buys"].model, learnt.heads["buys"].calibration
-    plain = heads_say({"buys": StrengthHead("buys", model, map_, 0.01)}, values, tied)["buys"]
+    plain = heads_say({"buys": StrengthHead("buys", model, map_, 0.01)}, known, where, 3)["buys"]
     assert plain[0] == 0.01 and plain[2] > plain[1] > 0
-    again = heads_say({"rebuys": StrengthHead("rebuys", model, map_, float("nan"))}, values, tied)["rebuys"]
+    again = heads_say({"rebuys": StrengthHead("rebuys", model, map_, float("nan"))}, known, where, 3)["rebuys"]
     assert np.isnan(again).tolist() == [True, True, False] and again[2] == plain[2]

@@ -8,6 +8,7 @@ import pytest
 from recsys.events.facts import NEVER, US_PER_DAY
 from recsys.models.audience import Audience, segment
 from recsys.pipeline.choice import CHOICE_FEATURES, choice_features
+from recsys.pipeline.spans import Spans
 
 MINUTE = 60_000_000
 T0 = 19_800 * US_PER_DAY
@@ -72,9 +73,9 @@ def test_taste_is_the_mean_of_what_was_chosen_as_it_was_seen_before() -> None:
     assert age == pytest.approx(np.log(11 * 60 + 30)) and idle == pytest.approx(np.log(61))
     assert rate == pytest.approx(np.log(1.05) - np.log(2), abs=0.01)
     assert chance == pytest.approx(np.log(1.175 / 6), abs=0.01)
-    features = choice_features(
-        audience, 1, np.array([0, 3]), np.array([11.0, 1.0]), np.full((2, 2), np.nan), T0 + 11 * MINUTE
-    )
+    features = np.empty((len(CHOICE_FEATURES), 2))
+    ages, lifts = np.array([11.0, 1.0]), np.full((2, 2), np.nan)
+    choice_features(audience, [1], np.array([0, 3]), ages, lifts, T0 + 11 * MINUTE, Spans([2]), features)
     row = dict(zip(CHOICE_FEATURES, features, strict=True))
     assert row["taste_age_gap"][0] == pytest.approx(0.0)
     assert row["taste_age_gap"][1] < 0 and np.isnan(row["taste_idle_gap"][1])
@@ -103,8 +104,9 @@ def test_a_late_entry_counts_as_if_at_the_latest() -> None:
 
 
 def test_without_an_audience_or_a_known_room_nothing_is_said() -> None:
-    nothing = choice_features(None, 0, np.array([0, 1]), np.zeros(2), np.zeros((2, 2)), T0)
-    assert nothing.shape == (len(CHOICE_FEATURES), 2) and np.isnan(nothing).all()
+    nothing = np.zeros((len(CHOICE_FEATURES), 2))
+    choice_features(None, [0], np.array([0, 1]), np.zeros(2), np.zeros((2, 2)), T0, Spans([2]), nothing)
+    assert np.isnan(nothing).all()
     audience = told((0, 0, 0))
     audience.update(0, 0, NEVER, T0 + MINUTE)
     assert np.isnan(audience.taste(0)[1]) and np.isfinite(audience.taste(0)[[0, 2, 3]]).all()

@@ -72,10 +72,10 @@ def test_history_is_a_row_of_the_confidence_matrix(facts: pl.DataFrame, matrix: 
     for user in range(N_USERS):
         row = matrix[user]
         for ties in (store, online):
-            hosts, confidences = history(ties, BLOCKS, user, AffinityConfig())
+            hosts, confidences = history(ties, BLOCKS, ties.held(user), AffinityConfig(), N_HOSTS)
             np.testing.assert_array_equal(hosts, row.indices)
             np.testing.assert_allclose(confidences, row.data, rtol=1e-6)
-    assert len(history(store, BLOCKS, -1, AffinityConfig())[0]) == 0
+    assert len(history(store, BLOCKS, store.held(-1), AffinityConfig(), N_HOSTS)[0]) == 0
 
 
 def test_the_viewers_vector_is_the_als_fold_in(matrix: sp.csr_matrix) -> None:
