@@ -38,6 +38,8 @@ CHEAP = {
     "strength.bins": 31,
     "heads.rounds": 40,
     "heads.bins": 31,
+    "demand.instants": 8,
+    "demand.users": 1600,
     "tower.dimensions": 8,
     "tower.examples": 1500,
     "tower.epochs": 2,

@@ -35,7 +35,6 @@ from recsys.events import (
     last_fact_us,
     open_events,
 )
-from recsys.events.lake.view import LakeView
 from recsys.ids import Vocabulary
 from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble, save
 from recsys.live.erasing import ERASED, holds_erased
@@ -46,7 +45,8 @@ from recsys.progress import Progress, silent
 from recsys.ties.algebra import BlockState
 from training.collaborative import factors_of, fit_collaborative, fit_transitions
 from training.compare import Scorer
-from training.delta import advance, known_states
+from training.delta import advance, known_states, lake_of
+from training.demand import write_demand
 from training.drift import base_profile, drift_metrics, drift_of, profile_of, sampled_values, strength_histogram
 from training.index_recall import index_metrics
 from training.kept import Fitted, States, load_fitted, load_learnt, load_made, save_fitted, save_learnt, save_made
@@ -111,7 +111,8 @@ def build(
     stages = Stages(bundles, inputs_of(events, events_path) | based)
     trained = train(events, config, as_of_us, progress, stages, continued, now_us)
     trained.metrics |= index_metrics(trained.parts, config.build.seed)
-    values = sampled_values(assemble(trained.parts), trained.as_of_us, config.build.seed)
+    live = assemble(trained.parts)
+    values = sampled_values(live, trained.as_of_us, config.build.seed)
     drift = drift_of(base_profile(continued), values)
     trained.metrics |= drift_metrics(drift)
     gates = evaluate_gates(trained.metrics, config.gates)
@@ -148,6 +149,7 @@ def build(
         body = fields.model_dump(mode="json") | {"bundle": name, "quality": events.quality.to_json(), "drift": drift}
         body |= {"strengths": strength_histogram(values), "heads": trained.heads, "ranking": trained.ranking}
         writer.json("heads", trained.heads)
+        body |= {"demand": write_demand(writer, live.world, trained.vocabularies, trained.as_of_us, progress)}
         write_report(writer.path("report.html"), build_page, body)
         path = writer.finish(fields)
     publish(bundles, path.name)  # a refused bundle has another name; this says why it was refused
@@ -215,7 +217,7 @@ def train(
         partial(save_fitted, as_of),
         partial(load_fitted, config),
     )
-    models = replace(fitted.models, ranker=learnt.ranker, strength=learnt.strength, audience=learnt.audience)
+    models = replace(fitted.models, **learnt.models())
     n_hosts = len(vocabularies.hosts)
     counts = {"users": len(vocabularies.users), "hosts": n_hosts, "live_rooms": len(shot.rooms)}
     counts |= {f"state_{name}": len(state) for name, state in shot.states.items()}
@@ -240,7 +242,7 @@ def _states(
     """The states as of an instant, from those of the base if that can be."""
     said: tuple[StageResult, ...] = ()
     if base is not None:
-        lake = _lake(events)
+        lake = lake_of(events)
         advanced = None
         if not holds_erased(base, lake.manifest.erased):
             advanced = advance(known_states(base, lake.manifest, config), lake, config, as_of, now_us, progress)
@@ -277,14 +279,6 @@ def _fitted(
         config.affinity, ranker, graph=graph, factors=factors, transition=transition, trust=trust, tower=tower
     )
     return Fitted(models, (*cf_stages, transition_stage, trust_stage))
-
-
-def _lake(events: Events) -> LakeView:
-    if events.lake is None:
-        raise InputRefused(
-            "a base needs a lake", got="a folder of event tables", hint="laotie ingest, then build the lake"
-        )
-    return events.lake
 
 
 def _renumbered(parts: WorldParts, rooms: pl.DataFrame) -> WorldParts:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli import EventsArgument, JsonOption, KOption, SeedOption, progress_of, show
+from recsys.cli import BundleOption, EventsArgument, JsonOption, KOption, SeedOption, progress_of, show
 from recsys.instants import from_datetime, parse_instant, to_datetime
 from training import data_commands, measuring_commands
 
@@ -26,7 +26,7 @@ AsOfOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the offline commands to the command line."""
-    for command in (demo, validate, simulate, build, rollback, evaluate):
+    for command in (demo, validate, simulate, build, rollback, demand, evaluate):
         app.command()(command)
     data_commands.register(app)
     measuring_commands.register(app)
@@ -120,6 +120,14 @@ def rollback(
     from recsys.bundle import rollback as run
 
     show({"current": run(bundles)}, as_json=as_json)
+
+
+def demand(bundle: BundleOption, as_json: JsonOption = False) -> None:
+    """Viewers, buyers and orders to expect at every host's next broadcast, with intervals, as of the bundle's as-of."""
+    from recsys.bundle import Bundle, resolve
+    from training.demand import read_demand
+
+    show(read_demand(Bundle.open(resolve(bundle))), as_json=as_json)
 
 
 def evaluate(

@@ -75,6 +75,19 @@ class Advanced:
     facts: int
 
 
+def lake_of(events: Events) -> LakeView:
+    """The lake the events were read from.
+
+    Raises:
+        InputRefused: they were read from elsewhere.
+    """
+    if events.lake is None:
+        raise InputRefused(
+            "a base needs a lake", got="a folder of event tables", hint="laotie ingest, then build the lake"
+        )
+    return events.lake
+
+
 def known_states(bundle: Bundle, manifest: LakeManifest, config: EngineConfig) -> KnownStates:
     """The states of a bundle that was built from this lake.
 

@@ -41,6 +41,7 @@ from recsys.events import (
     last_fact_us,
     open_events,
     room_table,
+    tie_facts,
     user_table,
 )
 from recsys.events.facts import FactKind
@@ -53,6 +54,7 @@ from recsys.pipeline.request import Request
 from recsys.pipeline.scoring import scored
 from recsys.pipeline.sources import private_hosts
 from recsys.progress import Progress, silent
+from training.broadcasts import judged_demand
 from training.build import Trained, train
 from training.compare import Scorer
 from training.evaluation import Evaluation
@@ -107,12 +109,15 @@ def evaluate(
     rooms = room_table(cleaned, trained.vocabularies)
     live.register_rooms(rooms)
     facts = fact_stream(cleaned, trained.vocabularies, from_us=cut, before_us=end)
+    told = tie_facts(cleaned, trained.vocabularies, before_us=end, bucket=None)
+    demand = judged_demand(live.world, trained.counts["users"], rooms, told, cut, config.build.seed, progress)
     judged = _Judged(live, config, trained.rivals)
     judged.run(facts, progress)
     body = judged.report(trained, cleaned, rooms, facts, config.build.seed)
     body |= {
         "as_of_us": cut,
         "training_cpu_s": spent,
+        "demand": demand,
         "quality": cleaned.quality.to_json(),
         "stages": [s.model_dump() for s in trained.stages],
     }

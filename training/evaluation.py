@@ -52,6 +52,9 @@ class Evaluation:
                 f"{head['log_loss']:.5f} | {head['skill']:.4f} | {head['skill_low']:.4f}–{head['skill_high']:.4f} | "
                 f"{head['ece']:.5f} | {head['ece_chance']:.5f} |"
             )
+        for row in self.body["demand"]:
+            said = ", ".join(f"{key} {_short(value)}" for key, value in row.items() if isinstance(value, int | float))
+            lines += ["", f"demand, {row['quantity']}: {row.get('skipped', said)}"]
         return "\n".join(lines)
 
 

@@ -108,13 +108,13 @@ def learn_heads(
         tied = table.filter(pl.col("tied"))
         later = tied.filter(pl.col("at") >= later_us).sort("at", "row")
         early, middle = tied.filter(pl.col("at") < later_us), len(later) // 2
-        if why := _too_little(early, (later.head(middle), later.tail(len(later) - middle))):
+        if why := too_little(early, (later.head(middle), later.tail(len(later) - middle))):
             learnt.stages.append(_stage(name, "skipped", why))
             continue
         if name == STRENGTH:
             model = _fitted_strength(rows, early, config)
         else:
-            model = _fitted(rows, early, config.strength if name == "returns" else config.heads, config)
+            model = fitted(rows, early, config.strength if name == "returns" else config.heads, config)
         said = sigmoid(model.score(rows[later["row"]].T))
         latter = np.arange(len(later)) >= middle  # the map of the former half is judged on the latter
         _judged(learnt, name, model, later, said, [(~latter, latter)], stranger, config.build.seed)
@@ -155,7 +155,7 @@ def learn_horizon_head(
     at = table["at"].to_numpy()
     later_us = int(np.quantile(at, 1.0 - _CALIBRATING_SHARE)) if len(at) else 0
     early, later = table.filter(pl.col("at") < later_us), table.filter(pl.col("at") >= later_us)
-    if why := _too_little(early, (later,)):
+    if why := too_little(early, (later,)):
         learnt.stages.append(_stage(name, "skipped", why))
         return
     rng = np.random.default_rng(config.build.seed)
@@ -163,14 +163,14 @@ def learn_horizon_head(
     early_fold, later_fold = fold[early["user"]], fold[later["user"]]
     said = np.empty(len(later))
     for k in range(FOLDS):
-        others = _fitted(rows, early.filter(pl.Series(early_fold != k)), config.heads, config)
+        others = fitted(rows, early.filter(pl.Series(early_fold != k)), config.heads, config)
         said[later_fold == k] = sigmoid(others.score(rows[later["row"].filter(pl.Series(later_fold == k))].T))
     parts = [(later_fold != k, later_fold == k) for k in range(FOLDS)]
-    model = _fitted(rows, early, config.heads, config)
+    model = fitted(rows, early, config.heads, config)
     _judged(learnt, name, model, later, said, parts, float("nan"), config.build.seed)
 
 
-def _too_little(early: pl.DataFrame, later: Sequence[pl.DataFrame]) -> str:
+def too_little(early: pl.DataFrame, later: Sequence[pl.DataFrame]) -> str:
     """Why these ties do not suffice to train on (`early`) and to calibrate and judge on (`later`), or nothing."""
     both = [min(int(part["y"].sum()), len(part) - int(part["y"].sum())) for part in (early, *later)]
     n_later = sum(len(part) for part in later)
@@ -237,9 +237,10 @@ def calibration(
     return IsotonicMap(knots, (line.apply(knots) + steps.apply(knots)) / 2)
 
 
-def _fitted(
+def fitted(
     rows: npt.NDArray[np.float32], early: pl.DataFrame, settings: ProbabilityConfig, config: EngineConfig
 ) -> AdditiveModel:
+    """An additive model of the outcomes `y` of the logged ties `early` (row, y, weight)."""
     weight = early["weight"].to_numpy()
     labels = early["y"].to_numpy()
     build = config.build

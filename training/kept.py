@@ -56,7 +56,7 @@ def load_fitted(config: EngineConfig, bundle: Bundle) -> Fitted:
 
 def save_learnt(as_of_us: int, config: EngineConfig, writer: BundleWriter, learnt: Learnt) -> ManifestFields:
     """Write what was learnt, but for the rankers the served one is compared with."""
-    models = Models(affinity=config.affinity, ranker=learnt.ranker, strength=learnt.strength, audience=learnt.audience)
+    models = Models(affinity=config.affinity, **learnt.models())
     writer.json("models", save_models(writer, models))
     said: dict[str, object] = {
         "from_us": learnt.from_us,
@@ -76,6 +76,7 @@ def load_learnt(config: EngineConfig, bundle: Bundle) -> Learnt:
         ranker=models.ranker,
         audience=models.audience,
         strength=dict(models.strength),
+        demand=models.demand,
         metrics=dict(bundle.manifest.metrics),
         stages=list(bundle.manifest.stages),
         from_us=said["from_us"],

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from recsys.bundle import StageResult
@@ -16,19 +17,22 @@ from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble
 from recsys.live.state import LiveState
 from recsys.models.audience import Audience
 from recsys.models.baselines import PriorRanker
+from recsys.models.demand import Demand
 from recsys.models.strength import StrengthHead
 from recsys.models.suite import Models
 from recsys.models.trust import HostTrust
 from recsys.pipeline.breakdown import Ranker
 from recsys.pipeline.features import FEATURES
 from recsys.progress import Progress, silent
+from training.at_rest import RestLog
 from training.collaborative import fit_collaborative, fit_transitions
 from training.compare import Scorer, fit_rivals
 from training.customers import log_customers
+from training.demand import learn_demand
 from training.heads import learn_heads, learn_horizon_head
 from training.labels import next_broadcast
 from training.learn import learn_ranker
-from training.log import TrainingLog, replay_and_log
+from training.log import TieLog, TrainingLog, replay_and_log
 from training.stages import Stages
 from training.states import Snapshot, load_shot, save_shot, snapshot, ties_after
 from training.towers import Trial, fit_tower, nearest_trial
@@ -50,6 +54,7 @@ class Learnt:
     ranker: Ranker
     audience: Audience | None = None
     strength: dict[str, StrengthHead] = field(default_factory=dict)
+    demand: Demand | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     stages: list[StageResult] = field(default_factory=list)
     from_us: int | None = None
@@ -59,13 +64,17 @@ class Learnt:
     ranking: list[dict[str, Any]] = field(default_factory=list)
     tower: bool = False
 
+    def models(self) -> dict[str, Any]:
+        """What was learnt of the models a bundle holds, by their names in `recsys.models.suite.Models`."""
+        return {name: getattr(self, name) for name in ("ranker", "strength", "audience", "demand")}
+
 
 @dataclass
 class Replayed:
     """The latest stretch before an as-of, replayed.
 
     `facts` are those of the stretch; requests before `later_us` train, those after it judge and calibrate. `trial` says
-    whether a tower of its beginning found unknown hosts better than the factors.
+    whether a tower of its beginning found unknown hosts better than the factors. `rest` holds ties at rest.
     """
 
     log: TrainingLog
@@ -74,6 +83,7 @@ class Replayed:
     audience: Audience
     later_us: int
     trial: Trial
+    rest: TieLog
 
 
 def learn_models(
@@ -112,14 +122,22 @@ def learn_models(
     learn_horizon_head(heads, "turns_away", log.ties, log.tie_rows, facts, span, as_of, config)
     customers = log_customers(events, vocabularies, config, as_of, span, progress)
     learn_horizon_head(heads, "rebuys", *customers, span, as_of, config)
+    demand = learn_demand(
+        past.rest.frame(), past.rest.rows(), rooms, facts, later, as_of, len(vocabularies.hosts), config
+    )
     rivals = fit_rivals(log, came, config) if compare else {}
     return Learnt(
         ranker=ranked.model if ranked.model is not None else PriorRanker(FEATURES),
         strength=heads.heads,
+        demand=demand.demand,
         audience=past.audience,
         tower=past.trial.better,
-        metrics=ranked.metrics | past.trial.metrics | heads.metrics() | trust_metrics(past.trust, facts),
-        stages=[past.trial.stage, ranked.stage, *heads.stages],
+        metrics=ranked.metrics
+        | past.trial.metrics
+        | heads.metrics()
+        | demand.metrics()
+        | trust_metrics(past.trust, facts),
+        stages=[past.trial.stage, ranked.stage, *heads.stages, *demand.stages],
         from_us=first,
         head_documents=heads.documents(),
         categories=past.trust.categories if past.trust is not None else None,
@@ -168,8 +186,12 @@ def replayed(
     instants = [learn_from + (as_of - learn_from) * step // steps for step in range(1, steps)]
     refits = [(at, partial(_refit, live, shot, facts, vocabularies, config, at)) for at in instants]
     tower, stage = fit_tower(events, vocabularies, config, learn_from, progress)
-    log = replay_and_log(live, facts, config.build, config.build.seed, progress, refits, tower)
-    return Replayed(log, facts, trust, audience, later, nearest_trial(log.nearest, stage, config.build.seed))
+    rng = np.random.default_rng(config.build.seed)
+    rest = RestLog(live.world, rng, learn_from, as_of, len(vocabularies.users), config.demand)
+    due = sorted([*refits, *rest.due()], key=lambda one: one[0])
+    log = replay_and_log(live, facts, config.build, config.build.seed, progress, due, tower)
+    trial = nearest_trial(log.nearest, stage, config.build.seed)
+    return Replayed(log, facts, trust, audience, later, trial, rest.ties)
 
 
 def _came_back(log: TrainingLog, rooms: pl.DataFrame, facts: pl.DataFrame, as_of: int) -> pl.DataFrame:

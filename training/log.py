@@ -178,6 +178,7 @@ class TieLog:
         world: the state, moved by the caller.
         of: the blocks in which a pair must have something to count as tied.
         strangers: pairs without a tie that are logged besides, each time.
+        most: so many of a user's ties are logged at a time at most; None: all.
     """
 
     def __init__(
@@ -187,8 +188,9 @@ class TieLog:
         *,
         of: tuple[str, ...] = ("visits", "relation"),
         strangers: int = STRANGERS_PER_REQUEST,
+        most: int | None = TIES_PER_REQUEST,
     ) -> None:
-        self.world, self.rng, self.of, self.strangers = world, rng, of, strangers
+        self.world, self.rng, self.of, self.strangers, self.most = world, rng, of, strangers, most
         self._rows: list[npt.NDArray[np.float32]] = []
         self._ties: list[tuple[int, int, int, bool, float]] = []
 
@@ -197,8 +199,8 @@ class TieLog:
         world = self.world
         known = np.unique(np.concatenate([world.ties.of(block, user).hosts for block in self.of])).astype(np.int64)
         tied = known
-        if len(tied) > TIES_PER_REQUEST:
-            tied = np.sort(self.rng.choice(tied, TIES_PER_REQUEST, replace=False))
+        if self.most is not None and len(tied) > self.most:
+            tied = np.sort(self.rng.choice(tied, self.most, replace=False))
         weight = len(known) / max(len(tied), 1)
         strangers = self.rng.integers(0, len(world.standings), self.strangers)
         hosts = np.concatenate([tied, strangers[~np.isin(strangers, known)]])

@@ -18,6 +18,8 @@ import orjson
 
 from recsys.models.strength import STRENGTH
 from training import charts
+from training.broadcasts import judged_line
+from training.demand import expected_line
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 1000px; margin: 2em auto; padding: 0 1em; }
@@ -63,6 +65,15 @@ def evaluation_page(body: Mapping[str, Any]) -> str:
             ]
             sections.append(Section(title, lead, charts.exposure(part), said))
     sections += _of_heads(body.get("heads", ()))
+    if judged := [row for row in body.get("demand", ()) if "skipped" not in row]:
+        lead = (
+            "Totals of the next broadcast of every host after the cut: expected against observed, and the rank "
+            "correlation with what came beside that of the mean of the host's last five broadcasts."
+        )
+        sections.append(Section("Expected demand", lead, None, [judged_line(row) for row in judged]))
+        for row in judged:
+            lead = f"Mean {row['quantity']} a broadcast, hosts in tenths by what was expected of them."
+            sections.append(Section(f"Demand: {row['quantity']}", lead, None, row["deciles"]))
     if reach := body.get("fan_reach"):
         lead = "Share of a viewer's private domain that is live at a request and shown (k places)."
         rows = [{"places": f"{reach['k']:.0f}", "fan reach (95 %)": _share(reach, "reach")}]
@@ -82,6 +93,12 @@ def build_page(body: Mapping[str, Any]) -> str:
                 _pairs(body["metrics"])),
     ]  # fmt: skip
     sections += _of_heads(body.get("heads", ()))
+    if demand := body.get("demand"):
+        lead = (
+            "Viewers, buyers and orders to expect at the next broadcast of the hosts who may expect most, with 90 % "
+            "intervals; all hosts: laotie demand."
+        )
+        sections.append(Section("Expected demand", lead, None, [expected_line(row) for row in demand]))
     if strengths := body.get("strengths"):
         lead = "How strong the ties of sampled viewers are. Most are weak: people come once and do not return."
         sections.append(Section("Tie strengths", lead, charts.histogram(strengths, "strength")))

@@ -144,6 +144,15 @@ class HeadsConfig(ProbabilityConfig):
     """Facts of a bucket of users that are read to learn whether customers buy again within 30 days."""
 
 
+class DemandConfig(Section):
+    """How the expected demand of a host's next broadcast is learnt."""
+
+    instants: int = Field(default=24, ge=4)
+    """Instants of the replayed stretch at which ties are written down at rest."""
+    users: int = Field(default=24_000, ge=100)
+    """Users asked at all of these instants together; half a millisecond each."""
+
+
 class TowerConfig(Section):
     """How the two-tower model is trained."""
 
@@ -228,6 +237,7 @@ class EngineConfig(Section):
     ranker: RankerConfig = RankerConfig()
     strength: StrengthConfig = StrengthConfig()
     heads: HeadsConfig = HeadsConfig()
+    demand: DemandConfig = DemandConfig()
     tower: TowerConfig = TowerConfig()
     gates: tuple[GateRule, ...] = DEFAULT_GATES
     pipeline: PipelineConfig = PipelineConfig()

@@ -23,6 +23,7 @@ from recsys.models.additive import AdditiveModel
 from recsys.models.audience import Audience
 from recsys.models.baselines import PriorRanker
 from recsys.models.block_network import BlockNetwork
+from recsys.models.demand import Demand
 from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
 from recsys.models.strength import StrengthHead
@@ -143,6 +144,8 @@ def save_models(writer: BundleWriter, models: Models) -> dict[str, object]:
         arrays |= models.trust.arrays()
     if models.tower is not None:
         arrays |= models.tower.arrays()
+    if models.demand is not None:
+        arrays |= models.demand.arrays()
     for name, array in arrays.items():
         writer.array(f"models/{name}", array)
     return {
@@ -156,6 +159,7 @@ def save_models(writer: BundleWriter, models: Models) -> dict[str, object]:
         "trust": models.trust is not None,
         "tower": models.tower is not None,
         "audience": models.audience is not None,
+        "demand": models.demand.heads() if models.demand is not None else {},
     }
 
 
@@ -229,4 +233,5 @@ def load_models(bundle: Bundle, present: Mapping[str, Any], config: EngineConfig
         strength={name: StrengthHead.from_arrays(name, arrays) for name in present["strength"]},
         trust=HostTrust.from_arrays(arrays) if present.get("trust") else None,
         tower=TwoTower.from_arrays(arrays) if present.get("tower") else None,
+        demand=Demand.from_arrays(present["demand"], arrays) if present.get("demand") else None,
     )

@@ -18,6 +18,7 @@ from recsys.models.affinity import history
 from recsys.models.audience import Audience
 from recsys.models.baselines import PriorRanker
 from recsys.models.block_network import BlockNetwork
+from recsys.models.demand import Demand
 from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
 from recsys.models.strength import StrengthHead
@@ -84,6 +85,7 @@ class Models:
     strength: dict[str, StrengthHead] = field(default_factory=dict)
     trust: HostTrust | None = None
     audience: Audience | None = None
+    demand: Demand | None = None
     tower: TwoTower | None = None
 
     @property

@@ -84,6 +84,15 @@ def test_build_says_what_it_did(built: Built) -> None:
     assert manifest.counts["users"] == 400 or 300 < manifest.counts["users"] <= 400
 
 
+def test_demand_of_every_host_with_a_tie(built: Built) -> None:
+    rows = done("demand", "--bundle", built.bundles)
+    assert len({row["host_id"] for row in rows}) == len(rows) > 10
+    viewers = [row["viewers"] for row in rows]
+    assert viewers == sorted(viewers, reverse=True) and viewers[0] > 0
+    for row in rows:
+        assert row["ties"] > 0 and row["viewers_low"] <= min(row["viewers"], row["viewers_high"])
+
+
 def test_lookup_as_json(built: Built, events: dict[str, pl.DataFrame]) -> None:
     user = events["follows"]["user_id"].mode().sort()[0]
     for where in (built.bundles, built.bundle):

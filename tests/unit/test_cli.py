@@ -104,7 +104,7 @@ def test_help_and_version() -> None:
     runner = CliRunner()
     assert runner.invoke(build_app(), ["--version"]).stdout == f"laotie {__version__}\n"
     text = runner.invoke(build_app(), ["--help"]).stdout
-    registered = ("validate", "simulate", "build", "rollback", "lookup", "replay", "evaluate", "bench-pairs", "demo")
+    registered = ("validate", "simulate", "build", "rollback", "lookup", "replay", "evaluate", "demand", "demo")
     assert all(command in text for command in registered)
 
 

@@ -39,7 +39,13 @@ HEADS = [
     },
     {"head": "buys", "means": "buys", "skipped": "no event tells of an order"},
 ]
+JUDGED = {
+    "quantity": "viewers", "hosts": 40, "expected": 81.25, "observed": 80.0, "ratio": 0.985, "ratio_low": 0.9,
+    "ratio_high": 1.07, "rank_correlation": 0.8, "rank_correlation_last": 0.7, "gain": 0.1, "gain_low": 0.05,
+    "gain_high": 0.15, "covered": 0.91, "deciles": [{"said": 1.0, "observed": 1.1, "n": 4}],
+}  # fmt: skip
 EVALUATION: dict[str, Any] = {
+    "demand": [JUDGED, {"quantity": "orders", "skipped": "no order"}],
     "requests": 1234,
     "users": 99,
     "metrics": [
@@ -71,6 +77,7 @@ BUILD: dict[str, Any] = {
     "heads": HEADS,
     "strengths": [{"strength": 0.01, "n": 70}, {"strength": 0.5, "n": 3}],
     "drift": {"tie_entries": 0.02, "strength": 0.3},
+    "demand": [{"host_id": "<b>", "ties": 9, "viewers": 3.2, "viewers_low": 1.0, "viewers_high": 6.0}],
     "quality": QUALITY,
     "stages": STAGES,
 }
