@@ -99,7 +99,7 @@ def judged_demand(
         rooms: all broadcasts (`room_table`); facts: those with a user, before and after the cut.
 
     Returns:
-        per quantity its figures (`_figures`), or why it cannot be judged; nothing without a demand model.
+        per quantity its figures (`figures`), or why it cannot be judged; nothing without a demand model.
     """
     demand = world.models.demand
     if demand is None:
@@ -120,7 +120,7 @@ def judged_demand(
             continue
         columns = [both[column].to_numpy().astype(np.float64)
                    for column in (name, f"{name}_seen", f"{name}_last", f"{name}_low", f"{name}_high")]  # fmt: skip
-        found.append({"quantity": name, **_figures(*columns, seed=seed)})
+        found.append({"quantity": name, **figures(*columns, seed=seed)})
     return found
 
 
@@ -139,7 +139,7 @@ def judged_line(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _figures(said: Floats, seen: Floats, last: Floats, low: Floats, high: Floats, *, seed: int) -> dict[str, Any]:
+def figures(said: Floats, seen: Floats, last: Floats, low: Floats, high: Floats, *, seed: int) -> dict[str, Any]:
     """Figures of n hosts; intervals (95 %) draw hosts.
 
     `ratio`: sum observed / sum expected. `rank_correlation`: Spearman's, `_last` of the naive forecast, `_gain` the

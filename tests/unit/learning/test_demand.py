@@ -14,7 +14,7 @@ from recsys.models.demand import Demand, Quantity
 from recsys.models.strength import StrengthHead
 from recsys.ties.features import TIE_FEATURES
 from tests.small_world import DAY, HOUR, MINUTE, T0, Scene
-from training.broadcasts import judged_demand, last_broadcasts, next_broadcasts, returning_totals
+from training.broadcasts import figures, judged_demand, last_broadcasts, next_broadcasts, returning_totals
 from training.demand import LearntDemand, expected_demand, gamma_shape, host_ratios, learn_demand, with_interval
 
 N_HOSTS, EACH, DAYS = 30, 60, 16
@@ -183,3 +183,15 @@ def test_every_tie_of_a_host_is_in_its_sum() -> None:
     after = facts.tail(1).with_columns(at=pl.lit(T0 + 4 * DAY))
     judged = judged_demand(scene.world, 9, rooms, pl.concat([facts, after]), cut, seed=0)
     assert "skipped" in judged[0] and "1 hosts" in judged[0]["skipped"]
+
+
+def test_figures_of_a_forecast_that_knows_the_means() -> None:
+    rng = np.random.default_rng(4)
+    means = rng.gamma(1.0, 8.0, 400)
+    said = with_interval("v", means, 1e6)
+    found = figures(means, rng.poisson(means).astype(float), rng.poisson(means) + rng.normal(0.0, 6.0, 400),
+                    said["v_low"], said["v_high"], seed=0)  # fmt: skip
+    assert found["ratio_low"] < 1.0 < found["ratio_high"] and found["ratio_high"] - found["ratio_low"] < 0.1
+    assert found["gain_low"] > 0.0 and found["rank_correlation"] > found["rank_correlation_last"] > 0.5
+    assert 0.87 < found["covered"] <= 1.0 and found["error"] < found["error_last"]
+    assert sum(part["n"] for part in found["deciles"]) == 400
