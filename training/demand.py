@@ -142,7 +142,7 @@ def host_ratios(host: npt.NDArray[np.int64], said: Floats, happened: Floats, n_h
     Args:
         host, said, happened: (n,) of broadcasts.
     """
-    expected, seen = (np.bincount(host, values, minlength=n_hosts) for values in (said, happened))
+    expected, seen = (np.bincount(host, values, minlength=n_hosts).astype(np.float64) for values in (said, happened))
     shape = gamma_shape(expected, seen)
     return np.asarray((shape + seen) / (shape + expected))
 

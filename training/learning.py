@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -188,7 +189,8 @@ def replayed(
     tower, stage = fit_tower(events, vocabularies, config, learn_from, progress)
     rng = np.random.default_rng(config.build.seed)
     rest = RestLog(live.world, rng, learn_from, as_of, len(vocabularies.users), config.demand)
-    due = sorted([*refits, *rest.due()], key=lambda one: one[0])
+    due: list[tuple[int, Callable[[], None]]] = [*refits, *rest.due()]
+    due.sort(key=lambda one: one[0])
     log = replay_and_log(live, facts, config.build, config.build.seed, progress, due, tower)
     trial = nearest_trial(log.nearest, stage, config.build.seed)
     return Replayed(log, facts, trust, audience, later, trial, rest.ties)
