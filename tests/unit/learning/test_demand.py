@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.config import EngineConfig, HeadsConfig, ProbabilityConfig
+from recsys.config import EngineConfig, HeadsConfig, StrengthConfig
 from recsys.events.facts import FACT_SCHEMA, US_PER_DAY, FactKind
 from recsys.models.additive import AdditiveModel
 from recsys.models.calibration import IsotonicMap
@@ -18,7 +18,7 @@ from training.broadcasts import figures, judged_demand, last_broadcasts, next_br
 from training.demand import LearntDemand, expected_demand, gamma_shape, host_ratios, learn_demand, with_interval
 
 N_HOSTS, EACH, DAYS = 30, 60, 16
-CONFIG = EngineConfig(strength=ProbabilityConfig(rounds=30), heads=HeadsConfig(rounds=30))
+CONFIG = EngineConfig(strength=StrengthConfig(rounds=30), heads=HeadsConfig(rounds=30))
 
 
 class Market:
