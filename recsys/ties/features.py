@@ -72,22 +72,16 @@ COMMERCE_FEATURES = (
     "tie_disputes",
 )
 RELATION_FEATURES = (
-    "tie_followed",
-    "tie_follow_age_days",
-    "tie_unfollowed",
-    "tie_not_interested",
-    "tie_days_since_negative",
+    "tie_followed", "tie_follow_age_days", "tie_unfollowed", "tie_not_interested", "tie_days_since_negative",
     "tie_follow_missed",
-)
+)  # fmt: skip
 EXPOSURE_FEATURES = ("tie_impressions_1d", "tie_impressions_7d", "tie_ignored_7d")
 SCHEDULE_FEATURES = ("tie_broadcasts_offered",)
 _PARTS = (VISIT_FEATURES, DEPTH_FEATURES, COMMERCE_FEATURES, RELATION_FEATURES, EXPOSURE_FEATURES, SCHEDULE_FEATURES)
 TIE_FEATURES = tuple(name for part in _PARTS for name in part)
 """Names of the features, in the order of the rows of `tie_features`."""
 _MS_PER_MINUTE = 60_000.0
-_N_VISIT, _N_DEPTH, _N_COMMERCE, _N_RELATION = (
-    len(part) for part in (VISIT_FEATURES, DEPTH_FEATURES, COMMERCE_FEATURES, RELATION_FEATURES)
-)
+_N_VISIT, _N_DEPTH, _N_COMMERCE, _N_RELATION = (len(part) for part in _PARTS[:4])
 
 
 def tie_features(
