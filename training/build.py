@@ -113,8 +113,9 @@ def build(
     trained.metrics |= index_metrics(trained.parts, config.build.seed)
     live = assemble(trained.parts)
     values = sampled_values(live, trained.as_of_us, config.build.seed)
-    drift = drift_of(base_profile(continued), values)
-    trained.metrics |= drift_metrics(drift)
+    before = base_profile(continued)
+    drift = drift_of(before, values)
+    trained.metrics |= drift_metrics(before, values)
     gates = evaluate_gates(trained.metrics, config.gates)
     name = next_name(bundles, trained.as_of_us)
     rooms = Vocabulary()
@@ -146,6 +147,8 @@ def build(
             writer.json(ERASED, events.lake.manifest.erased)
         writer.json("quality", events.quality.to_json())
         writer.json("profile", profile_of(values))
+        if drift:
+            writer.json("drift", drift)
         body = fields.model_dump(mode="json") | {"bundle": name, "quality": events.quality.to_json(), "drift": drift}
         body |= {"strengths": strength_histogram(values), "heads": trained.heads, "ranking": trained.ranking}
         writer.json("heads", trained.heads)

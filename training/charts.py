@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from training.drift import ALARM, LOOK
+
 Rows = Sequence[Mapping[str, Any]]
 _WIDTH = 640
 
@@ -80,14 +82,14 @@ def exposure(rows: Rows) -> dict[str, Any]:
 
 
 def drift(rows: Rows) -> dict[str, Any]:
-    """Stability index per feature, the largest first, with the lines 0.1 and 0.25; rows: feature, psi."""
+    """Stability index per feature, the largest first, with the lines of a look and of an alarm; rows: feature, psi."""
     import altair as alt
 
     chart = _chart(rows[:40])
     bars = chart.mark_bar().encode(
         y=alt.Y("feature:N", sort="-x", title=None), x=alt.X("psi:Q", title="population stability index")
     )
-    marks = _chart([{"at": 0.1}, {"at": 0.25}])
+    marks = _chart([{"at": LOOK}, {"at": ALARM}])
     return _spec(bars + marks.mark_rule(strokeDash=[4, 4], color="#b00020").encode(x="at:Q"),
                  height=18 * max(1, min(len(rows), 40)))  # fmt: skip
 

@@ -8,7 +8,7 @@ is judged beside the memory formula and windowed popularity on the same requests
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ from training.broadcasts import judged_demand
 from training.build import Trained, train
 from training.compare import Scorer
 from training.evaluation import Evaluation
-from training.exposure import SIZE_BOUNDS, ExposureLog
+from training.exposure import SIZE_BOUNDS, ExposureLog, host_tiers
 from training.judged_heads import JudgedHeads
 from training.log import moved_through
 from training.report import evaluation_page, write_report
@@ -111,7 +111,7 @@ def evaluate(
     facts = fact_stream(cleaned, trained.vocabularies, from_us=cut, before_us=end)
     told = tie_facts(cleaned, trained.vocabularies, before_us=end, bucket=None)
     demand = judged_demand(live.world, trained.counts["users"], rooms, told, cut, config.build.seed, progress)
-    judged = _Judged(live, config, trained.rivals)
+    judged = _Judged(live, config, trained.rivals, host_tiers(cleaned, trained.vocabularies))
     judged.run(facts, progress)
     body = judged.report(trained, cleaned, rooms, facts, config.build.seed)
     body |= {
@@ -144,7 +144,13 @@ def _cut(events: Events, as_of_us: int | None) -> tuple[int, int]:
 class _Judged:
     """Requests after the cut, and what every method said of them."""
 
-    def __init__(self, live: LiveState, config: EngineConfig, rivals: Mapping[str, Scorer]) -> None:
+    def __init__(
+        self,
+        live: LiveState,
+        config: EngineConfig,
+        rivals: Mapping[str, Scorer],
+        tiers: Sequence[str | None],
+    ) -> None:
         self.live, self.world, self.k = live, live.world, config.pipeline.k
         self.rng = np.random.default_rng(config.build.seed)
         self.scores: dict[str, list[npt.NDArray[np.float64]]] = {"laotie": [], "memory": [], "popularity": []}
@@ -155,7 +161,7 @@ class _Judged:
         self.fans: list[tuple[int, int, int, int]] = []
         self.shown: list[tuple[int, int, int]] = []
         self.private: list[tuple[int, float, bool]] = []
-        self.heads, self.exposure = JudgedHeads(self.world, self.rng), ExposureLog()
+        self.heads, self.exposure = JudgedHeads(self.world, self.rng), ExposureLog(tiers)
 
     def run(self, facts: pl.DataFrame, progress: Progress) -> None:
         is_entry = (facts["kind"] == int(FactKind.ENTRY)).to_numpy()
@@ -186,7 +192,7 @@ class _Judged:
         right = int(np.flatnonzero(rooms == room)[0])
         if weights := said.domain_weights():
             self.private.append((user, weights["private"], bool(said.tie_of(np.array([right]))[0] >= 0)))
-        self.exposure.log(user, values, said.score, right)
+        self.exposure.log(user, values, said.score, right, epoch.hosts)
         read = {name: float(values[FEATURES.index(name), right]) for name in _READ}
         read["last_seen_days"] = read.pop("tie_hours_since_entry") / 24.0
         read["tie_entries"] = float(np.nan_to_num(read["tie_entries"]))

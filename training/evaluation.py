@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from training.exposure import GAP
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -39,6 +41,12 @@ class Evaluation:
         ]
         said = ", ".join(f"{key} {_short(value)}" for key, value in self.body["fan_reach"].items())
         lines += ["", f"fan reach: {said or 'nothing to judge it on'}"]
+        lines += ["", "| hosts | live | first places | entered | gap | 95 % |", "|" + "---|" * 6]
+        of_group: dict[str, list[str]] = {}
+        for row in self.body["exposure"]:
+            said = f"{row['share']:+.3f} | {row['low']:+.3f} … {row['high']:+.3f}"
+            of_group.setdefault(row["group"], []).append(said if row["side"] == GAP else f"{row['share']:.3f}")
+        lines += [f"| {group} | {' | '.join(shares)} |" for group, shares in of_group.items()]
         weight = {key: value for key, value in self.body["private_weight"].items() if key != "reliability"}
         said = ", ".join(f"{key} {_short(value)}" for key, value in weight.items())
         lines += ["", f"private weight, as a chance: {said or 'nothing to judge it on'}"]

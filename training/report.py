@@ -20,6 +20,8 @@ from recsys.models.strength import STRENGTH
 from training import charts
 from training.broadcasts import judged_line
 from training.demand import expected_line
+from training.drift import ALARM, LOOK, drift_lines
+from training.exposure import GAP
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 1000px; margin: 2em auto; padding: 0 1em; }
@@ -55,15 +57,8 @@ def evaluation_page(body: Mapping[str, Any]) -> str:
             sections.append(Section(title, lead, charts.strata(part), [_shown(row) for row in part]))
     for question, title, lead in _EXPOSURE:
         if part := [row for row in body.get("exposure", ()) if row["question"] == question]:
-            said = [
-                {
-                    "hosts": r["group"],
-                    "share of": r["side"],
-                    "(95 %)": f"{r['share']:.1%} ({r['low']:.1%}–{r['high']:.1%})",
-                }
-                for r in part
-            ]
-            sections.append(Section(title, lead, charts.exposure(part), said))
+            shares = [row for row in part if row["side"] != GAP]
+            sections.append(Section(title, lead, charts.exposure(shares), _by_group(part)))
     sections += _of_heads(body.get("heads", ()))
     if judged := [row for row in body.get("demand", ()) if "skipped" not in row]:
         lead = (
@@ -103,10 +98,10 @@ def build_page(body: Mapping[str, Any]) -> str:
         lead = "How strong the ties of sampled viewers are. Most are weak: people come once and do not return."
         sections.append(Section("Tie strengths", lead, charts.histogram(strengths, "strength")))
     if drift := body.get("drift"):
-        lead = ("Population stability index of every tie feature and of the strength against the base bundle: below "
-                "0.1 nothing has moved, above 0.25 look before you serve.")  # fmt: skip
-        rows = [{"feature": name, "psi": value} for name, value in sorted(drift.items(), key=lambda item: -item[1])]
-        sections.append(Section("Drift", lead, charts.drift(rows), rows[:12]))
+        lead = ("Population stability index of every tie feature and every head's chance against the base bundle: "
+                f"below {LOOK} nothing has moved, from {ALARM} on look before you serve.")  # fmt: skip
+        lines = drift_lines(drift)
+        sections.append(Section("Drift", lead, charts.drift(lines), lines[:12]))
     sections += _ends(body)
     return page(f"Build: {body.get('bundle', '')}", sections)
 
@@ -194,12 +189,17 @@ _REPEAT = (
     "rooms entered. First places far above what is entered repeat too much."
 )
 _SIZES = (
-    "Who gets the first ten places, beside who is live and who is entered. Small hosts below their share of entries "
-    "are shown too little."
+    "Who gets the first ten places, beside who is live and who is entered. The gap is first places less entered: small "
+    "hosts with a gap below zero are shown too little."
+)
+_TIERS = (
+    "The same by the city tier of the host: equal rights for town and country. Hosts of a tier with a gap below zero "
+    "are shown less than viewers enter them."
 )
 _EXPOSURE = (
     ("repeat and explore", "Repeat and explore", _REPEAT),
     ("host size", "Exposure by host size", _SIZES),
+    ("city tier", "Exposure by city tier", _TIERS),
 )
 
 
@@ -266,6 +266,18 @@ def _of_head(head: Mapping[str, Any]) -> dict[str, str]:
     for title, form in shown.items():
         line[title] = "" if "skipped" in head else form.format_map(head)
     return line | {"not judged": head.get("skipped", "")}
+
+
+def _by_group(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A line of each group of hosts, a column of each side."""
+    lines: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        sign = "+" if row["side"] == GAP else ""
+        shares = (format(row[name], f"{sign}.1%") for name in ("share", "low", "high"))
+        lines.setdefault(row["group"], {"hosts": row["group"]})[f"{row['side']} (95 %)"] = "{} ({} … {})".format(
+            *shares
+        )
+    return list(lines.values())
 
 
 def _share(row: Mapping[str, Any], name: str) -> str:

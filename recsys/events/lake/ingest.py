@@ -25,9 +25,10 @@ import polars as pl
 from recsys.bundle.durable import exclusive, sha256_of
 from recsys.erasure import erased_until
 from recsys.errors import ConfigError, InputRefused
+from recsys.events.facts import US_PER_DAY
 from recsys.events.known import check_kinds
-from recsys.events.lake.manifest import ALL_DATES, SEQ, LakeFile, LakeManifest, is_lake
-from recsys.events.lake.partition import TIME_OF_TABLE, bucket_of, date_of, has_buckets
+from recsys.events.lake.manifest import SEQ, LakeFile, LakeManifest, is_lake
+from recsys.events.lake.partition import TIME_OF_TABLE, bucket_of, date_name, days_of, has_buckets
 from recsys.events.lake.view import LakeView
 from recsys.events.reading import EventTables, files_of_tables, open_events, reading, wanted_type
 from recsys.events.schemas import TABLES, columns_of
@@ -197,7 +198,7 @@ class _Writer:
         schema = {name: wanted_type(table, name, self.kinds) for name in TABLES[table].columns()}
         typed = scan.select(pl.col(name).cast(dtype) for name, dtype in schema.items())
         bucket = bucket_of("user_id", schema["user_id"], self.manifest.buckets) if has_buckets(table) else pl.lit(0)
-        placed = typed.with_columns(__date=date_of(table), __bucket=bucket.cast(pl.Int32))
+        placed = typed.with_columns(__day=days_of(table), __bucket=bucket.cast(pl.Int32))
         counts = {"read": 0, "new": 0, "known": 0}
         for part in _groups(table, placed, self.manifest.buckets if has_buckets(table) else 1):
             rows = placed.filter(part).collect(engine="streaming")
@@ -214,7 +215,8 @@ class _Writer:
 
     def _unknown(self, table: str, rows: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
         """Rows the lake does not hold yet."""
-        touched = {(table, date, bucket) for date, bucket in rows.select("__date", "__bucket").unique().iter_rows()}
+        parts = rows.select("__day", "__bucket").unique().iter_rows()
+        touched = {(table, date_name(day), bucket) for day, bucket in parts}
         view = LakeView(self.lake, self.manifest, partitions=touched, narrowed={table})
         if not view.files(table):
             return rows
@@ -226,18 +228,19 @@ class _Writer:
     def _write(self, table: str, rows: pl.DataFrame) -> None:
         order = [name for name in ("user_id", TIME_OF_TABLE.get(table)) if name in rows.columns and name is not None]
         numbered = rows.with_columns(pl.lit(self.seq, pl.Int32).alias(SEQ))
-        numbered = numbered.sort("__date", "__bucket", *order) if order else numbered
-        parts = numbered.partition_by("__date", "__bucket", maintain_order=True, as_dict=True, include_key=False)
-        for (date, bucket), part in parts.items():
+        numbered = numbered.sort("__day", "__bucket", *order) if order else numbered
+        parts = numbered.partition_by("__day", "__bucket", maintain_order=True, as_dict=True, include_key=False)
+        for (day, bucket), part in parts.items():
+            date = date_name(day)
             path = self.lake / table / f"date={date}" / f"bucket={bucket:02d}" / f"{self.generation:06d}.parquet"
             write_part(path, part)
-            self.files.append(listed_file(self.lake, path, table, str(date), int(bucket), part))
+            self.files.append(listed_file(self.lake, path, table, date, int(bucket), part))
 
 
 def _groups(table: str, placed: pl.LazyFrame, buckets: int) -> Iterator[pl.Expr]:
     """Filters that cut the rows into groups of days (and, of a day that is too large, of buckets)."""
-    days = dict(placed.group_by("__date").agg(pl.len()).collect(engine="streaming").sort("__date").iter_rows())
-    group: list[str] = []
+    days = dict(placed.group_by("__day").agg(pl.len()).collect(engine="streaming").sort("__day").iter_rows())
+    group: list[int | None] = []
     held = 0
     for day, n in days.items():
         if group and held + n > GROUP_ROWS:
@@ -254,15 +257,15 @@ def _groups(table: str, placed: pl.LazyFrame, buckets: int) -> Iterator[pl.Expr]
         yield _of_days(table, group)
 
 
-def _of_days(table: str, days: list[str]) -> pl.Expr:
-    mine = pl.col("__date").is_in(days)
-    if table not in TIME_OF_TABLE or ALL_DATES in days:
+def _of_days(table: str, days: list[int | None]) -> pl.Expr:
+    """Rows of these days, ascending; without a day come first."""
+    mine = pl.col("__day").is_in(days, nulls_equal=True)
+    first, last = days[0], days[-1]
+    if first is None or last is None:
         return mine
     time = pl.col(TIME_OF_TABLE[table])  # the span first: whole row groups are passed over by it
-    first, last = (
-        pl.lit(day).str.to_datetime("%Y-%m-%d", time_unit="us", time_zone="UTC") for day in (days[0], days[-1])
-    )
-    return (time >= first) & (time < last + pl.duration(days=1)) & mine
+    begin, end = (pl.lit(day * US_PER_DAY).cast(pl.Datetime("us", "UTC")) for day in (first, last + 1))
+    return (time >= begin) & (time < end) & mine
 
 
 def _numbered(rows: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
@@ -277,7 +280,7 @@ def _fitting_buckets(tables: EventTables) -> int:
     rows, days = 0, 1
     for table, scan in tables.scans.items():
         if has_buckets(table):
-            found = scan.select(pl.len(), date_of(table).n_unique().alias("days")).collect(engine="streaming").row(0)
+            found = scan.select(pl.len(), days_of(table).n_unique().alias("days")).collect(engine="streaming").row(0)
             rows, days = rows + int(found[0]), max(days, int(found[1]))
     wanted = rows // days // BUCKET_ROWS_A_DAY
     return min(MOST_BUCKETS, 1 << max(0, (wanted - 1).bit_length())) if wanted > 1 else 1

@@ -38,13 +38,18 @@ def bucket_of(column: str, dtype: pl.DataType, n_buckets: int) -> pl.Expr:
     return ((pl.col(column).cast(pl.Int64) % _PRIME) * _FACTOR % _PRIME % n_buckets).fill_null(0)
 
 
-def date_of(table: str) -> pl.Expr:
-    """The day (text, UTC) a row lies in."""
+def days_of(table: str) -> pl.Expr:
+    """The day a row lies in, as days since the epoch (Int32, UTC); null: `ALL_DATES`."""
     if table not in TIME_OF_TABLE:
-        return pl.lit(ALL_DATES)
+        return pl.lit(None, pl.Int32)
     time = pl.col(TIME_OF_TABLE[table])
-    day = pl.when(time.is_between(EARLIEST, LATEST)).then(time.dt.strftime("%Y-%m-%d"))
-    return day.fill_null(ALL_DATES)
+    days = time.dt.epoch("us") // US_PER_DAY
+    return pl.when(time.is_between(EARLIEST, LATEST)).then(days).cast(pl.Int32)
+
+
+def date_name(day: int | None) -> str:
+    """The name of a day's partition (text, UTC), from `days_of`."""
+    return ALL_DATES if day is None else day_of(day * US_PER_DAY)
 
 
 def day_of(us: int) -> str:

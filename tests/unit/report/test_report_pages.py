@@ -62,8 +62,13 @@ EVALUATION: dict[str, Any] = {
     "heads": HEADS,
     "exposure": [
         {"question": question, "group": group, "side": side, "share": 0.4, "low": 0.3, "high": 0.5}
-        for question, group in (("repeat and explore", "known hosts"), ("host size", "small hosts"))
-        for side in ("live", "first places", "entered")
+        for question, group in (
+            ("repeat and explore", "known hosts"),
+            ("host size", "small hosts"),
+            ("city tier", "tier 1"),
+            ("city tier", "tier 2"),
+        )
+        for side in ("live", "first places", "entered", "gap")
     ],
     "fan_reach": {"reach": 0.95, "low": 0.9, "high": 0.97, "k": 20.0},
     "quality": QUALITY,
@@ -91,7 +96,7 @@ ROWS = [row("laotie", "all", "all", 0.5), row("memory", "all", "all", 0.4)]
         (charts.strata(ROWS), 2),
         (charts.reliability(CURVE), 8),
         (charts.histogram(BUILD["strengths"], "strength"), 2),
-        (charts.exposure(EVALUATION["exposure"][:3]), 3),
+        (charts.exposure([row for row in EVALUATION["exposure"] if row["question"] == "city tier"]), 6),
         (charts.interval(EVALUATION["fan_reach"], "reach"), 1),
         (charts.drift([{"feature": "a", "psi": 0.2}, {"feature": "b", "psi": 0.1}]), 2),
         (charts.quality(QUALITY["tables"]), 2),
@@ -104,7 +109,7 @@ def test_a_chart_draws_its_data(spec: dict[str, Any], marks: int) -> None:
     assert "NaN" not in drawn
 
 
-PAGES = [(evaluation_page, EVALUATION, 9), (build_page, BUILD, 7)]
+PAGES = [(evaluation_page, EVALUATION, 10), (build_page, BUILD, 7)]
 
 
 @pytest.mark.parametrize(("make", "body", "n_charts"), PAGES, ids=["evaluation", "build"])
@@ -118,6 +123,14 @@ def test_a_page_holds_everything(make: Any, body: dict[str, Any], n_charts: int)
     assert "<script>alert(1)" not in text and "b</script><b>" not in text
     assert text.count("</script>") == 1
     assert len(text) < 2_000_000
+
+
+def test_gaps_between_groups_of_hosts_are_read_off_one_line() -> None:
+    text = evaluation_page(EVALUATION)
+    town = text.partition("Exposure by city tier")[2].partition("<h2>")[0]
+    assert re.search(r"<td class=''>tier 2</td>(<td class=''>40.0% \(30.0% … 50.0%\)</td>){3}"
+                     r"<td class=''>\+40.0% \(\+30.0% … \+50.0%\)</td>", town)  # fmt: skip
+    assert '"gap"' not in town  # the chart shows shares
 
 
 def test_text_in_charts_cannot_close_the_script() -> None:
