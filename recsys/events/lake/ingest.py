@@ -35,7 +35,7 @@ from recsys.events.schemas import TABLES, columns_of
 from recsys.progress import Progress, silent
 
 GROUP_ROWS = 4_000_000
-"""Rows written at once, if days and buckets allow."""
+"""Rows written at once, if days and buckets allow; of one day up to twice as many."""
 BUCKET_ROWS_A_DAY = 40_000
 """A new lake gets as many buckets as keep about so many rows of a day in one file."""
 MOST_BUCKETS = 64
@@ -246,7 +246,7 @@ def _groups(table: str, placed: pl.LazyFrame, buckets: int) -> Iterator[pl.Expr]
         if group and held + n > GROUP_ROWS:
             yield _of_days(table, group)
             group, held = [], 0
-        if n > GROUP_ROWS and buckets > 1:
+        if n > 2 * GROUP_ROWS and buckets > 1:  # every part reads the day again
             parts = min(buckets, 1 << (-(-n // GROUP_ROWS) - 1).bit_length())
             for part in range(parts):
                 yield _of_days(table, [day]) & (pl.col("__bucket") % parts == part)

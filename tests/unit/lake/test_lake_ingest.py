@@ -133,6 +133,16 @@ def test_an_interrupted_ingestion_leaves_the_lake_as_it_was(
     assert not list((lake / "watches/date=2019-01-01").iterdir())
 
 
+@pytest.mark.parametrize("rows", [20, 300])  # days are cut by buckets; days are read together
+def test_how_many_rows_are_read_at_once_changes_nothing(
+    market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr("recsys.events.lake.ingest.GROUP_ROWS", rows)
+    found = ingest(market, tmp_path / "lake", buckets=4).tables
+    assert all(table["new"] == table["read"] for table in found.values())
+    assert_frame_equal(facts(tmp_path / "lake"), facts(market))
+
+
 def test_late_rows_go_into_their_own_day(tmp_path: Path) -> None:
     lake = tmp_path / "lake"
     ingest(one(tmp_path / "a", "follows", user_id=1, host_id=2, at=T0, action="follow"), lake)
