@@ -102,7 +102,10 @@ def open_lake(lake: Path, buckets: int | None, fitting: Callable[[], int]) -> It
     if not is_lake(lake) and any(not entry.name.startswith((".", "_")) for entry in lake.iterdir()):
         raise InputRefused("the folder is no lake and not empty", where=lake, expected="a lake, or a new folder")
     with exclusive(lake):
-        old = LakeManifest.read(lake) if is_lake(lake) else LakeManifest.new(buckets or fitting())
+        old = LakeManifest.read(lake) if is_lake(lake) else None
+        if old is None or not old.generation:  # before any row: a first ingestion that is killed leaves an empty lake
+            old = LakeManifest.new(buckets or fitting())
+            old.write(lake)
         if buckets not in (None, old.buckets):
             raise ConfigError("the lake has another number of buckets", where="--buckets", got=buckets,
                               expected=old.buckets)  # fmt: skip

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -131,6 +134,32 @@ def test_an_interrupted_ingestion_leaves_the_lake_as_it_was(
     ingest(rest, lake)
     assert_frame_equal(facts(lake), facts(market))
     assert not list((lake / "watches/date=2019-01-01").iterdir())
+
+
+def test_a_first_ingestion_that_was_killed_is_repeated(market: Path, tmp_path: Path) -> None:
+    lake, told = tmp_path / "lake", []
+    code = """
+import os, sys
+import recsys.events.lake.ingest as lake
+from pathlib import Path
+write = lake.write_part
+def killed(path, rows):
+    write(path, rows)
+    if len(list(Path(sys.argv[2]).rglob("*.parquet"))) >= int(sys.argv[3]):
+        os.kill(os.getpid(), 9)
+lake.write_part = killed
+lake.ingest(Path(sys.argv[1]), Path(sys.argv[2]), buckets=8)
+"""
+    for files in (1, 30):
+        done = subprocess.run([sys.executable, "-c", code, str(market), str(lake), str(files)], check=False)
+        told.append(done.returncode)
+    assert told == [-signal.SIGKILL] * 2 and list(lake.rglob("*.parquet"))
+    with pytest.raises(InputRefused, match="no usable event table"):
+        open_events(lake)
+    assert ingest(market, lake, buckets=2).buckets == 2  # nothing is in it yet
+    assert_frame_equal(facts(lake), facts(market))
+    listed = {file.path for file in LakeManifest.read(lake).files}
+    assert {str(path.relative_to(lake)) for path in lake.rglob("*.parquet")} == listed
 
 
 @pytest.mark.parametrize("rows", [20, 300])  # days are cut by buckets; days are read together
