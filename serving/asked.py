@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recsys.pipeline.request import Answer
+import numpy as np
+
+from recsys.pipeline.request import Answer, Request, seed_of
+from serving.ladder import STEPS
 from serving.loaded import Loaded
 
 
@@ -47,3 +50,23 @@ class Served:
             "slots": ["reserved" if held else "organic" for held in self.answer.reserved.tolist()],
             "propensities": self.answer.propensity.tolist(),
         }
+
+
+def request_of(asked: Asked, loaded: Loaded, at: int) -> Request:
+    """A lookup in rows, at instant `at`, µs; of the rooms named those not live, or unknown, are left out."""
+    ids = loaded.vocabularies
+    exclude = [ids.rooms.row(room) for room in asked.exclude]
+    named = None
+    if asked.rooms is not None:
+        rows = [ids.rooms.row(room) for room in asked.rooms]
+        named = np.array([row for row in rows if row in loaded.live.world.index], dtype=np.int64)
+    return Request(
+        user=-1 if asked.user_id is None else ids.users.row(asked.user_id),
+        at=at,
+        k=asked.k,
+        rooms=named,
+        exclude=np.array([row for row in exclude if row >= 0], dtype=np.int64) if exclude else None,
+        category=asked.category,
+        seed=seed_of(asked.user_id),
+        explain=asked.explain and asked.step < len(STEPS) - 1,
+    )

@@ -110,13 +110,11 @@ async def lookup(service: Service, request: Request, request_id: str) -> Any:
     if k > config.most_k or len(users) > config.most_users:
         raise Problem(422, "invalid", f"at most {config.most_k} rooms for {config.most_users} users")
     sources = None if body.sources is None else frozenset(body.sources)
-    answers, served = [], []
     async with service.turns.turn(len(users)) as step:
-        for user in users:
-            asked = Asked(user, k, body.exclude, body.category, sources, None, body.explain, step)
-            one = service.engine.lookup(asked)
-            served.append(one)
-            answers.append(document(one, breakdown=body.breakdown))
+        served = service.engine.lookup_many(
+            [Asked(user, k, body.exclude, body.category, sources, None, body.explain, step) for user in users]
+        )
+        answers = [document(one, breakdown=body.breakdown) for one in served]
     service.measures.lookups.labels(STEPS[step] or "no").inc(len(users))
     service.measures.short.inc(sum(len(one.room_ids) < k for one in served))
     if config.log_impressions and not all(service.queue.later(one, request_id) for one in served):

@@ -9,6 +9,7 @@ Shape letters: q queries, d dimension, w padded dimension, n slots, k answers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -135,12 +136,17 @@ class Epoch:
             by_host[self._cohosts[joint[order]]],
         )
 
-    def nearest(self, query: Any, k: int) -> IntVector:
-        """(k′,) positions of the rooms `search` gives for one query (d,), ascending."""
-        asked = as_query(query, self.dimension, self._largest)
-        scores = inner_products(asked, self._vectors_NW)[0]
+    def products(self, queries: Sequence[Any]) -> FloatMatrix:
+        """(q, slots) what `nearest` takes for each of several queries (d,), every vector read once."""
+        asked = np.concatenate([as_query(query, self.dimension, self._largest) for query in queries])
+        scores = inner_products(asked, self._vectors_NW)
         if len(self._dead):
-            scores[self._dead] = -np.inf
+            scores[:, self._dead] = -np.inf
+        return scores
+
+    def nearest(self, query: Any, k: int, products: NDArray[np.float32] | None = None) -> IntVector:
+        """(k′,) positions of the rooms `search` gives for one query (d,), ascending; `products` if already known."""
+        scores = self.products([query])[0] if products is None else products
         wanted = min(max(k, 0), len(self))
         if wanted == len(self):
             return np.arange(wanted)

@@ -102,12 +102,12 @@ class Asking(NamedTuple):
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """`values` (F, n) float64, and the ties they were read from (`ties.asked` are the tied candidates); candidates of
-    several requests stand side by side, those of each where `spans` says."""
+    """`values` (F, n) float64 of candidates of several requests side by side, those of each where `spans` says; and
+    `of_request` the ties they were read from (`asked` are positions among the candidates of that request)."""
 
     values: Floats
-    ties: GatheredTies
     spans: Spans
+    of_request: tuple[GatheredTies, ...]
 
 
 def ties_at(
@@ -189,10 +189,8 @@ def feature_tables(world: World, askings: Sequence[Asking], at: int) -> FeatureT
     values[:N_TIE] = np.nan
     started = world.rooms.started_at.take(rooms)
     entries = [_user_number(world, asking.user, "n_entries") for asking in askings]
-    ties = side_by_side(
-        [gather(world.ties, asking.viewer.ties, asking.hosts, len(world.standings)) for asking in askings],
-        spans.bounds[:-1],
-    )
+    gathered = [gather(world.ties, asking.viewer.ties, asking.hosts, len(world.standings)) for asking in askings]
+    ties = side_by_side(gathered, spans.bounds[:-1])
     of_tie: Floats | float = entries[0]
     since: Floats | float = _since(world, askings[0].user)
     if len(askings) > 1:
@@ -228,7 +226,7 @@ def feature_tables(world: World, askings: Sequence[Asking], at: int) -> FeatureT
     places = spans.ranks(keys)
     places[nowhere] = np.nan
     values[_RANKS] = places
-    return FeatureTable(values, ties, spans)
+    return FeatureTable(values, spans, tuple(gathered))
 
 
 def _joined(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:

@@ -8,9 +8,11 @@ Shape letters: n candidates, r rows (a candidate through one host), T terms.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +23,14 @@ from recsys.models.block_network import BlockNetwork
 from recsys.models.strength import STRENGTH, heads_say, strength_head
 from recsys.models.suite import Viewer
 from recsys.pipeline.breakdown import Breakdown, Ranker
-from recsys.pipeline.features import N_TIE, WITHOUT_TIE, feature_table
+from recsys.pipeline.features import N_TIE, WITHOUT_TIE, Asking, feature_tables
 from recsys.pipeline.sources import blocked_hosts
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
 from recsys.ties.gathering import GatheredTies
 
+_MOST_COLUMNS = 8_192
+"""Candidates whose features are worked out together: 8 MB of them."""
 NOTHING_FINITE = -1e9
 """Stands for a score that is not finite: such a candidate sinks to the end instead of poisoning the order."""
 
@@ -74,29 +78,74 @@ class Scored:
         return {"private": private, "public": 1.0 - private}
 
 
+class ToScore(NamedTuple):
+    """Candidate rooms (n,) of one viewer."""
+
+    user: int
+    viewer: Viewer
+    rooms: npt.NDArray[np.int64]
+
+
+class _Rows(NamedTuple):
+    """The rows a viewer's candidates are scored by: the first `n` through their own hosts, the others through guests of
+    the candidates `joint`."""
+
+    asking: Asking
+    n: int
+    joint: npt.NDArray[np.int64]
+
+
 def scored(world: World, user: int, viewer: Viewer, rooms: npt.NDArray[np.int64], at: int) -> Scored:
     """Score candidate rooms (n,) for one user at instant `at`, µs."""
-    n = len(rooms)
+    return scored_each(world, [ToScore(user, viewer, rooms)], at)[0]
+
+
+def scored_each(world: World, asked: Sequence[ToScore], at: int) -> list[Scored]:
+    """Score the candidates of several viewers at instant `at`, µs; no score depends on what is scored beside it."""
+    found: list[Scored] = []
+    group: list[_Rows] = []
+    columns = 0
+    for one in asked:
+        rows = _rows(world, one)
+        size = len(rows.asking.rooms)
+        if group and (not size or not columns or columns + size > _MOST_COLUMNS):
+            found += _scored_together(world, group, at)
+            group, columns = [], 0
+        group.append(rows)
+        columns += size
+    return found + _scored_together(world, group, at)
+
+
+def _rows(world: World, one: ToScore) -> _Rows:
+    rooms, n = one.rooms, len(one.rooms)
     hosts = world.rooms.host[rooms].astype(np.int64)
-    candidate, through = _ways(world, user, rooms)
-    joint = len(candidate) > 0
-    if joint:
-        rooms, hosts = np.concatenate([rooms, rooms[candidate]]), np.concatenate([hosts, through])
-    table = feature_table(world, user, viewer, rooms, hosts, at)
-    ranker, tied = world.models.ranker, table.ties.asked
-    total = _scores(ranker, table.values, tied)
-    total[~np.isfinite(total)] = NOTHING_FINITE
-    strength = _strength(world, table.values, tied)
-    row, discounts = np.arange(n), np.zeros(len(rooms))
-    if joint:
-        discounts[n:] = log(max(world.config.pipeline.cohost_discount, 1e-9))
-        total += discounts
-        strength[n:] *= world.config.pipeline.cohost_discount
-        for i, at_candidate in enumerate(candidate.tolist(), start=n):
-            if total[i] > total[row[at_candidate]]:
-                row[at_candidate] = i
-            strength[at_candidate] = max(strength[at_candidate], strength[i])
-    return Scored(row, hosts[row], total[row], strength[:n], table.values, discounts, table.ties, ranker)
+    joint, through = _ways(world, one.user, rooms)
+    if len(joint):
+        rooms, hosts = np.concatenate([rooms, rooms[joint]]), np.concatenate([hosts, through])
+    return _Rows(Asking(one.user, one.viewer, rooms, hosts), n, joint)
+
+
+def _scored_together(world: World, group: list[_Rows], at: int) -> list[Scored]:
+    """Features of all in one table; models read each viewer's part of it by itself, for what a matrix product gives for
+    a column may depend on how many there are."""
+    table = feature_tables(world, [rows.asking for rows in group], at)
+    ranker, found = world.models.ranker, []
+    for (asking, n, joint), part, ties in zip(group, table.spans.parts(), table.of_request, strict=True):
+        values, tied = table.values[:, part], ties.asked
+        total = _scores(ranker, values, tied)
+        total[~np.isfinite(total)] = NOTHING_FINITE
+        strength = _strength(world, values, tied)
+        row, discounts = np.arange(n), np.zeros(len(asking.rooms))
+        if len(joint):
+            discounts[n:] = log(max(world.config.pipeline.cohost_discount, 1e-9))
+            total += discounts
+            strength[n:] *= world.config.pipeline.cohost_discount
+            for i, at_candidate in enumerate(joint.tolist(), start=n):
+                if total[i] > total[row[at_candidate]]:
+                    row[at_candidate] = i
+                strength[at_candidate] = max(strength[at_candidate], strength[i])
+        found.append(Scored(row, asking.hosts[row], total[row], strength[:n], values, discounts, ties, ranker))
+    return found
 
 
 def _scores(ranker: Ranker, values: Floats, tied: npt.NDArray[np.intp]) -> Floats:

@@ -122,7 +122,7 @@ def _circle(world: World, epoch: Epoch, viewer: Viewer) -> _Circle:
 def _nearest(epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.int64]:
     if viewer.search is None or not size:
         return _NO_ROOMS
-    return epoch.nearest(viewer.search, size)
+    return epoch.nearest(viewer.search, size, viewer.products)
 
 
 def _by_transition(world: World, epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.intp]:
