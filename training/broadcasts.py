@@ -114,7 +114,7 @@ def judged_demand(
     for name in QUANTITIES:
         if name not in expected.columns:
             continue
-        if len(both) < LEAST_HOSTS or not both[f"{name}_seen"].any():
+        if len(both) < LEAST_HOSTS or not both[f"{name}_seen"].sum():
             why = f"{len(both)} hosts whose next broadcast is over, {both[f'{name}_seen'].sum()} {name} in them"
             found.append({"quantity": name, "skipped": why})
             continue
