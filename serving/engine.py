@@ -72,7 +72,7 @@ class Engine:
         self._state = threading.RLock()
         self._writing = threading.Lock()
         self._swapping = threading.Lock()
-        self._waiting = 0
+        self._waiting, self._folding = 0, False
         self._verdicts: Lately[int, Verdict] = Lately(20_000)
 
     @classmethod
@@ -211,21 +211,25 @@ class Engine:
         return [made.pop(event_id, None) or repeat for event_id, _, _ in entries]
 
     def _catch_up(self, records: list[Record]) -> Callable[[str], bool]:
-        with self._state:
-            self._fold(iter(records))
-            return self.loaded.intake.seen
+        if records or self._folding:  # else a lookup that has the state is not waited for, the log being locked
+            with self._state:
+                self._fold(iter(records))
+        return self.loaded.intake.seen
 
     def _without_log(self, entries: list[Entry], now: int) -> list[Record]:
-        first = self.loaded.applied + 1
         fresh = {one[0]: one for one in reversed(entries) if not self.loaded.intake.seen(one[0])}
         ordered = [one for one in entries if fresh.get(one[0]) is one]
-        return [Record(seq, *one, now) for seq, one in enumerate(ordered, first)]
+        return [Record(seq, *one, now) for seq, one in enumerate(ordered, self.loaded.applied + 1)]
 
     def _fold(self, records: Iterator[Record]) -> None:
         loaded, remember = self.loaded, self._verdicts.put
-        for record in records:
-            if record.seq > loaded.applied:
-                remember(record.seq, loaded.take(record))
+        self._folding = True  # `applied` says more than is known until the record is taken
+        try:
+            for record in records:
+                if record.seq > loaded.applied:
+                    remember(record.seq, loaded.take(record))
+        finally:
+            self._folding = False
 
     def swap(self, path: Path | None = None) -> str:
         """Serve another bundle (None: the folder's `CURRENT`) without a pause; its name.

@@ -7,7 +7,8 @@ t; who calls is responsible for that order (`recsys.live.replay`, `training.log`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,7 @@ from recsys.events.facts import FACT_SCHEMA, FOREVER, NEVER, FactKind
 from recsys.models.suite import LatestEntered, entered, latest_entered
 from recsys.pipeline.world import World
 from recsys.ties.standing import BLOCK_OF_FACT, columns_of, standing_at, standings
+from recsys.ties.update import Cells, Program
 
 # plain numbers: looking up a member of an enumeration costs as much as changing a state
 _ENTRY = int(FactKind.ENTRY)
@@ -28,13 +30,27 @@ _MOST_LATEST = 100_000
 """Users whose last hosts are kept at hand, some 500 bytes each."""
 
 
+class _Plan(NamedTuple):
+    """How a fact changes its tie, and the standings of its host."""
+
+    place: Callable[[int, int], tuple[Cells, int]]
+    program: Program
+    standing: Callable[[Cells, int], tuple[bool, ...]]
+    columns: list[int]
+
+
 class LiveState:
     """Applies facts to a world. One writer; readers are the caller's business."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         blocks = world.ties.blocks
-        self._standing = {name: (standing_at(blocks[name]), columns_of(name)) for name in set(BLOCK_OF_FACT.values())}
+        standing = {name: standing_at(blocks[name]) for name in set(BLOCK_OF_FACT.values())}
+        self._plans: list[_Plan | None] = [None] * len(FactKind)
+        for kind, name in BLOCK_OF_FACT.items():
+            program, place = world.ties.updaters[name].programs[kind], world.ties.placing(name)
+            assert program is not None  # the block is the one that the fact feeds
+            self._plans[kind] = _Plan(place, program, standing[name], columns_of(name))
         self._first_entry = blocks["visits"].int_column("first_entry_at")
         self._entry_width = len(blocks["visits"].ints)
         self._latest: dict[int, LatestEntered] = {}
@@ -142,20 +158,19 @@ class LiveState:
 
     def _tie(self, user: int, host: int, kind: int, at: int, count: int, value: int) -> None:
         """Update the tie and, by the difference it makes, the counts of users by standing."""
-        world = self.world
-        name = BLOCK_OF_FACT.get(kind)
-        if name is None:
-            world.ties.apply(user, host, kind, at, count, value)
+        plan = self._plans[kind]
+        if plan is None:
+            self.world.ties.apply(user, host, kind, at, count, value)
             return
-        held, row = world.ties.place(name, user, host)
+        held, row = plan.place(user, host)
+        ints, decayed, latest = held
         if kind == _ENTRY:
-            first = held.ints[row * self._entry_width + self._first_entry]
+            first = ints[row * self._entry_width + self._first_entry]
             if at < first:
                 self._arrival(host, first, at)
-        standing, columns = self._standing[name]
-        before = standing(held, row)
-        world.ties.updaters[name].programs[kind](*held, row, at, count, value)  # type: ignore[misc]
-        after = standing(held, row)
+        before = plan.standing(held, row)
+        plan.program(ints, decayed, latest, row, at, count, value)
+        after = plan.standing(held, row)
         if after != before:
-            for column, was, stands in zip(columns, before, after, strict=True):
-                world.standings[host, column] += int(stands) - int(was)
+            for column, was, stands in zip(plan.columns, before, after, strict=True):
+                self.world.standings[host, column] += int(stands) - int(was)

@@ -139,9 +139,9 @@ class FreshTies:
         """`place` for several distinct hosts: states, and the position of each host's in them (n,)."""
         run = self._begun(user)
         known = {host: i for i, host in enumerate(run.slab.hosts[run.where].tolist())}
-        if len(known) + len(hosts) > run.space:
-            while run.n + sum(host not in known for host in hosts) > run.space:
-                run = self._longer(user, run)
+        needed = run.n + sum(host not in known for host in hosts)
+        if needed > run.space:
+            run = self._longer(user, run, needed)
         at = [known[host] + run.start if host in known else self._made(user, run, host) for host in hosts]
         return run.slab.rows, np.array(at, dtype=np.int64)
 
@@ -221,8 +221,8 @@ class FreshTies:
         slab.used += space
         return run
 
-    def _longer(self, user: int, run: _Run) -> _Run:
-        longer = self._run(4 if run.space == 1 else 2 * run.space, run.whole)
+    def _longer(self, user: int, run: _Run, least: int = 4) -> _Run:
+        longer = self._run(max(least, 2 * run.space), run.whole)
         longer.take_over(run)
         self._runs[user] = longer
         return longer

@@ -10,6 +10,7 @@ serialised with the writer by the caller.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -57,12 +58,12 @@ class TieStore:
         """The state of one tie in one block, or None if it has none."""
         return self._fresh[block].row(user, host)
 
-    def place(self, block: str, user: int, host: int) -> tuple[Cells, int]:
-        """Where the state of one tie lies, to be changed by a program of the block's updater (its views and row).
+    def placing(self, block: str) -> Callable[[int, int], tuple[Cells, int]]:
+        """Where the state of a tie (user, host) of a block lies, to be changed by a program of its updater: a function.
 
         A tie that is not there yet is made, in identity state.
         """
-        return self._fresh[block].place(user, host)
+        return self._fresh[block].place
 
     def scratch(self, n_hosts: int) -> npt.NDArray[np.int32]:
         """This thread's own (≥ n_hosts,) array of −1, to be left as it was found."""
@@ -74,7 +75,7 @@ class TieStore:
     def apply(self, user: int, host: int, kind: int, at: int, count: int, value: int) -> None:
         """Let the tie (user, host) know one fact."""
         for name in self._blocks_of[kind]:
-            held, row = self.place(name, user, host)
+            held, row = self._fresh[name].place(user, host)
             self.updaters[name].programs[kind](*held, row, at, count, value)  # type: ignore[misc]
 
     def apply_many(self, user: int, hosts: list[int], kind: FactKind, at: int) -> None:

@@ -144,10 +144,12 @@ def _statements(block: Block, column: Column) -> list[str]:
             slot = f"at % {US_PER_DAY} // {US_PER_DAY // column.size}"
             return [f"I[i + {block.int_column(f'{column.name}_0')} + {slot}] += 1"]
         case Kind.DAYS:
-            return [f"mark_day(I, i + {block.int_column(f'{column.name}_last')}, at // {US_PER_DAY})"]
+            last = block.int_column(f"{column.name}_last")
+            again = f"if x == I[i + {last}]: I[i + {last + 1}] |= 1"
+            return [f"x = at // {US_PER_DAY}", again, f"else: mark_day(I, i + {last}, x)"]
         case Kind.LATEST:
             place = f"row * {block.latest_width} + {block.latest_slices[column.name].start}"
-            return [f"x = {amount}", f"if x > 0: insert_latest(L, {place}, {column.size}, x)"]
+            return [f"x, l = {amount}, {place}", f"if x > 0 and x != L[l]: insert_latest(L, l, {column.size}, x)"]
         case Kind.DECAYED:
             raise ValueError("decayed columns are carried forward together")
 
@@ -172,11 +174,9 @@ def _amount(column: Column, block: Block) -> str:
 
 
 def _mark_day(ints: memoryview, place: int, day: int) -> None:
-    """Set the day's bit in the bitmap that starts at `place` (anchor day, bits)."""
+    """Set the bit of a day other than the anchor in the bitmap that starts at `place` (anchor day, bits)."""
     last = ints[place]
-    if day == last:
-        ints[place + 1] |= 1
-    elif last == NEVER or day - last >= DAY_BITS:
+    if last == NEVER or day - last >= DAY_BITS:
         ints[place], ints[place + 1] = day, 1
     elif day > last:
         ints[place] = day

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,22 @@ def test_two_engines_on_one_log_answer_from_what_either_was_told(market: Path, t
             == [("duplicate", "event_id")]
         )
         assert shown(one, 4) == shown(other, 4)
+
+
+def test_a_batch_reaches_the_log_while_a_lookup_has_the_state(market: Path, tmp_path: Path, clock: Clock) -> None:
+    """The log is locked for the others while it is written, so a writer must not wait for lookups then."""
+    told = [(f"r{i}", "rooms", room(1_000 + i, HOST + i % 9)) for i in range(300)]
+    with Engine.open(market / "bundles", tmp_path / "log.db", clock=clock) as engine, ThreadPoolExecutor(1) as pool:
+        with engine.reading() as loaded:
+            done = pool.submit(engine.apply, [*told, told[0]])
+            log = EventLog(tmp_path / "log.db")
+            until = time.monotonic() + 20
+            while log.last < len(told) and time.monotonic() < until:
+                time.sleep(0.005)
+            assert log.last == len(told) and loaded.applied == 0 and not done.done()
+        assert done.result() == [("accepted", None)] * len(told) + [("duplicate", "event_id")]
+        assert [record.event_id for record in log.read(0)] == [name for name, _, _ in told]
+        log.close()
 
 
 def test_an_erased_user_is_a_stranger_at_once_and_after_a_restart(market: Path, tmp_path: Path, clock: Clock) -> None:
