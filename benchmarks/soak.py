@@ -67,8 +67,8 @@ def _nothing() -> None:
     return None
 
 
-def memory(pid: int) -> dict[str, int]:
-    """MiB of a process: resident, of that anonymous and mapped from files (shared, given back when needed)."""
+def memory(pid: int | str) -> dict[str, int]:
+    """MiB of a process (`self`: this one): resident, of that anonymous and of files (shared, given back at need)."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     held = {line.split(":")[0]: int(line.split()[1]) // 1024 for line in lines if line.endswith("kB")}
     return {"rss": held["VmRSS"], "anonymous": held["RssAnon"], "files": held["RssFile"]}
