@@ -120,7 +120,7 @@ def test_the_last_hosts_are_those_of_the_ties() -> None:
     assert len(latest) == N_USERS - 1
     now = 2 * 10**15
     for user in range(N_USERS):
-        hosts, ages_s = recent_hosts(store, BLOCKS, user, now)
+        hosts, ages_s = recent_hosts(store.of("visits", user), BLOCKS, now)
         told = latest_entered(store, BLOCKS, user)
         assert [(host, age) for host, age in zip(hosts.tolist(), ages_s.tolist(), strict=True)] == [
             (host, (now - at) / 1e6) for at, host in told
