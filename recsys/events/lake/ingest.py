@@ -6,13 +6,15 @@
 - **Late rows** go into the partition of their own day.
 - Every row is kept as it came (typed, judged by nobody): rules look at other rows, and those may come later.
 
-Memory: rows of one group of days at a time (`GROUP_ROWS`), and what the lake holds already of those very partitions.
+Memory: rows of one group of days at a time (`recsys/events/lake/grouping.py`), and what the lake holds already of those
+very partitions.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -25,8 +27,8 @@ import polars as pl
 from recsys.bundle.durable import exclusive, sha256_of
 from recsys.erasure import erased_until
 from recsys.errors import ConfigError, InputRefused
-from recsys.events.facts import US_PER_DAY
 from recsys.events.known import check_kinds
+from recsys.events.lake.grouping import RUNS, in_groups
 from recsys.events.lake.manifest import SEQ, LakeFile, LakeManifest, is_lake
 from recsys.events.lake.partition import TIME_OF_TABLE, bucket_of, date_name, days_of, has_buckets
 from recsys.events.lake.view import LakeView
@@ -34,8 +36,6 @@ from recsys.events.reading import EventTables, files_of_tables, open_events, rea
 from recsys.events.schemas import TABLES, columns_of
 from recsys.progress import Progress, silent
 
-GROUP_ROWS = 4_000_000
-"""Rows written at once, if days and buckets allow; of one day up to twice as many."""
 BUCKET_ROWS_A_DAY = 40_000
 """A new lake gets as many buckets as keep about so many rows of a day in one file."""
 MOST_BUCKETS = 64
@@ -168,6 +168,8 @@ def sweep(lake: Path, manifest: LakeManifest) -> None:
         for path in (lake / table).rglob("*.parquet*"):
             if str(path.relative_to(lake)) not in listed:
                 path.unlink()
+    for runs in lake.glob(f"{RUNS}*"):
+        shutil.rmtree(runs)
 
 
 def write_part(path: Path, rows: pl.DataFrame) -> None:
@@ -203,8 +205,7 @@ class _Writer:
         bucket = bucket_of("user_id", schema["user_id"], self.manifest.buckets) if has_buckets(table) else pl.lit(0)
         placed = typed.with_columns(__day=days_of(table), __bucket=bucket.cast(pl.Int32))
         counts = {"read": 0, "new": 0, "known": 0}
-        for part in _groups(table, placed, self.manifest.buckets if has_buckets(table) else 1):
-            rows = placed.filter(part).collect(engine="streaming")
+        for rows in in_groups(table, placed, self.manifest.buckets if has_buckets(table) else 1, self.lake):
             counts["read"] += rows.height
             refused = erased_rows(table, rows, self.manifest.erased)
             if refused.any():
@@ -238,37 +239,6 @@ class _Writer:
             path = self.lake / table / f"date={date}" / f"bucket={bucket:02d}" / f"{self.generation:06d}.parquet"
             write_part(path, part)
             self.files.append(listed_file(self.lake, path, table, date, int(bucket), part))
-
-
-def _groups(table: str, placed: pl.LazyFrame, buckets: int) -> Iterator[pl.Expr]:
-    """Filters that cut the rows into groups of days (and, of a day that is too large, of buckets)."""
-    days = dict(placed.group_by("__day").agg(pl.len()).collect(engine="streaming").sort("__day").iter_rows())
-    group: list[int | None] = []
-    held = 0
-    for day, n in days.items():
-        if group and held + n > GROUP_ROWS:
-            yield _of_days(table, group)
-            group, held = [], 0
-        if n > 2 * GROUP_ROWS and buckets > 1:  # every part reads the day again
-            parts = min(buckets, 1 << (-(-n // GROUP_ROWS) - 1).bit_length())
-            for part in range(parts):
-                yield _of_days(table, [day]) & (pl.col("__bucket") % parts == part)
-            continue
-        group.append(day)
-        held += n
-    if group:
-        yield _of_days(table, group)
-
-
-def _of_days(table: str, days: list[int | None]) -> pl.Expr:
-    """Rows of these days, ascending; without a day come first."""
-    mine = pl.col("__day").is_in(days, nulls_equal=True)
-    first, last = days[0], days[-1]
-    if first is None or last is None:
-        return mine
-    time = pl.col(TIME_OF_TABLE[table])  # the span first: whole row groups are passed over by it
-    begin, end = (pl.lit(day * US_PER_DAY).cast(pl.Datetime("us", "UTC")) for day in (first, last + 1))
-    return (time >= begin) & (time < end) & mine
 
 
 def _numbered(rows: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:

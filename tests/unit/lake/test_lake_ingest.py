@@ -19,6 +19,7 @@ from recsys.cli import build_app
 from recsys.errors import ConfigError, InputRefused
 from recsys.events import Events, build_vocabularies, clean, fact_stream, open_events, tie_facts, user_parts
 from recsys.events.facts import FACT_SCHEMA, FOREVER
+from recsys.events.lake import grouping
 from recsys.events.lake.compaction import compact
 from recsys.events.lake.ingest import ingest
 from recsys.events.lake.manifest import LakeManifest
@@ -62,6 +63,24 @@ def one(folder: Path, table: str, **columns: object) -> Path:
     (folder).mkdir(parents=True, exist_ok=True)
     pl.DataFrame({name: [value] for name, value in columns.items()}).write_parquet(folder / f"{table}.parquet")
     return folder
+
+
+def test_an_export_of_many_groups_is_read_through_sorted_runs(market: Path, tmp_path: Path, monkeypatch) -> None:
+    """Runs are an inner matter: the lake holds the same rows in the same places, and no run is left behind."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    ingest(market, whole, buckets=4)
+    monkeypatch.setattr(grouping, "GROUP_ROWS", 200)
+    made: list[int] = []
+    runs = grouping._sorted_runs
+    monkeypatch.setattr(grouping, "_sorted_runs", lambda rows, folder: made.append(1) or runs(rows, folder))
+    (parts / ".arriving-of-one-killed").mkdir(parents=True)
+    ingest(market, parts, buckets=4)
+    assert made and not list(parts.glob(".arriving-*"))
+    placed = {path.relative_to(whole) for path in whole.rglob("*.parquet")}
+    assert placed == {path.relative_to(parts) for path in parts.rglob("*.parquet")}
+    for path in sorted(placed):
+        left, right = pl.read_parquet(whole / path), pl.read_parquet(parts / path)
+        assert_frame_equal(left, right, check_row_order=False)
 
 
 def test_a_lake_reads_as_the_tables_do(market: Path, tmp_path: Path) -> None:
