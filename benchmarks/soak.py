@@ -135,7 +135,7 @@ class Load:
                 viewer = {"user_id": 3 * 10**9 + number, "host_id": FAN}
                 self._send(client, [(f"f{number}", "follows", viewer | {"at": clock_us(), "action": "follow"})])
                 begun = time.perf_counter()
-                shown = self._asked(client, viewer["user_id"], sources=["private"])
+                shown = self._asked(client, viewer["user_id"], sources=[])  # his own domain only
                 self.effect.append((time.perf_counter() - begun) * 1e3)
                 if probe not in shown:
                     self.faults.append(f"a follow of the host of room {probe} was acknowledged and not seen")
