@@ -26,7 +26,7 @@ from recsys.models.demand import QUANTITIES, Demand, Quantity
 from recsys.models.strength import StrengthHead
 from recsys.pipeline.world import World
 from recsys.progress import Progress, silent
-from training.heads import calibration, fitted, too_little
+from training.heads import calibration, fitted, one_outcome, too_little
 from training.labels import broadcast_labels
 from training.log import TieLog
 
@@ -95,7 +95,10 @@ def learn_demand(
         former = np.arange(len(later)) < middle
         held = calibration(said[former], truth[former], weight[former]).apply(said[~former])
         users = later["user"].to_numpy()[~former]
-        learnt.reports[name] = judge(held, truth[~former], users=users, weight=weight[~former], seed=config.build.seed)
+        same = one_outcome(later)[~former]
+        learnt.reports[name] = judge(
+            held, truth[~former], users=users, weight=weight[~former], outcomes=same, seed=config.build.seed
+        )
         at_rest = StrengthHead(head, model, calibration(said, truth, weight), float("nan"))
         totals = totals_of(asked, at_rest.probability(rows[asked["row"]].T.astype(np.float64)), ("y", "orders"))
         of[name] = _quantity(at_rest, 1.0, totals, "y", later_us, n_hosts)

@@ -96,7 +96,7 @@ def learn_heads(
     """
     learnt = LearntHeads()
     slot_ms = round(1000 * config.ties.product_slot_s)
-    labels, _ = broadcast_labels(ties, rooms, facts, before_us=as_of_us, product_slot_ms=slot_ms)
+    labels, met = broadcast_labels(ties, rooms, facts, before_us=as_of_us, product_slot_ms=slot_ms)
     for name in (STRENGTH, "returns", "stays", "lingers", "comments", "buys"):
         event = "returns" if name == STRENGTH else name
         if event in labels.absent:
@@ -105,7 +105,7 @@ def learn_heads(
         table = labels.of[event].join(ties.with_row_index("row"), on="row", how="left").sort("row")
         strangers = table.filter(~pl.col("tied"))
         stranger = (float(strangers["y"].sum()) + 0.01) / (len(strangers) + 1.0)
-        tied = table.filter(pl.col("tied"))
+        tied = table.filter(pl.col("tied")).join(met.select("row", "room"), on="row", how="left", maintain_order="left")
         later = tied.filter(pl.col("at") >= later_us).sort("at", "row")
         early, middle = tied.filter(pl.col("at") < later_us), len(later) // 2
         if why := too_little(early, (later.head(middle), later.tail(len(later) - middle))):
@@ -203,7 +203,8 @@ def _judged(
     for fit_on, judge_on in parts:
         judged[judge_on] = calibration(said[fit_on], truth[fit_on], weight[fit_on], of_strength).apply(said[judge_on])
     known = np.isfinite(judged)
-    report = judge(judged[known], truth[known], users=users[known], weight=weight[known], seed=seed)
+    same = one_outcome(later)[known]
+    report = judge(judged[known], truth[known], users=users[known], weight=weight[known], outcomes=same, seed=seed)
     learnt.reports[name] = report
     if not (of_strength or report.worth_serving):
         why = (
@@ -214,6 +215,16 @@ def _judged(
         return
     learnt.heads[name] = StrengthHead(name, model, calibration(said, truth, weight, of_strength), stranger)
     learnt.stages.append(_stage(name, "passed", ""))
+
+
+def one_outcome(asked: pl.DataFrame) -> npt.NDArray[np.int64]:
+    """A number per row (R,), the same where rows ask about one outcome: of a user at a room, or with a host.
+
+    Args:
+        asked: user, host, and `room` where the outcome is that of a broadcast.
+    """
+    what = asked["room" if "room" in asked.columns else "host"].to_numpy().astype(np.int64)
+    return np.asarray(asked["user"].to_numpy() * (what.max(initial=0) + 1) + what)
 
 
 def calibration(

@@ -11,6 +11,8 @@ from recsys.evaluation.probabilities import judge
 from recsys.events.facts import FactKind
 from recsys.models.strength import HEADS, STRENGTH, StrengthHead
 from recsys.pipeline.world import World
+from training.at_rest import MOST_TIES
+from training.heads import one_outcome
 from training.labels import AWAY_DAYS, REBUY_DAYS, TURNED_AWAY, broadcast_labels, horizon_label
 from training.log import TieLog
 
@@ -22,8 +24,8 @@ class JudgedHeads:
 
     def __init__(self, world: World, rng: Any) -> None:
         self.world = world
-        self.ties = TieLog(world, rng)
-        self.customers = TieLog(world, rng, of=("commerce",), strangers=0)
+        self.ties = TieLog(world, rng, most=MOST_TIES)
+        self.customers = TieLog(world, rng, of=("commerce",), strangers=0, most=MOST_TIES)
 
     def log(self, at: int, user: int) -> None:
         """Write down the user's ties as they are at `at`, µs."""
@@ -40,7 +42,7 @@ class JudgedHeads:
         end = int(facts["at"].to_numpy().max()) + 1
         ties = self.ties.frame()
         slot_ms = round(1000 * self.world.config.ties.product_slot_s)
-        labels, _ = broadcast_labels(ties, rooms, facts, before_us=end, product_slot_ms=slot_ms)
+        labels, met = broadcast_labels(ties, rooms, facts, before_us=end, product_slot_ms=slot_ms)
         horizons: Mapping[str, tuple[TieLog, tuple[FactKind, ...], int]] = {
             "turns_away": (self.ties, TURNED_AWAY, AWAY_DAYS),
             "rebuys": (self.customers, (FactKind.ORDER_LINE,), REBUY_DAYS),
@@ -48,6 +50,8 @@ class JudgedHeads:
         found = []
         for name, head in self.world.models.strength.items():
             log, table = self.ties, labels.of.get("returns" if name == STRENGTH else name)
+            if table is not None:
+                table = table.join(met.select("row", "room"), on="row", how="left", maintain_order="left")
             if name in horizons:
                 log, kinds, days = horizons[name]
                 table = horizon_label(log.frame(), facts, kinds=kinds, days=days, before_us=end)
@@ -63,4 +67,6 @@ def _judged(head: StrengthHead, log: TieLog, labels: pl.DataFrame | None, seed: 
         return {"skipped": "it happened to all ties or to none"}
     p = head.probability(log.rows()[asked["row"]].T.astype("float64"))
     users, weight = asked["user"].to_numpy(), asked["weight"].to_numpy()
-    return judge(p, asked["y"].to_numpy(), users=users, weight=weight, seed=seed).document()
+    return judge(
+        p, asked["y"].to_numpy(), users=users, weight=weight, outcomes=one_outcome(asked), seed=seed
+    ).document()

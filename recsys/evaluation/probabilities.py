@@ -36,7 +36,7 @@ class ProbabilityReport:
         skill, skill_low, skill_high: 1 − log loss / log loss of the base rate, and its 95 % interval over users.
         ece: expected calibration error over 15 bins of equal mass, in units of probability.
         ece_share: `ece` as a share of the base rate.
-        ece_chance: the 95th percentile of the `ece` that flawless probabilities would show on as many rows.
+        ece_chance: the 95th percentile of the `ece` that flawless probabilities would show on these rows.
         curve: per bin mean `said`, share `observed`, number `n`.
     """
 
@@ -74,7 +74,13 @@ class ProbabilityReport:
 
 
 def judge(
-    p: ArrayLike, y: ArrayLike, *, users: ArrayLike | None = None, weight: ArrayLike | None = None, seed: int = 0
+    p: ArrayLike,
+    y: ArrayLike,
+    *,
+    users: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+    outcomes: ArrayLike | None = None,
+    seed: int = 0,
 ) -> ProbabilityReport:
     """Judge probabilities against outcomes.
 
@@ -82,6 +88,8 @@ def judge(
         p: (n,) probabilities; y: (n,) outcomes in {0, 1}, both values present.
         users: (n,) whom each row belongs to; None: every row its own.
         weight: (n,) rows count this much; None: 1 each.
+        outcomes: (n,) rows of one value ask about one and the same outcome, which chance draws once for all of them;
+            None: every row its own.
 
     Raises:
         InputRefused: shapes differ, or y holds one value only: then nothing can be said.
@@ -89,7 +97,8 @@ def judge(
     said, truth = np.asarray(p, dtype=np.float64), np.asarray(y, dtype=np.float64)
     mass = np.ones(len(said)) if weight is None else np.asarray(weight, dtype=np.float64)
     of = np.arange(len(said)) if users is None else np.unique(np.asarray(users), return_inverse=True)[1]
-    if not (said.shape == truth.shape == mass.shape == of.shape) or len(np.unique(truth)) != 2:
+    same = np.arange(len(said)) if outcomes is None else np.unique(np.asarray(outcomes), return_inverse=True)[1]
+    if not (said.shape == truth.shape == mass.shape == of.shape == same.shape) or len(np.unique(truth)) != 2:
         raise InputRefused(
             "probabilities cannot be judged", got=f"shapes {said.shape}, {truth.shape}, {mass.shape}, {of.shape}, "
             f"{len(np.unique(truth))} outcomes", expected="four arrays of one length, outcomes of both kinds",
@@ -101,10 +110,9 @@ def judge(
     bin_mass = np.bincount(bins, sorted_mass).astype(np.float64)
     mean_said = np.bincount(bins, sorted_mass * sorted_said) / bin_mass
     observed = np.bincount(bins, sorted_mass * truth[order]) / bin_mass
-    chance = [
-        _error(mean_said, np.bincount(bins, sorted_mass * (rng.random(len(said)) < sorted_said)) / bin_mass, bin_mass)
-        for _ in range(REPLICATES // 2)
-    ]
+    sorted_same, n_outcomes = same[order], int(same.max()) + 1
+    drawn = (rng.random(n_outcomes)[sorted_same] < sorted_said for _ in range(REPLICATES // 2))
+    chance = [_error(mean_said, np.bincount(bins, sorted_mass * y) / bin_mass, bin_mass) for y in drawn]
     clipped = np.clip(said, EPS, 1 - EPS)
     losses = -(truth * np.log(clipped) + (1 - truth) * np.log1p(-clipped))
     sums = np.stack([np.bincount(of, mass * column) for column in (losses, truth, np.ones(len(said)))], axis=1)

@@ -61,3 +61,16 @@ def test_the_interval_is_wider_when_rows_belong_to_few_users() -> None:
 def test_what_cannot_be_judged_is_refused(y: list[int]) -> None:
     with pytest.raises(InputRefused, match="cannot be judged"):
         judge([0.2, 0.3], y)
+
+
+def test_rows_of_one_outcome_are_no_further_evidence() -> None:
+    """Ten copies of every row tell chance as much as one; taken for rows of their own they would seem to tell more."""
+    rng = np.random.default_rng(2)
+    p = rng.uniform(0.02, 0.3, 1500)
+    y = (rng.random(1500) < p).astype(float)
+    once = judge(p, y)
+    copied, outcomes = np.tile(p, 10), np.tile(np.arange(1500), 10)
+    known = judge(copied, np.tile(y, 10), outcomes=outcomes)
+    taken_apart = judge(copied, np.tile(y, 10))
+    assert known.ece_chance == pytest.approx(once.ece_chance, rel=0.15)
+    assert taken_apart.ece_chance < 0.5 * known.ece_chance
