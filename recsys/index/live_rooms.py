@@ -33,7 +33,7 @@ class LiveIndexConfig(BaseModel):
 
     cohost_weight: float = Field(default=0.3, ge=0.0, allow_inf_nan=False)
     """λ: weight of the mean co-host vector in the vector of a joint broadcast."""
-    dead_share: float = Field(default=0.2, gt=0.0, lt=1.0)
+    dead_share: float = Field(default=0.05, gt=0.0, lt=1.0)
     """Share of dead slots from which the live rooms are copied together; a search scans the dead slots too."""
 
 
