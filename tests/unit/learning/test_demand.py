@@ -170,7 +170,7 @@ def test_totals_of_broadcasts_count_those_who_had_a_tie() -> None:
     assert last.rows() == [(0, 0.5, 0.0, 0.0), (1, 0.0, 0.0, 0.0)], "nobody had a tie at first; then viewer 0 came back"
 
 
-def test_every_tie_of_a_host_is_in_its_sum() -> None:
+def test_every_tie_of_a_host_is_in_its_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a chance of a quarter said of every tie, a host with three ties expects three quarters of a viewer."""
     scene, rooms, facts = told()
     always = IsotonicMap(np.array([0.0, 1.0]), np.array([0.25, 0.25]))
@@ -183,6 +183,10 @@ def test_every_tie_of_a_host_is_in_its_sum() -> None:
     after = facts.tail(1).with_columns(at=pl.lit(T0 + 4 * DAY))
     judged = judged_demand(scene.world, 9, rooms, pl.concat([facts, after]), cut, seed=0)
     assert "skipped" in judged[0] and "1 hosts" in judged[0]["skipped"]
+    monkeypatch.setattr("training.broadcasts.LEAST_HOSTS", 1)
+    monkeypatch.setattr("training.broadcasts.DECILES", 1)
+    seen = judged_demand(scene.world, 9, rooms, pl.concat([facts, after]), cut, seed=0)[0]
+    assert (seen["hosts"], seen["expected"], seen["observed"], seen["last"]) == (1, 1.5, 2.0, 0.5)
 
 
 def test_figures_of_a_forecast_that_knows_the_means() -> None:
