@@ -165,10 +165,10 @@ def test_a_base_that_holds_an_erased_user_is_not_continued(
     assert not holds_erased(held, {}) and holds_erased(held, erased)
     monkeypatch.setattr("training.build.known_states", lambda *_: None)
     monkeypatch.setattr("training.build.advance", lambda *_: SimpleNamespace(shot=None, vocabularies=None))
-    monkeypatch.setattr("training.build.snapshot", lambda *_: None)
+    monkeypatch.setattr("training.build.snapshot", lambda *_, **__: None)
 
     def build_on(base: Bundle) -> str:
-        (stage,) = _states(clean(open_events(world / "lake")), EngineConfig(), now, base, now, silent).stages
+        (stage,) = _states(clean(open_events(world / "lake")), EngineConfig(), now, base, now, silent, None).stages
         return stage.status
 
     assert build_on(held) == "passed"
