@@ -185,7 +185,7 @@ lake.ingest(Path(sys.argv[1]), Path(sys.argv[2]), buckets=8)
 def test_how_many_rows_are_read_at_once_changes_nothing(
     market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    monkeypatch.setattr("recsys.events.lake.ingest.GROUP_ROWS", rows)
+    monkeypatch.setattr("recsys.events.lake.grouping.GROUP_ROWS", rows)
     found = ingest(market, tmp_path / "lake", buckets=4).tables
     assert all(table["new"] == table["read"] for table in found.values())
     assert_frame_equal(facts(tmp_path / "lake"), facts(market))

@@ -33,9 +33,12 @@ def test_pages_of_the_bundle_go_back_and_come_again(
     monkeypatch.setattr(memory, "_CHECK_S", 0.01)
     monkeypatch.setattr(memory, "mapped_mb", lambda: resident_kb(market) / 1024)
 
-    async def watch(engine: Engine, most: int) -> None:
+    async def watch(engine: Engine, most: int, until_s: float) -> None:
         task = asyncio.create_task(memory.keep(engine, ServingConfig(most_mapped_mb=most)))
-        await asyncio.sleep(0.3)
+        for _ in range(int(until_s / 0.05)):
+            await asyncio.sleep(0.05)
+            if not resident_kb(market):
+                break
         task.cancel()
 
     with Engine.open(market / "bundles", None, clock=clock) as engine:
@@ -46,10 +49,10 @@ def test_pages_of_the_bundle_go_back_and_come_again(
 
         before = answers()
         assert (held := resident_kb(market)) > 0
-        asyncio.run(watch(engine, 10_000))
+        asyncio.run(watch(engine, 10_000, 0.3))
         assert resident_kb(market) == held, "within the limit nothing is given back"
         monkeypatch.setattr(memory, "mapped_mb", lambda: 10_001.0)
-        asyncio.run(watch(engine, 10_000))
+        asyncio.run(watch(engine, 10_000, 20.0))
         assert resident_kb(market) == 0
         assert answers() == before
         assert resident_kb(market) > 0

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,10 +35,10 @@ def slow(market: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[t
     """A service whose scorer takes its time; and how many lookups waited whenever one was answered."""
     engine = Engine.open(market / "bundles", log, CONFIG, Clock(AS_OF + 100_000_000))
     engine.apply([(f"r{i}", "rooms", room(i + 1)) for i in range(40)])
-    quick, waited, services = engine.lookup, [0], []
+    quick, waited, services = engine.lookup_many, [0], []
 
-    def lookup(asked: Asked) -> Served:
-        time.sleep(COST_S[asked.step])
+    def lookup_many(asked: Sequence[Asked]) -> list[Served]:
+        time.sleep(sum(COST_S[one.step] for one in asked))
         waited.extend(service.turns.waiting for service in services)
         return quick(asked)
 
@@ -49,7 +49,7 @@ def slow(market: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[t
         services.append(self)
 
     monkeypatch.setattr(Service, "__init__", remember)
-    monkeypatch.setattr(engine, "lookup", lookup)
+    monkeypatch.setattr(engine, "lookup_many", lookup_many)
     with serving(engine, CONFIG) as url:
         yield url, waited
 
