@@ -60,7 +60,7 @@ from training.compare import Scorer
 from training.evaluation import Evaluation
 from training.exposure import SIZE_BOUNDS, ExposureLog, host_tiers
 from training.judged_heads import JudgedHeads
-from training.log import moved_through
+from training.log import moved_through, requests_of
 from training.report import evaluation_page, write_report
 
 JUDGED_SHARE = 0.2
@@ -166,9 +166,11 @@ class _Judged:
     def run(self, facts: pl.DataFrame, progress: Progress) -> None:
         is_entry = (facts["kind"] == int(FactKind.ENTRY)).to_numpy()
         taken = is_entry & (self.rng.random(len(facts)) < MOST_REQUESTS / max(int(is_entry.sum()), 1))
-        for i, (fact, take) in enumerate(zip(moved_through(self.live, facts), taken.tolist(), strict=True)):
-            if take and fact[4] in self.world.index:
-                self._ask(fact[0], fact[2], fact[4])
+        asked = requests_of(facts, taken)
+        for i, fact in enumerate(moved_through(self.live, facts)):
+            for user, room, _ in asked.get(i, ()):
+                if room in self.world.index:
+                    self._ask(fact[0], user, room)
             if i % 2048 == 0:
                 progress("judging", i / len(facts))
         self._ask_rivals()

@@ -29,6 +29,8 @@ from recsys.ties.features import TIE_FEATURES
 
 TIES_PER_REQUEST = 12
 STRANGERS_PER_REQUEST = 2
+SHOWN_BEFORE_US = 1_800_000_000
+"""An entry within half an hour of the room being shown follows from it."""
 TRIALS = 5_000
 """Entries at unknown hosts on which tower and factors are compared at most."""
 _LOGGED = {"user": pl.Int64, "host": pl.Int64, "at": pl.Int64, "tied": pl.Boolean, "weight": pl.Float64}
@@ -74,15 +76,37 @@ def replay_and_log(
     taken = is_entry & (rng.random(len(facts)) < share)
     tie_share = min(1.0, config.strength_rows / max(int(taken.sum()) * (TIES_PER_REQUEST + STRANGERS_PER_REQUEST), 1))
     log = _Log(live.world, config, rng, tie_share, tower)
-    for i, (fact, take) in enumerate(zip(moved_through(live, facts), taken.tolist(), strict=True)):
+    asked = requests_of(facts, taken)
+    for i, fact in enumerate(moved_through(live, facts)):
         while due and due[0][0] <= fact[0]:
             due.pop(0)[1]()
-        if take and fact[4] in live.world.index:
-            log.request(fact[0], fact[2], fact[4], fact[3])
+        for user, room, host in asked.get(i, ()):
+            if room in live.world.index:
+                log.request(fact[0], user, room, host)
         if i % 2048 == 0:
             progress("training log", i / len(facts))
     progress("training log", 1.0)
     return log.finish()
+
+
+def requests_of(facts: pl.DataFrame, taken: npt.NDArray[np.bool_]) -> dict[int, list[tuple[int, int, int]]]:
+    """Requests (user, room entered, host) by the position of the fact at whose instant each was made.
+
+    An entry was asked for when its room was last shown to the user, at most `SHOWN_BEFORE_US` before, else when it
+    happened.
+
+    Args:
+        facts: sorted by time; taken: (n,) which of them are entries that requests are made of.
+    """
+    placed = facts.select("at", "kind", "user", "room", "host").with_columns(i=pl.int_range(pl.len(), dtype=pl.Int64))
+    shown = placed.filter(pl.col("kind") == int(FactKind.IMPRESSION)).select("at", "user", "room", shown="i")
+    entered = placed.filter(pl.Series(taken)).join_asof(
+        shown, on="at", by=["user", "room"], strategy="backward", tolerance=SHOWN_BEFORE_US, check_sortedness=False
+    )
+    found: dict[int, list[tuple[int, int, int]]] = {}
+    for i, user, room, host in entered.select(pl.coalesce("shown", "i"), "user", "room", "host").iter_rows():
+        found.setdefault(i, []).append((user, room, host))
+    return found
 
 
 def moved_through(live: LiveState, facts: pl.DataFrame) -> Iterator[tuple[int, ...]]:

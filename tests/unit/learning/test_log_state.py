@@ -10,7 +10,7 @@ from recsys.events.facts import FACT_SCHEMA, FactKind
 from recsys.live.artefact import assemble
 from recsys.models.audience import Audience
 from tests.small_world import MINUTE, T0, empty_parts
-from training.log import replay_and_log
+from training.log import SHOWN_BEFORE_US, replay_and_log, requests_of
 
 ROOMS = pl.DataFrame(
     {"room": [0, 1], "host": [0, 1], "cohosts": [[], []], "started_at": [T0, T0 + MINUTE], "category": [None, None]},
@@ -47,3 +47,16 @@ def test_the_replay_ends_with_every_fact_known_and_refits_before_the_facts_of_th
         np.testing.assert_allclose(one, other, rtol=1e-12)
     for user in range(3):
         np.testing.assert_allclose(audience.taste(user), expected.taste(user), rtol=1e-12)
+
+
+def test_an_entry_is_asked_for_when_its_room_was_shown() -> None:
+    """What was shown is known only after the ranking it came from: else every model learns to say what it showed."""
+    entry, shown = int(FactKind.ENTRY), int(FactKind.IMPRESSION)
+    late = 10 * SHOWN_BEFORE_US
+    rows = [
+        (0, shown, 7, 1, 10), (1, shown, 7, 2, 20), (1, shown, 8, 1, 10), (5, entry, 7, 1, 10), (6, entry, 7, 3, 30),
+        (late, entry, 7, 2, 20), (late + 1, entry, 8, 1, 10),
+    ]  # fmt: skip
+    told = pl.DataFrame(rows, schema=["at", "kind", "user", "room", "host"], orient="row")
+    taken = np.array([False, False, False, True, True, True, False])
+    assert requests_of(told, taken) == {0: [(7, 1, 10)], 4: [(7, 3, 30)], 5: [(7, 2, 20)]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,14 @@ def test_pages_of_the_bundle_go_back_and_come_again(
     monkeypatch.setattr(memory, "_CHECK_S", 0.01)
     monkeypatch.setattr(memory, "mapped_mb", lambda: resident_kb(market) / 1024)
 
+    gc.collect()
+    others = resident_kb(market)  # other tests of this process may still hold the same files
+
     async def watch(engine: Engine, most: int, until_s: float) -> None:
         task = asyncio.create_task(memory.keep(engine, ServingConfig(most_mapped_mb=most)))
         for _ in range(int(until_s / 0.05)):
             await asyncio.sleep(0.05)
-            if not resident_kb(market):
+            if resident_kb(market) <= others:
                 break
         task.cancel()
 
@@ -48,11 +52,11 @@ def test_pages_of_the_bundle_go_back_and_come_again(
             return [engine.lookup(Asked(user, 10)).answer.score.tolist() for user in users]
 
         before = answers()
-        assert (held := resident_kb(market)) > 0
+        assert (held := resident_kb(market)) > others
         asyncio.run(watch(engine, 10_000, 0.3))
         assert resident_kb(market) == held, "within the limit nothing is given back"
         monkeypatch.setattr(memory, "mapped_mb", lambda: 10_001.0)
         asyncio.run(watch(engine, 10_000, 20.0))
-        assert resident_kb(market) == 0
+        assert resident_kb(market) == others
         assert answers() == before
-        assert resident_kb(market) > 0
+        assert resident_kb(market) > others
