@@ -32,8 +32,8 @@ from serving.engine import Engine, Event
 from serving.erasing import erase_everywhere
 from serving.event_log import LogFailed
 from serving.ladder import STEPS
+from serving.mapped_pages import keep as keep_mapped_pages
 from serving.measures import Measures
-from serving.memory import keep as keep_memory
 from serving.problems import Problem
 from serving.queue import IntakeQueue
 from serving.snapshotting import keep as keep_snapshots
@@ -249,7 +249,12 @@ def create_app(engine: Engine, config: ServingConfig, path: Path | None = None) 
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if follower is not None:
             follower.start()
-        running = (service.queue.run(), service.watch(), keep_snapshots(engine, config), keep_memory(engine, config))
+        running = (
+            service.queue.run(),
+            service.watch(),
+            keep_snapshots(engine, config),
+            keep_mapped_pages(engine, config),
+        )
         tasks = [asyncio.create_task(one) for one in running]
         try:
             yield

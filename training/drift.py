@@ -19,14 +19,12 @@ import numpy.typing as npt
 
 from recsys.bundle import Bundle
 from recsys.live.state import LiveState
-from recsys.models.strength import heads_say, strength_head
+from recsys.models.strength import STRENGTH, heads_say, strength_head
 from recsys.ties.features import TIE_FEATURES
 from training.log import TieLog
 
 BINS = 10
 MOST_USERS = 2_000
-STRENGTH = "strength"
-"""What the head of the strength says; the others are `chance_<head>`."""
 AGES = ("tie_days_since_first", "tie_follow_age_days")
 """Features that grow as the history does: reported, judged by no gate."""
 LEAST_TIES = 500
@@ -42,7 +40,7 @@ Profile = dict[str, dict[str, Any]]
 def sampled_values(live: LiveState, as_of_us: int, seed: int) -> dict[str, npt.NDArray[np.floating]]:
     """Features of ties of sampled users and what every head says of them, as of an instant.
 
-    Values (R,) by name; NaN where a tie has none.
+    Values (R,) by name: those of features, `STRENGTH`, `chance_<head>` of the other heads; NaN where a tie has none.
     """
     world, rng = live.world, np.random.default_rng(seed)
     log = TieLog(world, rng)

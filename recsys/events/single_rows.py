@@ -37,8 +37,7 @@ NOT_A_ROW: Final = "not_a_row"
 UNKNOWN_TABLE: Final = "unknown_table"
 UNUSABLE_TYPE: Final = "unusable_type"
 IDS_OF_TWO_KINDS: Final = "ids_of_two_kinds"
-ONLINE_REASONS: Final = (NOT_A_ROW, UNKNOWN_TABLE, UNUSABLE_TYPE, IDS_OF_TWO_KINDS)
-"""Reasons that only single events can have: in a file they are faults of a whole column, and the table is refused."""
+"""Reasons that only single events have: in a file these four are faults of a column, and the table is refused."""
 
 _RANK: Final = {name: position for position, name in enumerate(REASON_ORDER)}
 _ALL_WELL: Final = len(REASON_ORDER)

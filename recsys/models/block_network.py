@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.errors import LaotieError
+from recsys.models.bound import rows_of
 
 Numbers = npt.NDArray[np.floating[Any]]
 Floats = npt.NDArray[np.float64]
@@ -71,13 +72,7 @@ class BlockNetwork:
         Raises:
             LaotieError: a feature of the model is not among `names`.
         """
-        lacking = sorted(set(self.features) - set(names))
-        if lacking:
-            raise LaotieError(
-                "features of the model are not computed", got=lacking, expected="features of this version"
-            )
-        position = {name: i for i, name in enumerate(names)}
-        return replace(self, inputs=np.array([position[name] for name in self.features], dtype=np.intp))
+        return replace(self, inputs=rows_of(self.features, names))
 
     @cached_property
     def terms(self) -> tuple[str, ...]:

@@ -261,8 +261,3 @@ class BlockState:
 def empty_state(block: Block) -> BlockState:
     """The state of no facts: no keys."""
     return BlockState(block, np.empty(0, dtype=np.int64), identity(block, 0))
-
-
-def popcount(bits: Ints) -> Ints:
-    """Number of set bits, element-wise."""
-    return np.bitwise_count(bits).astype(np.int64)

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import polars as pl
 import pytest
-from typer.testing import CliRunner, Result
 
-from recsys.cli import build_app
 from tests.conftest import SET
+from tests.e2e.commands import done, laotie
 
 T0 = datetime(2024, 3, 1, 18, tzinfo=UTC)
 UTC_US = pl.Datetime("us", "UTC")
@@ -21,16 +19,6 @@ UTC_US = pl.Datetime("us", "UTC")
 
 def at(minutes: float) -> datetime:
     return T0 + timedelta(minutes=minutes)
-
-
-def laotie(*arguments: object) -> Result:
-    return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
-
-
-def done(*arguments: object) -> Any:
-    result = laotie(*arguments, "--json")
-    assert result.exit_code == 0, result.stderr
-    return orjson.loads(result.stdout)
 
 
 def refused(events: Path, out: Path) -> str:

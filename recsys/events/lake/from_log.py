@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from recsys.events.lake.erasing import erase_from_lake
+from recsys.events.lake.grouping import RUNS
 from recsys.events.lake.ingest import IngestReport, add, open_lake
 from recsys.events.lake.manifest import LakeManifest
 from recsys.events.log_tables import erasures_in, export_log, identity_of
@@ -29,7 +30,7 @@ def ingest_log(log: Path, lake: Path, *, buckets: int | None = None, progress: P
         InputRefused: the log cannot be read, ids are of another kind than in the lake, or `lake` holds other things.
         ConfigError: `buckets` is no power of two, or another number than the lake has.
     """
-    with open_lake(lake, buckets, lambda: 1) as old, tempfile.TemporaryDirectory(prefix=".log-", dir=lake) as folder:
+    with open_lake(lake, buckets, lambda: 1) as old, tempfile.TemporaryDirectory(prefix=RUNS, dir=lake) as folder:
         tail = Path(folder)
         log_id = identity_of(log)
         export = export_log(log, tail, old.logs.get(log_id, 0), dict(old.id_kinds))

@@ -19,7 +19,7 @@ from recsys.events.lake.partition import TIME_OF_TABLE
 GROUP_ROWS = 4_000_000
 """Rows held at once, if days and buckets allow; of one day up to twice as many."""
 RUNS = ".arriving-"
-"""Beginning of the name of the folder of runs, in the lake; one that is there while nobody writes is a leftover."""
+"""Beginning of the names of folders of rows on their way, in the lake; one there while nobody writes is a leftover."""
 _ROW_GROUP = 50_000
 """Rows of a run that are passed over or read together."""
 _UNSORTED_GROUPS = 3
@@ -47,7 +47,7 @@ def _sorted_runs(placed: pl.LazyFrame, folder: Path) -> pl.LazyFrame:
     for i, run in enumerate(placed.collect_batches(chunk_size=GROUP_ROWS, engine="streaming")):
         by_day = run.sort("__day", maintain_order=True)
         by_day.write_parquet(folder / f"{i:06d}.parquet", compression="lz4", row_group_size=_ROW_GROUP)
-    return pl.scan_parquet(folder / "*.parquet", glob=True)
+    return pl.scan_parquet(folder / "*.parquet")
 
 
 def _groups(table: str, placed: pl.LazyFrame, buckets: int) -> Iterator[pl.Expr]:

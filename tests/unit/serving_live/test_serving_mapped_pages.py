@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving import memory
+from serving import mapped_pages
 from serving.asked import Asked
 from serving.config import ServingConfig
 from serving.engine import Engine
@@ -27,18 +27,18 @@ def resident_kb(folder: Path) -> int:
     return found
 
 
-@pytest.mark.skipif(memory.mapped_mb() == 0, reason="the system does not tell what is mapped")
+@pytest.mark.skipif(mapped_pages.mapped_mb() == 0, reason="the system does not tell what is mapped")
 def test_pages_of_the_bundle_go_back_and_come_again(
     market: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "_CHECK_S", 0.01)
-    monkeypatch.setattr(memory, "mapped_mb", lambda: resident_kb(market) / 1024)
+    monkeypatch.setattr(mapped_pages, "_CHECK_S", 0.01)
+    monkeypatch.setattr(mapped_pages, "mapped_mb", lambda: resident_kb(market) / 1024)
 
     gc.collect()
     others = resident_kb(market)  # other tests of this process may still hold the same files
 
     async def watch(engine: Engine, most: int, until_s: float) -> None:
-        task = asyncio.create_task(memory.keep(engine, ServingConfig(most_mapped_mb=most)))
+        task = asyncio.create_task(mapped_pages.keep(engine, ServingConfig(most_mapped_mb=most)))
         for _ in range(int(until_s / 0.05)):
             await asyncio.sleep(0.05)
             if resident_kb(market) <= others:
@@ -55,7 +55,7 @@ def test_pages_of_the_bundle_go_back_and_come_again(
         assert (held := resident_kb(market)) > others
         asyncio.run(watch(engine, 10_000, 0.3))
         assert resident_kb(market) == held, "within the limit nothing is given back"
-        monkeypatch.setattr(memory, "mapped_mb", lambda: 10_001.0)
+        monkeypatch.setattr(mapped_pages, "mapped_mb", lambda: 10_001.0)
         asyncio.run(watch(engine, 10_000, 20.0))
         assert resident_kb(market) == others
         assert answers() == before
