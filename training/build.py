@@ -51,7 +51,8 @@ from training.drift import base_profile, drift_metrics, drift_of, profile_of, sa
 from training.index_recall import index_metrics
 from training.kept import Fitted, States, load_fitted, load_learnt, load_made, save_fitted, save_learnt, save_made
 from training.learning import Learnt, learn_models
-from training.report import build_page, write_report
+from training.pages import build_page
+from training.report import write_report
 from training.stages import Stages, inputs_of, key_of
 from training.states import snapshot
 from training.towers import fit_tower
@@ -72,7 +73,7 @@ class Trained:
     heads: list[dict[str, object]] = field(default_factory=list)
     rivals: dict[str, Scorer] = field(default_factory=dict)
     held: Bundle | None = None  # where the states lie already, if stages keep what they make
-    ranking: list[dict[str, object]] = field(default_factory=list)
+    latest: dict[str, object] = field(default_factory=dict)
 
 
 def build(
@@ -150,7 +151,7 @@ def build(
         if drift:
             writer.json("drift", drift)
         body = fields.model_dump(mode="json") | {"bundle": name, "quality": events.quality.to_json(), "drift": drift}
-        body |= {"strengths": strength_histogram(values), "heads": trained.heads, "ranking": trained.ranking}
+        body |= {"strengths": strength_histogram(values), "heads": trained.heads, **trained.latest}
         writer.json("heads", trained.heads)
         body |= {"demand": write_demand(writer, live.world, trained.vocabularies, trained.as_of_us, progress)}
         write_report(writer.path("report.html"), build_page, body)
@@ -229,8 +230,8 @@ def train(
     )
     said = [*states.stages, *fitted.stages, *learnt.stages]
     heads, rivals = learnt.head_documents, learnt.rivals
-    metrics, ranking = learnt.metrics, learnt.ranking
-    return Trained(parts, vocabularies, as_of, learnt.from_us, metrics, said, counts, heads, rivals, held, ranking)
+    metrics, latest = learnt.metrics, learnt.latest
+    return Trained(parts, vocabularies, as_of, learnt.from_us, metrics, said, counts, heads, rivals, held, latest)
 
 
 def _states(

@@ -24,15 +24,7 @@ from recsys.evaluation.bootstrap import paired_difference
 from recsys.evaluation.metrics import metric_names, ranked_by_score, request_metrics
 from recsys.evaluation.probabilities import judge
 from recsys.evaluation.reach import mean_fan_reach
-from recsys.evaluation.strata import (
-    by_city_tier,
-    by_follow,
-    by_host_size,
-    by_known_host,
-    by_tie_age,
-    metric_table,
-    wide,
-)
+from recsys.evaluation.strata import metric_table, wide
 from recsys.events import (
     Events,
     clean,
@@ -58,17 +50,18 @@ from training.broadcasts import judged_demand
 from training.build import Trained, train
 from training.compare import Scorer
 from training.evaluation import Evaluation
-from training.exposure import SIZE_BOUNDS, ExposureLog, host_tiers
+from training.exposure import ExposureLog, host_tiers
 from training.judged_heads import JudgedHeads
+from training.latest import STRATA, with_strata
 from training.log import moved_through, requests_of
-from training.report import evaluation_page, write_report
+from training.pages import evaluation_page
+from training.report import write_report
 
 JUDGED_SHARE = 0.2
 """Latest share of the data window that is judged when no cut is given."""
 MOST_REQUESTS = 20_000
 ASKED_TOGETHER = 256
 """Requests whose candidates other rankers score in one go."""
-STRATA = ("host_known", "followed", "tie_age", "host_size", "city")
 
 
 def evaluate(
@@ -197,9 +190,9 @@ class _Judged:
         self.exposure.log(user, values, said.score, right, epoch.hosts)
         read = {name: float(values[FEATURES.index(name), right]) for name in _READ}
         read["last_seen_days"] = read.pop("tie_hours_since_entry") / 24.0
-        read["tie_entries"] = float(np.nan_to_num(read["tie_entries"]))
-        followed = read.pop("tie_followed") > 0.5
-        self.requests.append({"request_id": request, "user_id": user, "right": room, "follows": followed, **read})
+        read["known"] = read.pop("tie_entries") > 0
+        read["follows"] = read.pop("tie_followed") > 0.5
+        self.requests.append({"request_id": request, "user_id": user, "right": room, **read})
         self.heads.log(at, user)
         private = private_hosts(world, user)
         fans = epoch.join(private)
@@ -232,18 +225,7 @@ class _Judged:
         asked = pl.DataFrame(
             {"request_id": np.repeat(np.arange(len(lengths)), lengths), "room_id": np.concatenate(self.rooms)}
         )
-        strata = by_city_tier(
-            by_host_size(
-                by_tie_age(
-                    by_follow(
-                        by_known_host(requests, column="tie_entries"),
-                    ),
-                    column="last_seen_days",
-                ),
-                column="host_visitors",
-                bounds=SIZE_BOUNDS,
-            )
-        )
+        strata = with_strata(requests)
         tables, per_method = [], {}
         for method, parts in self.scores.items():
             ranked = ranked_by_score(asked.with_columns(score=pl.Series(np.concatenate(parts))), seed=seed)

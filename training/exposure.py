@@ -50,12 +50,29 @@ class ExposureLog:
         self._tier = np.array([code.get(tier, len(named)) if tier is not None else len(named) for tier in tiers])
         if len(named) > 1:
             self._groups["city tier"] = (*(f"tier {name}" for name in named), _UNKNOWN)
-        self._rows: list[dict[str, float]] = []
+        self._users: list[npt.NDArray[np.int64]] = []
+        self._shares: dict[str, list[npt.NDArray[np.float64]]] = {}
 
     def log(self, user: int, values: Floats, score: Floats, right: int, hosts: npt.NDArray[np.integer]) -> None:
         """One request of `user`: features (F, n), scores (n,) and hosts (n,) of the n rooms live, of which `right` was
         entered."""
-        first = np.argsort(-score, kind="stable")[:PLACES]
+        entered = np.arange(len(hosts)) == right
+        self.log_many(np.array([user]), values, score, np.array([len(hosts)]), entered, hosts)
+
+    def log_many(
+        self,
+        users: npt.NDArray[np.integer],
+        values: npt.NDArray[np.floating],
+        scores: npt.NDArray[np.floating],
+        groups: npt.NDArray[np.int64],
+        entered: npt.NDArray[np.bool_],
+        hosts: npt.NDArray[np.integer],
+    ) -> None:
+        """Requests of `users` (R,), one after another: features (F, N), scores, hosts and whether it was `entered` (N,)
+        of each request's `groups` (R,) rooms, one or more; one of them was entered."""
+        starts = np.cumsum(groups) - groups
+        first = among_first(scores, groups, PLACES)
+        n_first = np.minimum(groups, PLACES)
         known = values[_KNOWN] > 0
         size = np.digitize(np.nan_to_num(values[_VISITORS]), SIZE_BOUNDS)
         masks = {"known hosts": known, "new hosts": ~known}
@@ -65,19 +82,20 @@ class ExposureLog:
             told = hosts < len(self._tier)  # a host who came later is of no known tier
             tier[told] = self._tier[hosts[told]]
             masks |= {name: tier == i for i, name in enumerate(tiers)}
-        row: dict[str, float] = {"user_id": user}
+        self._users.append(users.astype(np.int64))
         for name, mask in masks.items():
-            shares = [float(part) for part in (mask.mean(), mask[first].mean(), mask[right])]
-            row |= {
-                f"{name}/{side}": share for side, share in zip(SIDES, [*shares, shares[1] - shares[2]], strict=True)
-            }
-        self._rows.append(row)
+            live = np.add.reduceat(mask, starts, dtype=np.float64) / groups
+            placed = np.add.reduceat(mask & first, starts, dtype=np.float64) / n_first
+            chosen = mask[entered].astype(np.float64)
+            for side, share in zip(SIDES, (live, placed, chosen, placed - chosen), strict=True):
+                self._shares.setdefault(f"{name}/{side}", []).append(share)
 
     def document(self, seed: int) -> list[dict[str, Any]]:
         """`question`, `group`, `side`, `share`, `low`, `high`: means over requests, intervals over users."""
         names = [(q, group, side) for q, groups in self._groups.items() for group in groups for side in SIDES]
         columns = [f"{group}/{side}" for _, group, side in names]
-        table = user_bootstrap(pl.DataFrame(self._rows), columns, seed=seed)
+        shares = {name: np.concatenate(self._shares[name]) for name in columns}
+        table = user_bootstrap(pl.DataFrame({"user_id": np.concatenate(self._users), **shares}), columns, seed=seed)
         found = [
             {"question": question, "group": group, "side": side, "share": mean, "low": low, "high": high}
             for (question, group, side), (mean, low, high) in zip(
@@ -86,6 +104,15 @@ class ExposureLog:
         ]
         absent = {row["group"] for row in found if row["side"] == "live" and not row["share"]}
         return [row for row in found if row["group"] != _UNKNOWN or _UNKNOWN not in absent]
+
+
+def among_first(scores: npt.NDArray[np.floating], groups: npt.NDArray[np.int64], places: int) -> npt.NDArray[np.bool_]:
+    """Which rooms (N,) are among the `places` best of their request; of equal ones the first. `groups` (R,)."""
+    found = np.zeros(len(scores), dtype=np.bool_)
+    ends = np.cumsum(groups)
+    for start, end in zip((ends - groups).tolist(), ends.tolist(), strict=True):
+        found[start:end][np.argsort(-scores[start:end], kind="stable")[:places]] = True
+    return found
 
 
 def host_tiers(events: Events, vocabularies: Vocabularies) -> list[str | None]:

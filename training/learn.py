@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,7 +12,6 @@ import polars as pl
 
 from recsys.bundle import StageResult
 from recsys.config import EngineConfig, RankerConfig
-from recsys.evaluation.strata import metric_table, wide
 from recsys.events.facts import US_PER_DAY
 from recsys.models.additive import AdditiveModel
 from recsys.models.additive_training import Choices, fit_ranker, thinned
@@ -22,6 +20,7 @@ from recsys.models.block_network import BlockNetwork
 from recsys.models.choice_network import SecondTask, fit_choice_network
 from recsys.pipeline.features import BLOCKS, FEATURES, N_TIE, WITHOUT_TIE
 from training.domains import private_weight_metrics
+from training.latest import Tiers, judged_latest
 from training.log import TrainingLog
 
 LEAST_REQUESTS = 200
@@ -38,18 +37,22 @@ class LearntRanker:
     """The ranker or None, and what became of the stage.
 
     `metrics` are of the later part: `ranker_ndcg_at_10` of the form that ships, and the same of the tables, of the
-    network if one was tried, of the memory formula and of popularity on the same requests; `strata` the same with
-    intervals, for all and by known and new hosts (`judged_strata`).
+    network if one was tried, of the memory formula and of popularity on the same requests; `latest` says for whom it
+    works, with intervals (`training.latest.judged_latest`).
     """
 
     model: BlockNetwork | AdditiveModel | None
     stage: StageResult
     metrics: dict[str, float] = field(default_factory=dict)
-    strata: list[dict[str, Any]] = field(default_factory=list)
+    latest: dict[str, Any] = field(default_factory=dict)
 
 
 def learn_ranker(
-    log: TrainingLog, later_us: int, config: EngineConfig, came: pl.DataFrame | None = None
+    log: TrainingLog,
+    later_us: int,
+    config: EngineConfig,
+    came: pl.DataFrame | None = None,
+    tiers: Tiers | None = None,
 ) -> LearntRanker:
     """Try both forms on requests before `later_us`, measure on those after, then train the better one on all.
 
@@ -83,14 +86,14 @@ def learn_ranker(
     found = {name: request_ndcg(score, groups, labels) for name, score in scores.items()}
     metrics = {f"{name}_ndcg_at_10": float(values.mean()) for name, values in found.items()}
     metrics |= private_weight_metrics(scores["ranker"], later, groups, labels)
-    strata = judged_strata(log.requests.filter(~pl.Series(early)), found, seed).to_dicts()
+    latest = judged_latest(log, ~early, scores["ranker"], found, tiers or Tiers(), config)
     gain = metrics["ranker_gain_over_memory"] = metrics["ranker_ndcg_at_10"] - metrics["memory_ndcg_at_10"]
     if gain <= 0.0:
         why = f"NDCG@10 on later requests is {-gain:.4f} below the memory formula's; what cannot beat it does not ship"
-        return LearntRanker(None, StageResult(name="ranker", status="failed", why=why), metrics, strata)
+        return LearntRanker(None, StageResult(name="ranker", status="failed", why=why), metrics, latest)
     whole = (choices_of(log, config.ranker), config.ranker, seed, threads)
     model = fit_network(*whole, second_task(log, came)) if best == "network" else fit_tables_on(*whole)
-    return LearntRanker(model, StageResult(name="ranker", status="passed"), metrics, strata)
+    return LearntRanker(model, StageResult(name="ranker", status="passed"), metrics, latest)
 
 
 def second_task(log: TrainingLog, came: pl.DataFrame | None) -> SecondTask | None:
@@ -136,23 +139,3 @@ def request_ndcg(
     gains[:10] = 1.0 / np.log2(np.arange(2, 12))
     summed = np.concatenate([[0.0], np.cumsum(gains)])
     return np.asarray((summed[higher + equal] - summed[higher]) / equal)
-
-
-def judged_strata(requests: pl.DataFrame, found: Mapping[str, npt.NDArray[np.float64]], seed: int) -> pl.DataFrame:
-    """NDCG@10 of every method over all requests and by whether the host was known, with intervals over users.
-
-    Args:
-        requests: user, known; found: NDCG@10 per request of each method.
-
-    Returns:
-        Wide, as `recsys.evaluation.strata.wide`, with `method`.
-    """
-    tables = []
-    for method, values in found.items():
-        frame = requests.select(
-            user_id="user", ndcg_at_10=pl.Series(values),
-            host_known=pl.when(pl.col("known")).then(pl.lit("known")).otherwise(pl.lit("new")),
-        )  # fmt: skip
-        table = wide(metric_table(frame, ["host_known"], ["ndcg_at_10"], seed=seed))
-        tables.append(table.with_columns(method=pl.lit(method)))
-    return pl.concat(tables)

@@ -32,6 +32,7 @@ from training.customers import log_customers
 from training.demand import learn_demand
 from training.heads import learn_heads, learn_horizon_head
 from training.labels import next_broadcast
+from training.latest import tiers_of
 from training.learn import learn_ranker
 from training.log import TieLog, TrainingLog, replay_and_log
 from training.stages import Stages
@@ -49,7 +50,7 @@ class Learnt:
 
     `from_us`: start of the first broadcast, µs. `head_documents`: every judged head with its reliability curve.
     `categories`: in the order by whose number the ranker knows them; None without trust.
-    `ranking`: NDCG@10 of ranker, memory and popularity on the latest requests (`training.learn.judged_strata`).
+    `latest`: for whom the ranker works, on the latest requests (`training.latest.judged_latest`).
     """
 
     ranker: Ranker
@@ -62,7 +63,7 @@ class Learnt:
     head_documents: list[dict[str, Any]] = field(default_factory=list)
     categories: tuple[str, ...] | None = None
     rivals: dict[str, Scorer] = field(default_factory=dict)
-    ranking: list[dict[str, Any]] = field(default_factory=list)
+    latest: dict[str, Any] = field(default_factory=dict)
     tower: bool = False
 
     def models(self) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def learn_models(
     past = replayed(events, vocabularies, config, rooms, first, as_of, progress, stages, of_rows)
     log, facts, later = past.log, past.facts, past.later_us
     came = _came_back(log, rooms, facts, as_of)
-    ranked = learn_ranker(log, later, config, came)
+    ranked = learn_ranker(log, later, config, came, tiers_of(events, vocabularies))
     heads = learn_heads(log.ties, log.tie_rows, rooms, facts, later, as_of, config)
     learn_horizon_head(heads, "turns_away", log.ties, log.tie_rows, facts, span, as_of, config)
     customers = log_customers(events, vocabularies, config, as_of, span, progress)
@@ -143,7 +144,7 @@ def learn_models(
         head_documents=heads.documents(),
         categories=past.trust.categories if past.trust is not None else None,
         rivals=rivals,
-        ranking=ranked.strata,
+        latest=ranked.latest,
     )
 
 

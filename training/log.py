@@ -40,6 +40,7 @@ _LOGGED = {"user": pl.Int64, "host": pl.Int64, "at": pl.Int64, "tied": pl.Boolea
 class TrainingLog:
     """What was seen. `rows` (N, F) float32, `groups` candidates per request, `labels` (N,) 1 for the room entered.
 
+    `hosts` (N,): whose rooms the candidates are.
     `requests`: user, at, known (an earlier tie with the entered host) per request. `ties`: user, host, at, tied, weight
     per logged tie; `tie_rows` (R, F_tie), NaN for strangers. `nearest`: user, factors, tower: of entries at hosts the
     user did not know the place of the room among all live ones by the host factors and by the tower on trial.
@@ -48,6 +49,7 @@ class TrainingLog:
     rows: npt.NDArray[np.float32]
     groups: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int8]
+    hosts: npt.NDArray[np.int32]
     requests: pl.DataFrame
     tie_rows: npt.NDArray[np.float32]
     ties: pl.DataFrame
@@ -135,6 +137,7 @@ class _Log:
         self.nearest: list[tuple[int, int, int]] = []
         self.rows: list[npt.NDArray[np.float32]] = []
         self.labels: list[npt.NDArray[np.int8]] = []
+        self.hosts: list[npt.NDArray[np.int32]] = []
         self.requests: list[tuple[int, int, bool]] = []
         self.ties = TieLog(world, rng)
 
@@ -151,6 +154,7 @@ class _Log:
         table = feature_table(world, user, viewer, rooms, hosts, at)
         self.rows.append(table.values.T.astype(np.float32))
         self.labels.append((rooms == room).astype(np.int8))
+        self.hosts.append(hosts.astype(np.int32))
         self.requests.append((user, at, world.ties.row("visits", user, host) is not None))
         if self.rng.random() < self.tie_share:
             self.ties.log(at, user)
@@ -182,6 +186,7 @@ class _Log:
             rows=np.concatenate([np.empty((0, len(FEATURES)), dtype=np.float32), *self.rows]),
             groups=np.array([len(part) for part in self.rows], dtype=np.int64),
             labels=np.concatenate([np.empty(0, dtype=np.int8), *self.labels]),
+            hosts=np.concatenate([np.empty(0, dtype=np.int32), *self.hosts]),
             requests=pl.DataFrame(
                 self.requests, schema={"user": pl.Int64, "at": pl.Int64, "known": pl.Boolean}, orient="row"
             ),

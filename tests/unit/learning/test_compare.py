@@ -32,7 +32,8 @@ def planted(n: int, seed: int) -> TrainingLog:
     labels[6 * np.arange(n) + odds.reshape(n, 6).argmax(axis=1)] = 1
     requests = pl.DataFrame({"user": np.arange(n), "at": np.arange(n) * 10**6, "known": [False] * n})
     tie_rows = rng.random((50, len(TIE_FEATURES))).astype(np.float32)
-    return TrainingLog(rows, np.full(n, 6, dtype=np.int64), labels, requests, tie_rows, pl.DataFrame())
+    hosts = np.zeros(6 * n, dtype=np.int32)
+    return TrainingLog(rows, np.full(n, 6, dtype=np.int64), labels, hosts, requests, tie_rows, pl.DataFrame())
 
 
 def test_every_rival_learns_what_it_can_see() -> None:

@@ -33,7 +33,8 @@ def a_log(smooth: bool) -> TrainingLog:
     labels[np.arange(N), (odds + rng.gumbel(size=N * EACH)).reshape(N, EACH).argmax(axis=1)] = 1
     requests = pl.DataFrame({"user": np.arange(N), "at": np.arange(N) * 10**9, "known": np.zeros(N, dtype=bool)})
     ties = rng.random((60, len(TIE_FEATURES))).astype(np.float32)
-    return TrainingLog(rows, np.full(N, EACH), labels.ravel(), requests, ties, pl.DataFrame())
+    hosts = np.zeros(N * EACH, dtype=np.int32)
+    return TrainingLog(rows, np.full(N, EACH), labels.ravel(), hosts, requests, ties, pl.DataFrame())
 
 
 @pytest.mark.parametrize(("smooth", "form"), [(True, BlockNetwork), (False, AdditiveModel)])

@@ -28,7 +28,8 @@ def a_log() -> TrainingLog:
     requests = pl.DataFrame({"user": np.arange(N), "at": np.arange(N), "known": np.zeros(N, dtype=bool)})
     nobody = pl.DataFrame(schema={"user": pl.Int64, "host": pl.Int64, "at": pl.Int64, "tied": pl.Boolean})
     none = np.empty((0, 1), dtype=np.float32)
-    return TrainingLog(rows, np.full(N, EACH), labels.ravel(), requests, none, nobody)
+    hosts = np.zeros(N * EACH, dtype=np.int32)
+    return TrainingLog(rows, np.full(N, EACH), labels.ravel(), hosts, requests, none, nobody)
 
 
 def test_a_study_goes_on(tmp_path: Path) -> None:

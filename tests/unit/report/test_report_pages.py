@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import vl_convert
 
+from tests.conftest import Built
 from training import charts
-from training.report import Section, build_page, evaluation_page, page, write_report
+from training.pages import build_page, evaluation_page
+from training.report import Section, page, write_report
 
 
 def row(method: str, stratum: str, value: str, ndcg: float) -> dict[str, Any]:
@@ -78,7 +80,19 @@ BUILD: dict[str, Any] = {
     "bundle": "b</script><b>",
     "gates": [{"name": "g", "status": "failed", "value": 0.3, "why": "too large"}],
     "metrics": {"ranker_ndcg_at_10": 0.5},
-    "ranking": [row(m, s, v, 0.5) for m in ("ranker", "memory") for s, v in (("all", "all"), ("host_known", "new"))],
+    "ranking": [
+        row(method, stratum, value, 0.5)
+        for method in ("ranker", "memory")
+        for stratum, value in (
+            ("all", "all"),
+            ("host_known", "known"),
+            ("host_known", "new"),
+            ("city", "1"),
+            ("city", "2"),
+        )
+    ],
+    "exposure": EVALUATION["exposure"],
+    "fan_reach": EVALUATION["fan_reach"],
     "heads": HEADS,
     "strengths": [{"strength": 0.01, "n": 70}, {"strength": 0.5, "n": 3}],
     "drift": {"tie_entries": 0.02, "strength": 0.3},
@@ -109,7 +123,7 @@ def test_a_chart_draws_its_data(spec: dict[str, Any], marks: int) -> None:
     assert "NaN" not in drawn
 
 
-PAGES = [(evaluation_page, EVALUATION, 10), (build_page, BUILD, 7)]
+PAGES = [(evaluation_page, EVALUATION, 10), (build_page, BUILD, 12)]
 
 
 @pytest.mark.parametrize(("make", "body", "n_charts"), PAGES, ids=["evaluation", "build"])
@@ -153,20 +167,22 @@ BOXES = """(svg, marks) => [...svg.querySelectorAll(marks)].map(mark => mark.get
     .filter(box => box.width + box.height > 1).length"""
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine: apt-get install chromium (docs/results.md)")
-@pytest.mark.parametrize(("make", "body", "n_charts"), PAGES, ids=["evaluation", "build"])
-def test_a_browser_draws_every_chart(make: Any, body: dict[str, Any], n_charts: int, tmp_path: Path) -> None:
+NEEDS_BROWSER = pytest.mark.skipif(
+    BROWSER is None, reason="no Chromium on this machine: apt-get install chromium (docs/results.md)"
+)
+
+
+def drawn_in_a_browser(report: Path, n_charts: int) -> None:
     """Every chart has marks of visible size, nothing is fetched, nothing is reported wrong."""
     from playwright.sync_api import sync_playwright
 
-    (tmp_path / "r.html").write_text(make(body), encoding="utf-8")
     wrong: list[str] = []
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
         opened = browser.new_page(viewport={"width": 1100, "height": 900})
         opened.on("pageerror", lambda error: wrong.append(str(error)))
         opened.on("request", lambda asked: wrong.append(asked.url) if asked.url.startswith("http") else None)
-        opened.goto(f"file://{tmp_path}/r.html")
+        opened.goto(f"file://{report}")
         opened.wait_for_function(f"document.querySelectorAll('.chart svg').length == {n_charts}")
         drawn = [svg.evaluate(BOXES, MARKS) for svg in opened.query_selector_all(".chart svg")]
         overflow = opened.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -174,3 +190,29 @@ def test_a_browser_draws_every_chart(make: Any, body: dict[str, Any], n_charts: 
     assert wrong == []
     assert len(drawn) == n_charts and min(drawn) >= 1
     assert overflow <= 0, "the page is wider than the window"
+
+
+@NEEDS_BROWSER
+@pytest.mark.parametrize(("make", "body", "n_charts"), PAGES, ids=["evaluation", "build"])
+def test_a_browser_draws_every_chart(make: Any, body: dict[str, Any], n_charts: int, tmp_path: Path) -> None:
+    (tmp_path / "r.html").write_text(make(body), encoding="utf-8")
+    drawn_in_a_browser(tmp_path / "r.html", n_charts)
+
+
+OF_A_BUILD = (
+    "Ranking quality", "Known and unknown hosts", "Followed hosts", "Age of the tie", "Small and large hosts",
+    "Town and country", "Repeat and explore", "Exposure by host size", "Exposure by city tier", "Fan reach",
+    "Reliability: strength", "Tie strengths", "Data quality",
+)  # fmt: skip
+
+
+def test_the_report_of_a_build_says_for_whom_it_works(built: Built) -> None:
+    text = (built.bundles / built.document["bundle"] / "report.html").read_text(encoding="utf-8")
+    titles = re.findall("<h2>(.*?)</h2>", text.partition("<script")[0])
+    assert [title for title in OF_A_BUILD if title not in titles] == []
+
+
+@NEEDS_BROWSER
+def test_a_browser_draws_every_chart_of_a_build(built: Built) -> None:
+    report = built.bundles / built.document["bundle"] / "report.html"
+    drawn_in_a_browser(report, report.read_text(encoding="utf-8").count("<div class='chart'"))
