@@ -78,7 +78,7 @@ def _found(world: World, epoch: Epoch, request: Request, viewer: Viewer) -> _Fou
 
 
 def _answer(world: World, epoch: Epoch, begun: _Found, scores: Scored) -> Answer:
-    request, _, found, kept, removed = begun
+    request, viewer, found, kept, removed = begun
     order, reserved = select(world, request, kept, world.rooms.host[kept.rooms].astype(np.int64), scores.score)
     rooms, through = kept.rooms[order], scores.hosts[order]
     breakdown = scores.breakdown(order)
@@ -87,7 +87,10 @@ def _answer(world: World, epoch: Epoch, begun: _Found, scores: Scored) -> Answer
     if request.explain:
         tie_of = scores.tie_of(order)
         heads = heads_of(world, rooms, through, breakdown.values, (tie_of >= 0).nonzero()[0])
-        words = reasons(world, scores.ties, tie_of, rooms, through, kept.source[order], reserved, request.at)
+        words = reasons(
+            world, scores.ties, tie_of, rooms, through, kept.source[order], reserved, request.at,
+            with_history=len(viewer.hosts) > 0,
+        )  # fmt: skip
     outcomes = np.full(len(kept), _CODES[Outcome.NOT_SELECTED], dtype=np.int8)
     outcomes[order] = _CODES[Outcome.SHOWN]
     story = [(kept.rooms, outcomes)]

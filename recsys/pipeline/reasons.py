@@ -20,6 +20,11 @@ _SAID = {
     Source.REQUESTED: "no tie yet",
 }
 _WITHOUT_TIE = [_SAID.get(source, "you know this host") for source in SOURCES]
+_WITHOUT_ANY = [
+    "viewers come here at this time of day" if source == Source.NEAREST else words
+    for source, words in zip(SOURCES, _WITHOUT_TIE, strict=True)
+]
+"""The same for a viewer without ties: rooms nearest to him are those of the hour."""
 
 
 def reasons(
@@ -31,6 +36,8 @@ def reasons(
     sources: npt.NDArray[np.int8],
     reserved: npt.NDArray[np.bool_],
     at: int,
+    *,
+    with_history: bool,
 ) -> list[list[str]]:
     """For every answer the reasons, strongest kind first; never empty.
 
@@ -38,7 +45,9 @@ def reasons(
         ties: the viewer's ties with the candidates; `tie_of` (n,) positions in them, −1 for a host he has none with.
         hosts: (n,) the host each score came through (a co-host is named as such).
         at: instant, µs.
+        with_history: whether the viewer has a tie with anybody.
     """
+    without = _WITHOUT_TIE if with_history else _WITHOUT_ANY
     said: list[list[str]] = [[] for _ in range(len(rooms))]
     asked = np.flatnonzero(tie_of >= 0)
     if len(asked):
@@ -50,7 +59,7 @@ def reasons(
         if held:
             words.append("place reserved for new hosts")
         elif not words:
-            words.append(_WITHOUT_TIE[source])
+            words.append(without[source])
     return said
 
 

@@ -147,6 +147,13 @@ def test_with_a_tower_a_viewer_without_history_is_found_rooms_and_his_first_entr
         found = candidates(world, world.index.publish(), Request(NEWBIE, at, 6), viewer)
         return set(found.rooms[found.source == SOURCES.index(Source.NEAREST)].tolist())
 
+    def said(at: int) -> set[str]:
+        answer = scene.ask(NEWBIE, at, k=6)
+        near = answer.sources == SOURCES.index(Source.NEAREST)
+        return {word for i in np.flatnonzero(near & ~answer.reserved) for word in answer.reasons[i]}
+
     assert nearest(NOW) == {0, 2, 4, 6, 8, 10}
+    assert said(NOW) == {"viewers come here at this time of day"}, "he has no ties that others could share"
     scene.enter(NEWBIE, 7, NOW)
+    assert said(NOW + 1) == {"viewers with your ties come here"}
     assert nearest(NOW + 1) >= {1, 3, 5, 9, 11} and not nearest(NOW + 1) & {0, 2, 4, 6, 8, 10}
