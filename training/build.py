@@ -47,7 +47,7 @@ from training.collaborative import factors_of, fit_collaborative, fit_transition
 from training.compare import Scorer
 from training.delta import advance, known_states, lake_of
 from training.demand import write_demand
-from training.drift import base_profile, drift_metrics, drift_of, profile_of, sampled_values, strength_histogram
+from training.drift import drift_from, profile_of, sampled_ties, strength_histogram, values_of
 from training.index_recall import index_metrics
 from training.kept import Fitted, States, load_fitted, load_learnt, load_made, save_fitted, save_learnt, save_made
 from training.learning import Learnt, learn_models
@@ -113,10 +113,10 @@ def build(
     trained = train(events, config, as_of_us, progress, stages, continued, now_us)
     trained.metrics |= index_metrics(trained.parts, config.build.seed)
     live = assemble(trained.parts)
-    values = sampled_values(live, trained.as_of_us, config.build.seed)
-    before = base_profile(continued)
-    drift = drift_of(before, values)
-    trained.metrics |= drift_metrics(before, values)
+    ties = sampled_ties(live, trained.as_of_us, config.build.seed)
+    values = values_of(ties, live.world.models.strength)
+    drift = drift_from(continued, ties, values)
+    trained.metrics |= drift.metrics
     gates = evaluate_gates(trained.metrics, config.gates)
     name = next_name(bundles, trained.as_of_us)
     rooms = Vocabulary()
@@ -148,10 +148,16 @@ def build(
             writer.json(ERASED, events.lake.manifest.erased)
         writer.json("quality", events.quality.to_json())
         writer.json("profile", profile_of(values))
-        if drift:
-            writer.json("drift", drift)
-        body = fields.model_dump(mode="json") | {"bundle": name, "quality": events.quality.to_json(), "drift": drift}
-        body |= {"strengths": strength_histogram(values), "heads": trained.heads, **trained.latest}
+        if drift.indices:
+            writer.json("drift", drift.indices)
+        body = fields.model_dump(mode="json") | {"bundle": name, "quality": events.quality.to_json()}
+        body |= {
+            "drift": drift.indices,
+            "relearnt": drift.relearnt,
+            "strengths": strength_histogram(values),
+            "heads": trained.heads,
+            **trained.latest,
+        }
         writer.json("heads", trained.heads)
         body |= {"demand": write_demand(writer, live.world, trained.vocabularies, trained.as_of_us, progress)}
         write_report(writer.path("report.html"), build_page, body)

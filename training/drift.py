@@ -6,20 +6,30 @@ tie feature and of what every head says of these ties. The population stability 
 at 10⁻⁴, 0 is no change; by custom 0.1 is worth a look and 0.25 an alarm. Of n ties each time it is some 20 / n by
 chance.
 
+The index of a head asks whether the ties have moved, so it is of one and the same head: what the *base's* head says of
+today's ties. Heads are learnt anew every night, and their level follows the latest days: most ties are weak and lie
+close together, so a level a tenth higher moves nearly all of them a bin, though their order is as it was. What learning
+has changed is told apart: of the same ties the means of what both heads say, the rank correlation between them, and the
+slope of the log-odds now on those of the base: 1 is as before, 0 a head that no longer tells ties apart.
+
 Scores of the ranker are not compared: they are of the rooms live at one instant, and others are live at the next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from recsys.bundle import Bundle
+from recsys.live.artefact import load_heads
 from recsys.live.state import LiveState
-from recsys.models.strength import STRENGTH, heads_say, strength_head
+from recsys.models.calibration import logit
+from recsys.models.strength import STRENGTH, StrengthHead, heads_say, strength_head
 from recsys.ties.features import TIE_FEATURES
 from training.log import TieLog
 
@@ -37,11 +47,41 @@ Values = Mapping[str, npt.NDArray[np.floating]]
 Profile = dict[str, dict[str, Any]]
 
 
-def sampled_values(live: LiveState, as_of_us: int, seed: int) -> dict[str, npt.NDArray[np.floating]]:
-    """Features of ties of sampled users and what every head says of them, as of an instant.
+@dataclass(frozen=True)
+class Drift:
+    """What has moved since the base; empty without one.
 
-    Values (R,) by name: those of features, `STRENGTH`, `chance_<head>` of the other heads; NaN where a tie has none.
+    `indices`: stability index by name; `relearnt`: of every head that both have, `head`, means `then` (the base's head)
+    and `now` of what is said of today's ties, the rank correlation `order` and the `slope`; `metrics`: what gates read.
     """
+
+    indices: dict[str, float] = field(default_factory=dict)
+    relearnt: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def drift_from(base: Bundle | None, rows: npt.NDArray[np.float32], now: Values) -> Drift:
+    """What has moved since a base bundle.
+
+    Args:
+        rows: today's ties (`sampled_ties`); now: what today's heads say of them (`values_of`).
+    """
+    before = base_profile(base)
+    if base is None or not before:
+        return Drift()
+    by_base = values_of(rows, load_heads(base))
+    if STRENGTH not in before:
+        by_base.pop(STRENGTH, None)
+    relearnt = _relearnt(by_base, now)
+    metrics = drift_metrics(before, by_base)
+    for line in relearnt:
+        if line["head"] == STRENGTH and "drift_psi_strength" in metrics:
+            metrics["drift_strength_slope"] = line["slope"]
+    return Drift(drift_of(before, by_base), relearnt, metrics)
+
+
+def sampled_ties(live: LiveState, as_of_us: int, seed: int) -> npt.NDArray[np.float32]:
+    """Features (R, F_tie) of ties of sampled users as of an instant."""
     world, rng = live.world, np.random.default_rng(seed)
     log = TieLog(world, rng)
     users = np.arange(len(world.users))
@@ -49,12 +89,21 @@ def sampled_values(live: LiveState, as_of_us: int, seed: int) -> dict[str, npt.N
         users = np.sort(rng.choice(users, MOST_USERS, replace=False))
     for user in users.tolist():
         log.log(as_of_us, user)
-    rows = log.rows()[log.frame()["tied"].to_numpy()]
+    rows: npt.NDArray[np.float32] = log.rows()[log.frame()["tied"].to_numpy()]
+    return rows
+
+
+def values_of(rows: npt.NDArray[np.float32], heads: Mapping[str, StrengthHead]) -> dict[str, npt.NDArray[np.floating]]:
+    """Values (R,) of ties by name: their features, what heads say as `STRENGTH` and `chance_<head>`; NaN: has none.
+
+    Args:
+        rows: (R, F_tie).
+    """
     values: dict[str, npt.NDArray[np.floating]] = dict(zip(TIE_FEATURES, rows.T, strict=True))
-    if world.models.strength and len(rows):
-        said = heads_say(world.models.strength, rows.T.astype(np.float64), np.arange(len(rows)), len(rows))
-        strength = strength_head(world.models.strength)
-        for name, head in world.models.strength.items():
+    if heads and len(rows):
+        said = heads_say(heads, rows.T.astype(np.float64), np.arange(len(rows)), len(rows))
+        strength = strength_head(heads)
+        for name, head in heads.items():
             values[STRENGTH if head is strength else f"chance_{name}"] = said[name]
     return values
 
@@ -109,6 +158,21 @@ def drift_metrics(base: Profile, values: Values) -> dict[str, float]:
     metrics = {"drift_psi_features_max": max(features)} if features else {}
     metrics |= {"drift_psi_chances_max": max(chances)} if chances else {}
     return metrics | ({"drift_psi_strength": enough[STRENGTH]} if STRENGTH in enough else {})
+
+
+def _relearnt(then: Values, now: Values) -> list[dict[str, Any]]:
+    found = []
+    for name in now:
+        if name in TIE_FEATURES or name not in then:
+            continue
+        both = pl.DataFrame({"then": then[name], "now": now[name]}).filter(pl.all_horizontal(pl.all().is_finite()))
+        odds = pl.DataFrame({side: logit(both[side].to_numpy()) for side in both.columns})
+        if min(both["then"].n_unique(), both["now"].n_unique()) > 1:
+            order = both.select(pl.corr("then", "now", method="spearman")).item()
+            slope = odds.select(pl.cov("then", "now") / pl.var("then")).item()
+            means = {side: both[side].mean() for side in both.columns}
+            found.append({"head": name, **means, "order": order, "slope": slope})
+    return found
 
 
 def drift_lines(drift: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -63,10 +63,19 @@ def build_page(body: Mapping[str, Any]) -> str:
         lead = "How strong the ties of sampled viewers are. Most are weak: people come once and do not return."
         sections.append(Section("Tie strengths", lead, charts.histogram(strengths, "strength")))
     if drift := body.get("drift"):
-        lead = ("Population stability index of every tie feature and every head's chance against the base bundle: "
-                f"below {LOOK} nothing has moved, from {ALARM} on look before you serve.")  # fmt: skip
+        lead = (
+            "Population stability index of every tie feature, and of what the base's heads say of today's ties, "
+            f"against the base bundle: below {LOOK} nothing has moved, from {ALARM} on look before you serve."
+        )
         lines = drift_lines(drift)
         sections.append(Section("Drift", lead, charts.drift(lines), lines[:12]))
+    if relearnt := body.get("relearnt"):
+        lead = (
+            "What heads learnt anew say of today's ties, beside the base's: the mean chance, whether the order is the "
+            "same (rank correlation), and whether ties are told apart as before (slope of the log-odds, 1: as "
+            "before). The level follows what happened on the latest days."
+        )
+        sections.append(Section("Learnt anew", lead, None, [_of_relearnt(line) for line in relearnt]))
     sections += _ends(body)
     return page(f"Build: {body.get('bundle', '')}", sections)
 
@@ -214,6 +223,11 @@ def _of_head(head: Mapping[str, Any]) -> dict[str, str]:
     for title, form in shown.items():
         line[title] = "" if "skipped" in head else form.format_map(head)
     return line | {"not judged": head.get("skipped", "")}
+
+
+def _of_relearnt(line: Mapping[str, Any]) -> dict[str, str]:
+    means = {title: f"{line[name]:.2%}" for title, name in (("mean, base", "then"), ("mean, now", "now"))}
+    return {"head": line["head"], **means, "rank correlation": f"{line['order']:.3f}", "slope": f"{line['slope']:.2f}"}
 
 
 def _by_group(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -198,7 +198,8 @@ DEFAULT_GATES: Final = (
     GateRule(name="strength is calibrated", metric="strength_ece", maximum=0.05),
     GateRule(name="strength is not worse than the base rate", metric="head_strength_skill_high", minimum=0.0),
     GateRule(name="index finds what brute force finds", metric="index_recall_at_100", minimum=0.999),
-    GateRule(name="strength has not drifted from the base", metric="drift_psi_strength", maximum=0.5),
+    GateRule(name="strength has not drifted from the base", metric="drift_psi_strength", maximum=0.25),
+    GateRule(name="strength tells ties apart as the base did", metric="drift_strength_slope", minimum=0.5, maximum=2.0),
     GateRule(name="features have not drifted from the base", metric="drift_psi_features_max", maximum=0.25),
 )
 """Gates of every build; a gate whose metric a bundle lacks is reported as skipped."""

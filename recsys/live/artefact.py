@@ -216,6 +216,12 @@ def _ranker(arrays: Mapping[str, npt.NDArray[Any]], present: Mapping[str, Any]) 
     return form.from_arrays(FEATURES, arrays, "ranker")
 
 
+def load_heads(bundle: Bundle, present: Mapping[str, Any] | None = None) -> dict[str, StrengthHead]:
+    """The strength heads of a bundle by name; `present`: what `save_models` returned, None: of a finished bundle."""
+    present, arrays = present or bundle.json("world"), _Arrays(bundle, "models/")
+    return {name: StrengthHead.from_arrays(name, arrays) for name in present["strength"]}
+
+
 def load_models(bundle: Bundle, present: Mapping[str, Any], config: EngineConfig) -> Models:
     """The models of a bundle; `present`: what `save_models` returned."""
     arrays = _Arrays(bundle, "models/")
@@ -230,7 +236,7 @@ def load_models(bundle: Bundle, present: Mapping[str, Any], config: EngineConfig
         if present["transition"]
         else None,
         audience=Audience.from_arrays(_Arrays(bundle, "models/audience_")) if present.get("audience") else None,
-        strength={name: StrengthHead.from_arrays(name, arrays) for name in present["strength"]},
+        strength=load_heads(bundle, present),
         trust=HostTrust.from_arrays(arrays) if present.get("trust") else None,
         tower=TwoTower.from_arrays(arrays) if present.get("tower") else None,
         demand=Demand.from_arrays(present["demand"], arrays) if present.get("demand") else None,

@@ -8,26 +8,34 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.bundle import Bundle, evaluate_gates
+from recsys.bundle import Bundle, BundleWriter, DataWindow, ManifestFields, evaluate_gates
 from recsys.config import EngineConfig
 from recsys.config.sections import DEFAULT_GATES
 from recsys.events import build_vocabularies, clean, from_frames
 from recsys.events.facts import US_PER_DAY
 from recsys.events.simulator import WorldConfig, simulate
-from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble
+from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble, save_models
 from recsys.models.baselines import PriorRanker
+from recsys.models.calibration import IsotonicMap
+from recsys.models.log_linear import fit_log_linear
+from recsys.models.strength import StrengthHead
 from recsys.models.suite import Models
 from recsys.pipeline.features import FEATURES
+from recsys.ties.features import TIE_FEATURES
 from training.drift import (
     STRENGTH,
+    Drift,
     base_profile,
+    drift_from,
     drift_lines,
     drift_metrics,
     drift_of,
     profile_of,
-    sampled_values,
+    sampled_ties,
     stability_index,
+    values_of,
 )
+from training.heads import BINDS
 from training.states import snapshot
 
 RNG = np.random.default_rng(0)
@@ -95,6 +103,86 @@ def test_a_few_ties_prove_nothing() -> None:
     assert drift_of(profile_of({STAYS: many}), {STAYS: few})[STAYS] > 0.0  # reported all the same
 
 
+def ties(n: int, seed: int, *, shuffled: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Ties (n, F) that return the oftener the stronger the bond, which three features tell of; with `shuffled` each of
+    these is told of other ties than its own."""
+    rng = np.random.default_rng(seed)
+    rows = np.full((n, len(TIE_FEATURES)), np.nan, dtype=np.float32)
+    bond = rng.normal(size=n)
+    returns = rng.random(n) < 1 / (1 + np.exp(4.5 - 1.5 * bond))
+    for name, sign in (("tie_entries", 1), ("tie_stay_mean_min", 1), ("tie_broadcasts_missed", -1)):
+        told = np.exp(sign * bond + 0.3 * rng.normal(size=n))
+        rows[:, TIE_FEATURES.index(name)] = rng.permutation(told) if shuffled else told
+    return rows, returns
+
+
+def strength_of(n: int, seed: int, *, level: float = 1.0, shuffled: bool = False) -> dict[str, StrengthHead]:
+    rows, returns = ties(n, seed, shuffled=shuffled)
+    settings = CONFIG.strength
+    model = fit_log_linear(
+        TIE_FEATURES,
+        rows,
+        returns.astype(float),
+        BINDS,
+        shrinkage=settings.shrinkage,
+        bins=settings.bins,
+        weights=np.ones(n),
+    )
+    p = np.linspace(0.0, 1.0, 101)
+    return {STRENGTH: StrengthHead(STRENGTH, model, IsotonicMap(p, np.minimum(level * p, 1.0)), 0.01)}
+
+
+@pytest.fixture(scope="module")
+def night_before(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle with a strength head and the profile of four thousand ties."""
+    heads = strength_of(20_000, 1)
+    with BundleWriter(tmp_path_factory.mktemp("night"), "b") as writer:
+        writer.json(
+            "world", save_models(writer, Models(affinity=CONFIG.affinity, ranker=PriorRanker(FEATURES), strength=heads))
+        )
+        writer.json("profile", profile_of(values_of(ties(4_000, 2)[0], heads)))
+        fields = ManifestFields(created_at_us=1, config=CONFIG.model_dump(mode="json"), window=DataWindow(as_of_us=1))
+        return Bundle.open(writer.finish(fields))
+
+
+def verdicts(metrics: dict[str, float]) -> dict[str, str]:
+    return {gate.metric: gate.status for gate in evaluate_gates(metrics, DEFAULT_GATES) if "drift" in gate.metric}
+
+
+def test_a_strength_learnt_at_another_level_is_not_drift(night_before: Bundle) -> None:
+    """Returns are a third more frequent on the latest day: every tie is said to be stronger, the ties are the same."""
+    rows, heads = ties(4_000, 3)[0], strength_of(20_000, 4, level=1.33)
+    drift = drift_from(night_before, rows, values_of(rows, heads))
+    served = drift_of(night_before.json("profile"), values_of(rows, heads))
+    assert served[STRENGTH] > 5 * drift.indices[STRENGTH] > 0.0
+    line = drift.relearnt[0]
+    assert line["head"] == STRENGTH and line["order"] > 0.98 and line["slope"] == pytest.approx(1.0, abs=0.1)
+    assert line["now"] > 1.2 * line["then"]
+    assert set(verdicts(drift.metrics).values()) == {"passed"}
+
+
+def test_features_told_of_other_ties_are_refused_though_their_own_shares_are_the_same(night_before: Bundle) -> None:
+    heads = strength_of(20_000, 4)
+    rows = ties(4_000, 3, shuffled=True)[0]
+    drift = drift_from(night_before, rows, values_of(rows, heads))
+    assert drift.metrics["drift_psi_features_max"] < 0.02
+    assert verdicts(drift.metrics) == {
+        "drift_psi_features_max": "passed", "drift_psi_strength": "failed", "drift_strength_slope": "passed",
+    }  # fmt: skip
+
+
+def test_a_strength_learnt_from_features_of_other_ties_is_refused(night_before: Bundle) -> None:
+    rows, heads = ties(4_000, 3)[0], strength_of(20_000, 4, shuffled=True)
+    drift = drift_from(night_before, rows, values_of(rows, heads))
+    assert verdicts(drift.metrics)["drift_strength_slope"] == "failed"
+    assert verdicts(drift.metrics)["drift_psi_strength"] == "passed"
+
+
+def test_no_base_no_drift() -> None:
+    rows = ties(600, 3)[0]
+    assert drift_from(None, rows, values_of(rows, {})) == Drift()
+
+
 def values_at(tables: dict[str, pl.DataFrame], at_us: int) -> dict[str, np.ndarray]:
     events = clean(from_frames(tables))
     vocabularies = build_vocabularies(events, as_of_us=at_us)
@@ -102,7 +190,7 @@ def values_at(tables: dict[str, pl.DataFrame], at_us: int) -> dict[str, np.ndarr
     models = Models(affinity=CONFIG.affinity, ranker=PriorRanker(FEATURES))
     rooms, n_hosts = shot.rooms.select(ROOM_COLUMNS), len(vocabularies.hosts)
     live = assemble(WorldParts(CONFIG, shot.states, shot.standings, rooms, shot.leaves, shot.priors, models, n_hosts))
-    return sampled_values(live, at_us, 1)
+    return values_of(sampled_ties(live, at_us, 1), {})
 
 
 @pytest.fixture(scope="module")
