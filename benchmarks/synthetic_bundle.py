@@ -24,20 +24,21 @@ from recsys.models.additive import AdditiveModel, PairTerm
 from recsys.models.audience import Audience
 from recsys.models.baselines import PriorRanker
 from recsys.models.calibration import IsotonicMap
+from recsys.models.choice_network import fit_choice_network
 from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
 from recsys.models.strength import HEADS, StrengthHead
 from recsys.models.suite import Models
 from recsys.models.transition import TransitionModel
 from recsys.models.trust import HostTrust
-from recsys.pipeline.features import FEATURES, feature_table
+from recsys.pipeline.features import BLOCKS, FEATURES, WITHOUT_TIE, feature_table
 from recsys.ties.features import TIE_FEATURES
 from training.states import snapshot
 
 START = datetime(2024, 6, 1, tzinfo=UTC)
 AS_OF = from_datetime(START + timedelta(days=14))
 EDGES, PAIRS = 15, 120
-"""Thresholds a feature and joint terms, as in rankers trained with the default settings."""
+"""Thresholds a feature and joint terms of a head, as in those trained with the default settings."""
 
 
 def synthetic(
@@ -116,16 +117,20 @@ def _learnt(parts: WorldParts, rng: np.random.Generator) -> None:
     rooms = np.arange(min(parts.n_hosts, 400))
     for room in rooms.tolist():
         world.announce(room, room, (), AS_OF - 3_600_000_000, None)
-    seen = []
+    seen, chosen = [], []
     for user in range(min(len(world.users), 30)):
         viewer = world.models.viewer(world.ties, world.blocks, user, parts.n_hosts, AS_OF)
         hosts = np.concatenate([world.ties.of("visits", user).hosts, rng.integers(0, parts.n_hosts, 200)])
         where = rooms[np.arange(len(hosts)) % len(rooms)]
         seen.append(feature_table(world, user, viewer, where, hosts.astype(np.int64), AS_OF).values)
-    values = np.concatenate(seen, axis=1)
-    parts.models.ranker = _tables(FEATURES, values, PAIRS, rng)
-    for name in ("tie_known", "tie_followed"):  # as in life, most of those one knows are shown
-        parts.models.ranker.mains[FEATURES.index(name)][1:-1] += 2.0
+        chosen.append(np.eye(1, len(hosts), dtype=np.int8)[0])  # one he knows, so that most of those are shown
+    values, labels = np.concatenate(seen, axis=1), np.concatenate(chosen)
+    groups = np.array([len(one) for one in chosen])
+    rows = values.T.astype(np.float32)
+    still = ~(np.nanstd(np.vstack([rows, np.zeros((1, rows.shape[1]))]), axis=0) > 0)
+    rows[:, still] = rng.random((len(rows), int(still.sum())))  # what never varies here would be left out
+    network = fit_choice_network(rows, groups, labels, np.zeros(len(labels)), None, epochs=5, networks=1)
+    parts.models.ranker = network.served(FEATURES, BLOCKS, WITHOUT_TIE)
     head = _tables(TIE_FEATURES, values[: len(TIE_FEATURES)], PAIRS, rng)
     calibration = IsotonicMap(np.array([0.0, 0.5, 1.0]), np.array([0.01, 0.1, 0.9]))
     parts.models.strength = {name: StrengthHead(name, head, calibration, 0.05) for name in HEADS}

@@ -134,11 +134,12 @@ class BlockNetwork:
 
         What float32 rounds away moves from one share to another, never out of their sum.
         """
-        subsets_SB, weights_BS = _subsets(len(parts_BHn))
-        hidden_SHn = np.tensordot(subsets_SB[1:-1], parts_BHn, 1)
-        hidden_SHn += start_Hn
-        said_Sn = np.concatenate([before[None], self._single._outcome(hidden_SHn), whole[None]])
-        return np.asarray(weights_BS @ said_Sn)
+        hidden_SHn = np.empty((1 << len(parts_BHn), *start_Hn.shape), dtype=np.float32)
+        hidden_SHn[0] = start_Hn
+        for block, part_Hn in enumerate(parts_BHn):  # the subsets with it are those of the blocks before it, and it
+            np.add(hidden_SHn[: 1 << block], part_Hn, out=hidden_SHn[1 << block : 2 << block])
+        said_Sn = np.concatenate([before[None], self._single._outcome(hidden_SHn[1:-1]), whole[None]])
+        return np.asarray(_shapley(len(parts_BHn)) @ said_Sn)
 
     def arrays(self, prefix: str) -> dict[str, npt.NDArray[np.generic]]:
         """The model as plain arrays for a bundle, named with `prefix`; `from_arrays` reads them back."""
@@ -211,10 +212,10 @@ def scaled(values: Numbers, centre: Numbers, scale: Numbers) -> Numbers:
 
 
 @lru_cache
-def _subsets(blocks: int) -> tuple[npt.NDArray[np.float32], Floats]:
-    """All subsets (S, B) of blocks, none first and all last, and what the score of each weighs in each share (B, S)."""
+def _shapley(blocks: int) -> Floats:
+    """What the score of each subset weighs in each share, (B, S); bit b of a subset's number: it has block b."""
     inside = (np.arange(1 << blocks)[:, None] >> np.arange(blocks)) & 1
     size = inside.sum(axis=1)
     orders = np.array([factorial(k) * factorial(blocks - k - 1) / factorial(blocks) for k in range(blocks)])
-    weights = np.where(inside, orders[size - 1][:, None], -orders[np.minimum(size, blocks - 1)][:, None])
-    return inside.astype(np.float32), weights.T
+    weights: Floats = np.where(inside, orders[size - 1][:, None], -orders[np.minimum(size, blocks - 1)][:, None])
+    return weights.T
