@@ -27,7 +27,7 @@ from recsys.models.calibration import IsotonicMap
 from recsys.models.choice_network import fit_choice_network
 from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
-from recsys.models.strength import HEADS, StrengthHead
+from recsys.models.strength import HEADS, STRENGTH, StrengthHead
 from recsys.models.suite import Models
 from recsys.models.transition import TransitionModel
 from recsys.models.trust import HostTrust
@@ -39,6 +39,8 @@ START = datetime(2024, 6, 1, tzinfo=UTC)
 AS_OF = from_datetime(START + timedelta(days=14))
 EDGES, PAIRS = 15, 120
 """Thresholds a feature and joint terms of a head, as in those trained with the default settings."""
+LASTING = ("tie_active_days", "tie_broadcasts_missed", "tie_comments", "tie_entries_14d", "tie_order_lines")
+"""What strength is read from: few features without joint terms (docs/formulas/strength.md)."""
 
 
 def synthetic(
@@ -131,9 +133,13 @@ def _learnt(parts: WorldParts, rng: np.random.Generator) -> None:
     rows[:, still] = rng.random((len(rows), int(still.sum())))  # what never varies here would be left out
     network = fit_choice_network(rows, groups, labels, np.zeros(len(labels)), None, epochs=5, networks=1)
     parts.models.ranker = network.served(FEATURES, BLOCKS, WITHOUT_TIE)
-    head = _tables(TIE_FEATURES, values[: len(TIE_FEATURES)], PAIRS, rng)
+    tied = values[: len(TIE_FEATURES)]
+    plain = _tables(LASTING, tied[[TIE_FEATURES.index(name) for name in LASTING]], 0, rng).bound_to(TIE_FEATURES)
+    head = _tables(TIE_FEATURES, tied, PAIRS, rng)
     calibration = IsotonicMap(np.array([0.0, 0.5, 1.0]), np.array([0.01, 0.1, 0.9]))
-    parts.models.strength = {name: StrengthHead(name, head, calibration, 0.05) for name in HEADS}
+    parts.models.strength = {
+        name: StrengthHead(name, plain if name == STRENGTH else head, calibration, 0.05) for name in HEADS
+    }
 
 
 def _tables(
