@@ -15,7 +15,7 @@ from recsys.config import EngineConfig, RankerConfig
 from recsys.events.facts import US_PER_DAY
 from recsys.models.additive import AdditiveModel
 from recsys.models.additive_training import Choices, fit_ranker, thinned
-from recsys.models.baselines import memory, popularity
+from recsys.models.baselines import MEMORY_FEATURES, memory, popularity
 from recsys.models.block_network import BlockNetwork
 from recsys.models.choice_network import SecondTask, fit_choice_network
 from recsys.pipeline.features import BLOCKS, FEATURES, N_TIE, WITHOUT_TIE
@@ -24,6 +24,7 @@ from training.latest import Tiers, judged_latest
 from training.log import TrainingLog
 
 LEAST_REQUESTS = 200
+_COLUMNS = 65_536
 KNOWN, POPULAR = "tie_known", "host_entries_30m"
 """Features by which candidates are thinned."""
 ALWAYS = [("host_category", "host_trust"), ("tie_known", "user_repeat_share")]
@@ -66,7 +67,6 @@ def learn_ranker(
     if int(early.sum()) < LEAST_REQUESTS or int((~early).sum()) < LEAST_REQUESTS // 4:
         why = f"{int(early.sum())} requests to train on and {int((~early).sum())} later ones; needed {LEAST_REQUESTS}"
         return LearntRanker(None, StageResult(name="ranker", status="skipped", why=why))
-    in_early = np.repeat(early, log.groups)
     seed, threads = config.build.seed, config.build.threads
     part = choices_of(log, config.ranker, early)
     plain = config.ranker.model_copy(update={"teacher_rounds": 0})
@@ -74,14 +74,16 @@ def learn_ranker(
     if config.ranker.network_epochs:
         known = None if came is None else came.filter(pl.col("ended_at") < later_us)
         forms["network"] = fit_network(part, config.ranker, seed, threads, second_task(log, known))
-    later, groups, labels = log.rows[~in_early].T, log.groups[~early], log.labels[~in_early]
-    tried = {form: model.score(later) for form, model in forms.items()}
+    held_back = choices_of(log, config.ranker, ~early)
+    later, groups, labels = held_back.rows.T, held_back.groups, held_back.labels
+    tried = {form: _scored(model, later) for form, model in forms.items()}
+    few = later[[FEATURES.index(name) for name in MEMORY_FEATURES]].astype(np.float64)
     best = max(tried, key=lambda form: float(request_ndcg(tried[form], groups, labels).mean()))
     scores = {
         "ranker": tried[best],
         **tried,
-        "memory": memory(FEATURES, later.astype(np.float64)),
-        "popularity": popularity(FEATURES, later.astype(np.float64)),
+        "memory": memory(MEMORY_FEATURES, few),
+        "popularity": popularity(MEMORY_FEATURES, few),
     }
     found = {name: request_ndcg(score, groups, labels) for name, score in scores.items()}
     metrics = {f"{name}_ndcg_at_10": float(values.mean()) for name, values in found.items()}
@@ -123,8 +125,20 @@ def choices_of(log: TrainingLog, config: RankerConfig, of: npt.NDArray[np.bool_]
     weights = config.recency ** ((asked.max() - asked) / US_PER_DAY)
     if of is None:
         return Choices(log.rows, log.groups, log.labels, weights)
-    rows = np.repeat(of, log.groups)
-    return Choices(log.rows[rows], log.groups[of], log.labels[rows], weights[of])
+    stops = np.cumsum(log.groups)
+    first, last = of.nonzero()[0][[0, -1]]
+    if not of[first : last + 1].all():
+        rows = np.repeat(of, log.groups)
+        return Choices(log.rows[rows], log.groups[of], log.labels[rows], weights[of])
+    of_these = slice(
+        stops[first] - log.groups[first], stops[last]
+    )  # those of a stretch lie together: nothing is copied
+    return Choices(log.rows[of_these], log.groups[of], log.labels[of_these], weights[of])
+
+
+def _scored(model: BlockNetwork | AdditiveModel, table: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Scores (n,) of a table (F, n), some columns after the other in bounded memory."""
+    return np.concatenate([model.score(table[:, i : i + _COLUMNS]) for i in range(0, table.shape[1], _COLUMNS)])
 
 
 def request_ndcg(

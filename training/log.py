@@ -73,7 +73,7 @@ def replay_and_log(
     """
     due = list(refits)
     is_entry = (facts["kind"] == int(FactKind.ENTRY)).to_numpy()
-    share = min(1.0, config.ranker_requests / max(int(is_entry.sum()), 1))
+    share = _share(facts, is_entry, live.world, config)
     rng = np.random.default_rng(seed)
     taken = is_entry & (rng.random(len(facts)) < share)
     tie_share = min(1.0, config.strength_rows / max(int(taken.sum()) * (TIES_PER_REQUEST + STRANGERS_PER_REQUEST), 1))
@@ -89,6 +89,20 @@ def replay_and_log(
             progress("training log", i / len(facts))
     progress("training log", 1.0)
     return log.finish()
+
+
+def _share(facts: pl.DataFrame, is_entry: npt.NDArray[np.bool_], world: World, config: BuildConfig) -> float:
+    """The share of entries to sample, so that neither requests nor their candidates are more than configured."""
+    moved = pl.col("kind").replace_strict({int(FactKind.ROOM_START): 1, int(FactKind.ROOM_END): -1}, default=0)
+    live = len(world.index) + facts.select(moved.cast(pl.Int64).cum_sum()).to_series().to_numpy()[is_entry]
+    sizes = world.config.pipeline.sources
+    brought = sizes.nearest + sizes.transition + sizes.popular + sizes.newcomers
+    candidates = np.where(live > config.ranker_rooms, np.minimum(live, brought), live)
+    return min(
+        1.0,
+        config.ranker_requests / max(len(live), 1),
+        config.ranker_candidates / max(int(candidates.sum()), 1),
+    )
 
 
 def requests_of(facts: pl.DataFrame, taken: npt.NDArray[np.bool_]) -> dict[int, list[tuple[int, int, int]]]:
@@ -135,7 +149,8 @@ class _Log:
     ) -> None:
         self.world, self.config, self.rng, self.tie_share, self.tower = world, config, rng, tie_share, tower
         self.nearest: list[tuple[int, int, int]] = []
-        self.rows: list[npt.NDArray[np.float32]] = []
+        self.rows = _Rows(len(FEATURES))
+        self.groups: list[int] = []
         self.labels: list[npt.NDArray[np.int8]] = []
         self.hosts: list[npt.NDArray[np.int32]] = []
         self.requests: list[tuple[int, int, bool]] = []
@@ -152,7 +167,8 @@ class _Log:
             rooms = rooms if (rooms == room).any() else np.append(rooms, room)
         hosts = world.rooms.host[rooms].astype(np.int64)
         table = feature_table(world, user, viewer, rooms, hosts, at)
-        self.rows.append(table.values.T.astype(np.float32))
+        self.rows.add(table.values.T)
+        self.groups.append(len(rooms))
         self.labels.append((rooms == room).astype(np.int8))
         self.hosts.append(hosts.astype(np.int32))
         self.requests.append((user, at, world.ties.row("visits", user, host) is not None))
@@ -183,8 +199,8 @@ class _Log:
 
     def finish(self) -> TrainingLog:
         return TrainingLog(
-            rows=np.concatenate([np.empty((0, len(FEATURES)), dtype=np.float32), *self.rows]),
-            groups=np.array([len(part) for part in self.rows], dtype=np.int64),
+            rows=self.rows.all(),
+            groups=np.array(self.groups, dtype=np.int64),
             labels=np.concatenate([np.empty(0, dtype=np.int8), *self.labels]),
             hosts=np.concatenate([np.empty(0, dtype=np.int32), *self.hosts]),
             requests=pl.DataFrame(
@@ -196,6 +212,29 @@ class _Log:
                 self.nearest, schema={"user": pl.Int64, "factors": pl.Int64, "tower": pl.Int64}, orient="row"
             ),
         )
+
+
+class _Rows:
+    """Rows added part by part in one array that grows where it lies, so that all are never held twice."""
+
+    _STEP = 100_000
+
+    def __init__(self, width: int) -> None:
+        self._held = np.empty((0, width), dtype=np.float32)
+        self._filled = 0
+
+    def add(self, rows: npt.NDArray[np.floating]) -> None:
+        """Add rows (n, width)."""
+        end = self._filled + len(rows)
+        if end > len(self._held):
+            self._held.resize((end + self._STEP, self._held.shape[1]), refcheck=False)
+        self._held[self._filled : end] = rows
+        self._filled = end
+
+    def all(self) -> npt.NDArray[np.float32]:
+        """All rows (N, width)."""
+        self._held.resize((self._filled, self._held.shape[1]), refcheck=False)
+        return self._held
 
 
 class TieLog:

@@ -76,6 +76,9 @@ class BuildConfig(Section):
     as the service has them; each costs a batch of ties and a fit."""
     ranker_requests: int = Field(default=60_000, ge=100)
     """Requests sampled to train the ranker on."""
+    ranker_candidates: int = Field(default=3_000_000, ge=1_000)
+    """Candidates of all sampled requests together; where so many rooms are live that they would be more, fewer requests
+    are sampled. A candidate takes half a kilobyte, and once more while the ranker is trained."""
     ranker_rooms: int = Field(default=200, ge=2)
     """Up to so many live rooms all of them are candidates in training; above it those the sources bring."""
     strength_rows: int = Field(default=200_000, ge=100)

@@ -15,6 +15,10 @@ MEMORY_POPULARITY = 0.05
 """Weight of popularity in the memory formula: it orders hosts the viewer never saw and overrules none he knows."""
 
 
+MEMORY_FEATURES = ("tie_share_of_user", "tie_share_3d", "host_entries_2h_share")
+"""The features `memory` and `popularity` read."""
+
+
 def popularity(names: Sequence[str], values: Floats) -> Floats:
     """Entries of the last hours: the share of the host's 2 h rate among the candidates."""
     return np.asarray(values[names.index("host_entries_2h_share")])

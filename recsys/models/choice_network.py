@@ -201,5 +201,8 @@ def _scaled(
     rows: npt.NDArray[np.float32], centre: npt.NDArray[np.float32], scale: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
     """Centred, divided by the spread, cut at ±4; missing values lie at the centre."""
-    moved = np.clip((_spread(rows) - centre) / scale, -4.0, 4.0)
-    return np.asarray(np.nan_to_num(moved), dtype=np.float32)
+    out = np.empty(rows.shape, dtype=np.float32)
+    for start in range(0, len(rows), _BLOCK):
+        moved = np.clip((_spread(rows[start : start + _BLOCK]) - centre) / scale, -4.0, 4.0)
+        out[start : start + _BLOCK] = np.nan_to_num(moved)
+    return out

@@ -60,3 +60,28 @@ def test_an_entry_is_asked_for_when_its_room_was_shown() -> None:
     told = pl.DataFrame(rows, schema=["at", "kind", "user", "room", "host"], orient="row")
     taken = np.array([False, False, False, True, True, True, False])
     assert requests_of(told, taken) == {0: [(7, 1, 10)], 4: [(7, 3, 30)], 5: [(7, 2, 20)]}
+
+
+def test_many_live_rooms_make_fewer_requests_not_a_larger_log() -> None:
+    """A million entries among hundreds of rooms must not be held as hundreds of millions of candidates."""
+    hosts, entries = 30, 2_000
+    rooms = pl.DataFrame(
+        {"room": range(hosts), "host": range(hosts), "cohosts": [[]] * hosts, "started_at": T0,
+         "category": [None] * hosts},
+        schema_overrides={"cohosts": pl.List(pl.Int64), "category": pl.String},
+    )  # fmt: skip
+    rows = [(T0, int(FactKind.ROOM_START), -1, i, i, 0, 0, 0) for i in range(hosts)]
+    rows += [
+        (T0 + i * MINUTE // 60, int(FactKind.ENTRY), i % 40, i % hosts, i % hosts, 1, T0, 0) for i in range(1, entries)
+    ]
+    rows += [(T0 + 30 * MINUTE, int(FactKind.ROOM_END), -1, i, i, 0, 0, 0) for i in range(1, hosts)]
+    told = pl.DataFrame(rows, schema=FACT_SCHEMA, orient="row").sort(list(FACT_SCHEMA))
+    logged = {}
+    for most in (6_000, 1_000_000):
+        live = assemble(empty_parts(hosts))
+        live.register_rooms(rooms)
+        logged[most] = replay_and_log(live, told, BuildConfig(ranker_candidates=most), 0)
+    everything, some = logged[1_000_000], logged[6_000]
+    assert len(everything.rows) > 45_000
+    assert 5_000 < len(some.rows) < 7_000
+    assert some.rows.base is None and some.rows.nbytes == some.groups.sum() * everything.rows.shape[1] * 4
