@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.index.flat import FloatMatrix, IntVector, as_queries, as_query, best, inner_products
-from recsys.index.largest import kth_largest
+from recsys.index.largest import near_largest
 
 _NO_SLOTS = np.empty(0, dtype=np.int64)
 
@@ -150,7 +150,7 @@ class Epoch:
         wanted = min(max(k, 0), len(self))
         if wanted == len(self):
             return np.arange(wanted)
-        slots = _NO_SLOTS if not wanted else (scores >= kth_largest(scores, wanted)).nonzero()[0]
+        slots = _NO_SLOTS if not wanted else near_largest(scores, wanted)
         if len(slots) > wanted:  # the last place is drawn: the smaller room rows have it
             slots = np.sort(best(scores, self._rooms_N, wanted))
         return self._position_of_slot.take(slots) if len(self._dead) else slots
@@ -177,6 +177,12 @@ class Epoch:
             removed = np.concatenate((removed, np.fromiter(left_out, dtype=np.int64)))
         wanted = min(max(k, 0), len(self._rooms_N) - len(removed))
         scores_QN = inner_products(asked, self._vectors_NW)
+        if len(scores_QN) == 1:  # the usual case at a fraction of its cost
+            scores = scores_QN[0]
+            if len(removed):
+                scores[removed] = -np.inf
+            slots = best(scores, self._rooms_N, wanted)
+            return self._rooms_N.take(slots)[None, :], scores.take(slots)[None, :]
         if len(removed):
             scores_QN[:, removed] = -np.inf
         rooms_QK = np.empty((len(asked), wanted), dtype=np.int64)

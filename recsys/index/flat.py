@@ -12,6 +12,7 @@ Threading: every function is pure, releases the GIL while FAISS works, and start
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -19,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import LaotieError
-from recsys.index.largest import kth_largest
+from recsys.index.largest import near_largest
 
 with warnings.catch_warnings():  # swig types lack __module__: a DeprecationWarning at import on Python 3.12+
     warnings.simplefilter("ignore", DeprecationWarning)
     import faiss
 
 _fvec_inner_products_ny: Any = faiss.fvec_inner_products_ny  # type: ignore[attr-defined]  # not in the stubs of 1.15
+_fvec_norm_L2sqr: Any = faiss.fvec_norm_L2sqr
 FloatMatrix = NDArray[np.float32]
 IntVector = NDArray[np.int64]
 
@@ -110,6 +112,8 @@ def as_queries(queries: Any, dimension: int, largest: float) -> FloatMatrix:
         and queries.flags.c_contiguous
     )
     asked: FloatMatrix = queries if ready else as_vectors(queries, dimension, what="queries")
+    if len(asked) == 1 and _bounded(asked[0], largest):
+        return asked
     reach = float(np.abs(asked).sum(axis=1, dtype=np.float64).max(initial=0.0)) * largest
     if not reach <= _LARGEST_FLOAT:  # also true for NaN
         as_vectors(queries, dimension, what="queries")
@@ -122,11 +126,19 @@ def as_queries(queries: Any, dimension: int, largest: float) -> FloatMatrix:
 def as_query(query: Any, dimension: int, largest: float) -> FloatMatrix:
     """One query (d,) as `as_queries` returns it, (1, padded(d)): the usual case at a fraction of its cost."""
     usual = isinstance(query, np.ndarray) and query.dtype == np.float32 and query.shape == (padded(dimension),)
-    usual = usual and query.flags.c_contiguous and len(query) == dimension
-    if usual and float(np.abs(query).sum(dtype=np.float64)) * largest <= _LARGEST_FLOAT:
+    if usual and query.flags.c_contiguous and len(query) == dimension and _bounded(query, largest):
         found: FloatMatrix = query[None, :]
         return found
     return as_queries(np.asarray(query)[None, :], dimension, largest)
+
+
+def _bounded(query: NDArray[np.float32], largest: float) -> bool:
+    """Whether a score of one query (w,) surely cannot overflow, told by its length alone: Σ|x| ≤ √w·‖x‖.
+
+    False where it is not finite, or within a hundredth of the largest float: `as_queries` then adds the values up.
+    """
+    squares = float(_fvec_norm_L2sqr(faiss.swig_ptr(query), len(query)))  # numpy would warn where they overflow
+    return math.sqrt(len(query) * squares) * largest <= 0.99 * _LARGEST_FLOAT
 
 
 def inner_products(queries: FloatMatrix, vectors: FloatMatrix) -> FloatMatrix:
@@ -140,12 +152,15 @@ def inner_products(queries: FloatMatrix, vectors: FloatMatrix) -> FloatMatrix:
     scores_QN = np.empty((len(queries), n), dtype=np.float32)
     if n == 0:
         return scores_QN
-    step = n if len(queries) == 1 else _BLOCK_ROWS
-    for start in range(0, n, step):
-        block = vectors[start : start + step]
+    if len(queries) == 1:
+        pointers = faiss.swig_ptr(scores_QN), faiss.swig_ptr(queries), faiss.swig_ptr(vectors)
+        _fvec_inner_products_ny(*pointers, width, n)
+        return scores_QN
+    for start in range(0, n, _BLOCK_ROWS):
+        block = vectors[start : start + _BLOCK_ROWS]
         block_pointer = faiss.swig_ptr(block)
         for query, scores in zip(queries, scores_QN, strict=True):
-            target = scores[start : start + step]
+            target = scores[start : start + _BLOCK_ROWS]
             _fvec_inner_products_ny(faiss.swig_ptr(target), faiss.swig_ptr(query), block_pointer, width, len(block))
     return scores_QN
 
@@ -157,6 +172,8 @@ def best(scores: NDArray[np.float32], keys: NDArray[np.integer[Any]], k: int) ->
     """
     if k <= 0:
         return np.empty(0, dtype=np.int64)
-    near = np.flatnonzero(scores >= kth_largest(scores, k)) if k < len(scores) else np.arange(len(scores))
-    order = np.lexsort((keys[near], -scores[near]))
-    return near[order[:k]].astype(np.int64, copy=False)
+    if k >= len(scores):
+        return np.lexsort((keys, -scores)).astype(np.int64, copy=False)
+    near = near_largest(scores, k)
+    found = near[np.lexsort((keys.take(near), -scores.take(near)))]
+    return found[:k].astype(np.int64, copy=False)
