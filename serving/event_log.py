@@ -155,14 +155,12 @@ class EventLog:
                     self._move(moved)
                 behind = known()
                 seen = catch_up(list(self.read(behind)) if self.last > behind else [])
-                seq = self.last
-                rows: list[Record] = []
-                batch: set[str] = set()
-                for event_id, table, row in entries:
-                    if event_id not in batch and not seen(event_id):
-                        batch.add(event_id)
-                        seq += 1
-                        rows.append(Record(seq, event_id, table, row, received_us))
+                once: dict[str, Entry] = {}
+                for entry in entries:
+                    if not seen(entry[0]):
+                        once.setdefault(entry[0], entry)
+                told = enumerate(once.values(), self.last + 1)
+                rows = [Record._make((seq, *entry, received_us)) for seq, entry in told]
                 self._insert(rows)
                 self._db.execute("COMMIT")
             except BaseException:

@@ -30,6 +30,7 @@ Verdict = tuple[str, str | None]
 """Status and, unless accepted, the reason."""
 
 _OPEN, _COMPLETE = 1, 2
+_NOWHERE: Final = (-1, 0, -1)
 _F = FactKind  # as plain numbers: looking up a member of an enumeration takes longer than using it
 _ROOM_START, _ENTRY, _STAY, _ORDER_LINE = int(_F.ROOM_START), int(_F.ENTRY), int(_F.STAY), int(_F.ORDER_LINE)
 _FOLLOW, _UNFOLLOW, _IMPRESSION = int(_F.FOLLOW), int(_F.UNFOLLOW), int(_F.IMPRESSION)
@@ -98,16 +99,15 @@ class Intake:
             facts_from: facts earlier than this are in the bundle already and only remembered, not applied. An end is
                 always applied: it cannot be told twice.
         """
-        if event_id in self.ids:
+        if not self.ids.add(event_id, True):
             return DUPLICATE, "event_id"
-        self.ids.put(event_id, True)
         self._facts_from, self._received_us = facts_from, received_us
         try:
             values = self._rows.read(table, row, received_us + self._tolerance_us)
             verdict = self._takers[table](values)
         except Refused as refused:
             return QUARANTINED, refused.reason
-        if verdict[0] == ACCEPTED:
+        if self.rules.undecided and verdict[0] == ACCEPTED:
             self.rules.adopt(table, values)
         return verdict
 
@@ -129,35 +129,34 @@ class Intake:
             self.live.apply(at, kind, user, host, room, count, value, aux)
 
     def _once(self, key: tuple[Any, ...]) -> None:
-        if key in self.keys:
+        if not self.keys.add(key, 1):
             raise Refused("duplicate_key")
-        self.keys.put(key, 1)
 
-    def _room_of(self, table: str, values: Any, at: int) -> tuple[int, int]:
-        """(room row, its start), (−1, 0) when nobody knows it by then; checks that row and room agree.
+    def _room_of(self, table: str, values: Any, at: int) -> tuple[int, int, int]:
+        """(room row, its start, host row), (−1, 0, −1) when nobody knows it by then; checks that row and room agree.
 
         Raises:
             Refused: the host differs from the room's, or the room had ended.
         """
         room_id = values.room_id
         if room_id is None:
-            return -1, 0
+            return _NOWHERE
         room = self.vocabularies.rooms.row(room_id)
         rooms = self.live.world.rooms
         if room < 0 or room >= len(rooms.host):
-            return -1, 0
+            return _NOWHERE
         own, start = rooms.host.item(room), rooms.started_at.item(room)
         if own < 0 or start > at:
-            return -1, 0
+            return _NOWHERE
         host = self.vocabularies.hosts.row(values.host_id)
         if host != own and (table not in GUEST_TABLES or host not in rooms.cohosts.get(room, ())):
             raise Refused("host_differs_from_room")
         end = self.ended.get(room)
         if table == "watches" and end is not None and end < at:
             raise Refused("entered_after_end")
-        if end is None and table != "impressions":  # being shown is no sign of life
+        if end is None and self.leases.lease_us and table != "impressions":  # being shown is no sign of life
             self._renew(room, min(at, self._received_us))
-        return room, start
+        return room, start, host
 
     def _renew(self, room: int, at: int) -> None:
         """A sign of life: a longer lease, and back on air if the lease had run out."""
@@ -169,8 +168,10 @@ class Intake:
             world = self.live.world
             world.index.start(room, int(world.rooms.host[room]), world.rooms.cohosts.get(room, ()))
 
-    def _who(self, values: Any) -> tuple[int, int]:
-        return self.vocabularies.users.add(values.user_id), self.vocabularies.hosts.add(values.host_id)
+    def _who(self, values: Any, host: int = -1) -> tuple[int, int]:
+        """Rows of user and host (≥ 0: found already)."""
+        ids = self.vocabularies
+        return ids.users.add(values.user_id), host if host >= 0 else ids.hosts.add(values.host_id)
 
     def _take_rooms(self, v: Any) -> Verdict:
         world, ids = self.live.world, self.vocabularies
@@ -214,9 +215,10 @@ class Intake:
 
     def _take_watches(self, v: Any) -> Verdict:
         entered, left = v.entered_at, v.left_at
-        room, start = self._room_of("watches", v, entered)
+        room, start, host = self._room_of("watches", v, entered)
         key = ("watches", v.user_id, v.room_id, entered)
-        host = self.vocabularies.hosts.add(v.host_id)
+        if host < 0:
+            host = self.vocabularies.hosts.add(v.host_id)
         mine = _OPEN if left is None else _COMPLETE
         held = self.keys.get(key)
         if held is not None and (held >> 2 != host or held & mine):
@@ -239,8 +241,8 @@ class Intake:
 
     def _take_engagements(self, v: Any) -> Verdict:
         at = v.at
-        room, _ = self._room_of("engagements", v, at)
-        user, host = self._who(v)
+        room, _, host = self._room_of("engagements", v, at)
+        user, host = self._who(v, host)
         count, value = v.count, v.value_minor
         kind = _ENGAGEMENT.get(v.kind, _OTHER_ENGAGEMENT)
         self._apply(at, kind, user, host, room, 1 if count is None else count, value or 0, 0)
@@ -248,9 +250,9 @@ class Intake:
 
     def _take_purchases(self, v: Any) -> Verdict:
         at = v.at
-        room, _ = self._room_of("purchases", v, at)
+        room, _, host = self._room_of("purchases", v, at)
         self._once(("purchases", v.order_id, v.host_id, v.line))
-        user, host = self._who(v)
+        user, host = self._who(v, host)
         order, quantity = self.vocabularies.orders.add(v.order_id), v.quantity
         amount = v.amount_minor
         self._apply(at, _ORDER_LINE, user, host, room, 1 if quantity is None else quantity, amount, order)
@@ -278,9 +280,9 @@ class Intake:
         return ACCEPTED, None
 
     def _take_impressions(self, v: Any) -> Verdict:
-        room, _ = self._room_of("impressions", v, v.at)
+        room, _, host = self._room_of("impressions", v, v.at)
         self._once(("impressions", v.user_id, v.room_id, v.at))
-        self._apply(v.at, _IMPRESSION, *self._who(v), room, 1, v.position, 0)
+        self._apply(v.at, _IMPRESSION, *self._who(v, host), room, 1, v.position, 0)
         return ACCEPTED, None
 
     def _take_notices(self, v: Any) -> Verdict:

@@ -28,6 +28,7 @@ LOG_SOURCE: Final = "log"
 """Name of the service's own log among the sources of a manifest's offsets, where the builder knew no identity."""
 ERASED: Final = "_erased"
 """Pseudo table of rows that were overwritten."""
+_OWN_TABLES: Final = (ERASE, ERASED, ANSWER)
 
 
 @dataclass
@@ -55,25 +56,22 @@ class Loaded:
 
     def take(self, record: Record) -> Verdict:
         """Let the state know one record of the log; the same on arrival, on recovery and when bundles change."""
-        self.applied = record.seq
-        if record.table == ERASE:
-            self.obey(orjson.loads(record.row))
+        self.applied, event_id, table, row, received_us = record
+        if self.offset is None:
+            facts_from = self._as_of_us if received_us < self._created_at_us else NEVER
+        else:
+            facts_from = self._as_of_us if self.applied <= self.offset else NEVER
+        if table in _OWN_TABLES:
+            if table == ERASE:
+                self.obey(orjson.loads(row))
+            elif table == ANSWER:
+                self._impressions(orjson.loads(row), facts_from)
             return ACCEPTED, None
-        if record.table == ERASED:
-            return ACCEPTED, None
-        if record.table == ANSWER:
-            self._impressions(orjson.loads(record.row), self._facts_from(record))
-            return ACCEPTED, None
-        if self.erased and self._is_of_erased(record.table, record.row):
+        if self.erased and self._is_of_erased(table, row):
             return QUARANTINED, "erased_user"
-        if record.received_us > self.last_received_us:
-            self.last_received_us = record.received_us
-        return self.intake.feed(record.event_id, record.table, record.row, record.received_us, self._facts_from(record))
-
-    def _facts_from(self, record: Record) -> int:
-        if self.offset is not None:
-            return self._as_of_us if record.seq <= self.offset else NEVER
-        return self._as_of_us if record.received_us < self._created_at_us else NEVER
+        if received_us > self.last_received_us:
+            self.last_received_us = received_us
+        return self.intake.feed(event_id, table, row, received_us, facts_from)
 
     def _impressions(self, answer: Any, facts_from: int) -> None:
         """A served answer: one impression per room, as the nightly batch will count them from the log."""

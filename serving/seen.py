@@ -37,6 +37,17 @@ class Lately(Generic[K, V]):
             self._old, self._young = self._young, {}
         self._young[key] = value
 
+    def add(self, key: K, value: V) -> bool:
+        """`put` of a key that is not held; False, and nothing changes, when it is."""
+        young = self._young
+        if key in young or key in self._old:
+            return False
+        if len(young) >= self.horizon:
+            self._old, self._young = young, {}
+            young = self._young
+        young[key] = value
+        return True
+
     def drop(self, key: K) -> None:
         """Forget one key now."""
         self._young.pop(key, None)

@@ -55,7 +55,8 @@ class LiveState:
         self._entry_width = len(blocks["visits"].ints)
         self._latest: dict[int, LatestEntered] = {}
         counting = (world.users, world.hosts, world.moments)
-        self._each_impression = any(store.updater.reads(_IMPRESSION) for store in counting)
+        self._of_users, self._of_hosts, self._of_rooms = (frozenset(map(int, s.block.facts)) for s in counting)
+        self._each_impression = any(_IMPRESSION in store.block.facts for store in counting)
 
     def register_rooms(self, rooms: pl.DataFrame) -> None:
         """Make rooms known by row so that facts and requests can name them; nothing becomes live by this.
@@ -79,13 +80,7 @@ class LiveState:
         world = self.world
         if host >= len(world.standings):
             world.grow_hosts(host + 1)
-        if kind == _ROOM_START:
-            self._start(room, host, at)
-        elif kind == _ROOM_END:
-            world.index.end(room)
-        elif kind == _LEAVE_NOTICE:
-            world.leaves.setdefault(host, []).append((value, aux))
-        elif kind in _TIE_FACTS:
+        if kind in _TIE_FACTS:
             if user >= 0 and host >= 0:
                 if kind == _ENTRY:
                     started_at = world.rooms.started_at.item(room) if 0 <= room < len(world.rooms.started_at) else NEVER
@@ -93,13 +88,20 @@ class LiveState:
                     world.models.observe_entry(latest, user, host, at, started_at)
                     self._latest[user] = entered(latest, host, at)
                 self._tie(user, host, kind, at, count, value)
-                world.users.apply(user, kind, at, count, value)
-            if host >= 0:
+                if kind in self._of_users:
+                    world.users.apply(user, kind, at, count, value)
+            if host >= 0 and kind in self._of_hosts:
                 world.hosts.apply(host, kind, at, count, value)
                 if kind == _ENTRY:
-                    world.heat.update(world.hosts.rows, host)
-            if room >= 0:
+                    world.heat.update(world.hosts.cells, host)
+            if room >= 0 and kind in self._of_rooms:
                 world.moments.apply(room, kind, at, count, value)
+        elif kind == _ROOM_START:
+            self._start(room, host, at)
+        elif kind == _ROOM_END:
+            world.index.end(room)
+        elif kind == _LEAVE_NOTICE:
+            world.leaves.setdefault(host, []).append((value, aux))
 
     def apply_impressions(self, at: int, user: int, hosts: list[int], rooms: list[int]) -> None:
         """Rooms (n) shown to a user in one answer, first place first: as a fact each, at a fraction of the cost.
@@ -173,4 +175,5 @@ class LiveState:
         after = plan.standing(held, row)
         if after != before:
             for column, was, stands in zip(plan.columns, before, after, strict=True):
-                self.world.standings[host, column] += int(stands) - int(was)
+                if was != stands:
+                    self.world.standings[host, column] += 1 if stands else -1

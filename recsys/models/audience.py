@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import exp2, log, nan
-from typing import Any
+from struct import Struct
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,17 +29,27 @@ Ints = NDArray[np.int64]
 PRESENCE_US = 30 * 60 * 1_000_000
 """A host without a further entry counts as on air for so long, µs."""
 _HOUR = US_PER_DAY // 24
-_HALF_LIVES_US = (12 * _HOUR, 7 * US_PER_DAY, 2 * _HOUR, _HOUR // 2)
+_HALF_DAY, _WEEK, _TWO_HOURS, _HALF_HOUR = _HALF_LIVES_US = (12 * _HOUR, 7 * US_PER_DAY, 2 * _HOUR, _HOUR // 2)
 _RATES = -1.0 / np.array(_HALF_LIVES_US)
 _DECAY_OF = np.array([0, 1, 0, 1, 2, 3, 3, 3, 3])
 """Half-life of each column: exposed and chosen (two each), entries, entries by segment."""
 _EXPOSED, _CHOSEN, _RATE, _SEGMENT = slice(0, 2), slice(2, 4), 4, 5
+_WIDTH = len(_DECAY_OF)
+_ROW = Struct(f"{_WIDTH}d")
 _SEGMENTS = (1, 3, 10)
 """Users with fewer entries than the first, second, third of these are of segment 0, 1, 2; others of segment 3."""
 _PRIOR_CHOICES, _PRIOR_EXPOSURE = 0.175, 5.0
 _SLOWEST = 0.15
 """A taste moves by 1/(entries + 1) of the way to each choice, never by less than this."""
 TASTES = ("rate", "age", "idle", "conversion")
+
+
+class _Cells(NamedTuple):
+    hosts: memoryview
+    last_at: memoryview
+    seen: memoryview
+    tastes: memoryview
+    entries: memoryview
 
 
 class Audience:
@@ -57,6 +68,7 @@ class Audience:
         self._tastes: Floats = np.full((n_users, len(TASTES)), np.nan)
         self._entries: NDArray[np.int32] = np.zeros(n_users, dtype=np.int32)
         self._count, self._rate, self._rate_at = 0.0, 0.0, NEVER
+        self._viewed()
 
     def update(self, user: int, host: int, started_at: int, at: int) -> None:
         """Let an entry be known.
@@ -70,39 +82,42 @@ class Audience:
             self._grow_hosts(host + 1)
         if user >= len(self._entries):
             self._grow_users(user + 1)
-        last_at = self._last_at.item(host)
+        cells, last, seen, tastes, entries_of = self._cells
+        last_at, entries, count = last[host], entries_of[user], self._count
         if self._rate_at == NEVER:
             self._rate_at = at
         if at > self._rate_at:
             self._rate *= exp2((self._rate_at - at) / (2 * _HOUR))
             self._rate_at = at
-        row = self._hosts[host].tolist()
-        entries = self._entries.item(user)
+        row = cells[host * _WIDTH : (host + 1) * _WIDTH].tolist()
         if last_at == NEVER:
             last_at = at
         else:
-            seen, tail = self._seen[host].tolist()
-            passed = self._count - seen
+            passed = count - seen[2 * host]
             if at - last_at > PRESENCE_US:
-                passed = min(passed, tail)
+                passed = min(passed, seen[2 * host + 1])
             if at > last_at:
-                half_day, week, hours, minutes = (exp2((last_at - at) / half_life) for half_life in _HALF_LIVES_US)
-                decays = (half_day, week, half_day, week, hours, minutes, minutes, minutes, minutes)
-                row = [value * decay for value, decay in zip(row, decays, strict=True)]
+                exposed, exposed_week, chosen, chosen_week, rate, none, few, some, many = row
+                back = last_at - at
+                half_day, week, minutes = exp2(back / _HALF_DAY), exp2(back / _WEEK), exp2(back / _HALF_HOUR)
+                row = [
+                    exposed * half_day, exposed_week * week, chosen * half_day, chosen_week * week,
+                    rate * exp2(back / _TWO_HOURS), none * minutes, few * minutes, some * minutes, many * minutes,
+                ]  # fmt: skip
             row[0] += passed
             row[1] += passed
-            self._learn_taste(user, entries, row, started_at, last_at, at)
+            self._learn_taste(tastes, user, entries, row, started_at, last_at, at)
         row[2] += 1.0
         row[3] += 1.0
         row[_RATE] += 1.0
         row[_SEGMENT + segment(entries)] += 1.0
-        self._hosts[host] = row
-        self._entries[user] = entries + 1
+        _ROW.pack_into(cells, 8 * _WIDTH * host, *row)
+        entries_of[user] = entries + 1
         self._rate += 1.0
-        self._last_at[host] = max(last_at, at)
+        last[host] = at if at > last_at else last_at
         tail = self._rate * log(2.0) * PRESENCE_US / (2 * _HOUR)  # a decayed sum of 2 h as entries in half an hour
-        self._seen[host] = (self._count, tail)
-        self._count += 1.0
+        seen[2 * host], seen[2 * host + 1] = count, tail
+        self._count = count + 1.0
 
     def read(self, hosts: NDArray[np.integer[Any]], at: int) -> tuple[Floats, Floats, Floats, Floats]:
         """Hosts as they are at an instant; a host nobody ever entered is as good as the prior says.
@@ -167,14 +182,17 @@ class Audience:
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Audience:
         """What `to_arrays` saved, copied."""
         made = cls()
-        made._hosts, made._last_at = np.array(arrays["hosts"]), np.array(arrays["last_at"])
-        made._seen, made._tastes = np.array(arrays["seen"]), np.array(arrays["tastes"])
-        made._entries = np.array(arrays["entries"])
+        made._hosts, made._last_at, made._seen, made._tastes, made._entries = (
+            np.array(arrays[name], order="C") for name in ("hosts", "last_at", "seen", "tastes", "entries")
+        )
         made._count, made._rate = np.asarray(arrays["everyone"]).tolist()
         made._rate_at = int(arrays["rate_at"][0])
+        made._viewed()
         return made
 
-    def _learn_taste(self, user: int, entries: int, row: list[float], started_at: int, last_at: int, at: int) -> None:
+    def _learn_taste(
+        self, tastes: memoryview, user: int, entries: int, row: list[float], started_at: int, last_at: int, at: int
+    ) -> None:
         """Move the user's taste towards a choice, described as `read` describes a candidate."""
         choice = (
             log(row[_RATE] + 0.05) - log(self._rate + 1.0),
@@ -183,10 +201,17 @@ class Audience:
             log((row[3] + _PRIOR_CHOICES) / (row[1] + _PRIOR_EXPOSURE)),
         )
         step = max(_SLOWEST, 1.0 / (entries + 1))
-        self._tastes[user] = [
-            was if value != value else value if was != was else was + step * (value - was)
-            for was, value in zip(self._tastes[user].tolist(), choice, strict=True)
-        ]
+        place = user * len(TASTES)
+        for value in choice:
+            if value == value:
+                was = tastes[place]
+                tastes[place] = value if was != was else was + step * (value - was)
+            place += 1
+
+    def _viewed(self) -> None:
+        """Flat views of the arrays, where one number is read and written faster; anew whenever an array is."""
+        held = (self._hosts, self._last_at, self._seen, self._tastes, self._entries)
+        self._cells = _Cells(*(array.reshape(-1).data for array in held))
 
     def _rate_to(self, at: int) -> float:
         if self._rate_at == NEVER:
@@ -198,11 +223,13 @@ class Audience:
         self._hosts = np.concatenate([self._hosts, np.zeros((more, self._hosts.shape[1]))])
         self._last_at = np.concatenate([self._last_at, np.full(more, NEVER, dtype=np.int64)])
         self._seen = np.concatenate([self._seen, np.zeros((more, 2))])
+        self._viewed()
 
     def _grow_users(self, n: int) -> None:
         more = max(n, len(self._entries) * 3 // 2) - len(self._entries)
         self._tastes = np.concatenate([self._tastes, np.full((more, len(TASTES)), np.nan)])
         self._entries = np.concatenate([self._entries, np.zeros(more, dtype=np.int32)])
+        self._viewed()
 
 
 def segment(entries: int) -> int:

@@ -177,17 +177,18 @@ def latest_entered(ties: TieStore, blocks: Blocks, user: int) -> LatestEntered:
         last = np.ascontiguousarray(last)
         least = np.partition(last, -RECENT_HOSTS)[-RECENT_HOSTS]
         found = np.flatnonzero(last >= least)  # all of the instant at which they end
-        pairs = zip(last[found].tolist(), hosts[found].tolist(), strict=True)
-    else:
-        times = last.tolist()
-        least = sorted(times)[-RECENT_HOSTS] if len(times) > RECENT_HOSTS else NEVER
-        pairs = zip(times, hosts.tolist(), strict=True)
-    latest = sorted([one for one in pairs if one[0] >= least and one[0] != NEVER], reverse=True)
-    return latest[:RECENT_HOSTS]
+        last, hosts = last[found], hosts[found]
+    latest = sorted(zip(last.tolist(), hosts.tolist(), strict=True), reverse=True)[:RECENT_HOSTS]
+    while latest and latest[-1][0] == NEVER:
+        latest.pop()
+    return latest
 
 
 def entered(latest: LatestEntered, host: int, at: int) -> LatestEntered:
     """What `latest_entered` is after one more entry."""
-    if any(one == host and then >= at for then, one in latest):
+    others = [one for one in latest if one[1] != host]
+    if not latest or at > latest[0][0]:
+        return [(at, host), *others[: RECENT_HOSTS - 1]]
+    if len(others) < len(latest) and any(one == host and then >= at for then, one in latest):
         return latest
-    return sorted([(at, host), *(one for one in latest if one[1] != host)], reverse=True)[:RECENT_HOSTS]
+    return sorted([(at, host), *others], reverse=True)[:RECENT_HOSTS]

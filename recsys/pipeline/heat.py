@@ -15,6 +15,7 @@ import numpy.typing as npt
 from recsys.index.epoch import Epoch
 from recsys.index.largest import among_largest
 from recsys.ties.algebra import Block, Floats, Rows
+from recsys.ties.update import Cells
 
 
 class Heat:
@@ -28,6 +29,7 @@ class Heat:
 
     def __init__(self, block: Block, rows: Rows, name: str = "entries_30m") -> None:
         self._column = block.decay_column(name)
+        self._width, self._n_ints = len(block.decays), len(block.ints)
         self._half_life_us = float(block.half_lives_us[self._column])
         counts = rows.decayed[:, self._column]
         known = counts > 0.0
@@ -62,8 +64,8 @@ class Heat:
         self._hottest = asked, found
         return found
 
-    def update(self, rows: Rows, host: int) -> None:
-        """The state of one host has changed."""
+    def update(self, held: Cells, host: int) -> None:
+        """The state of one host has changed; `held` are the flat views of all of them."""
         self._moves += 1
-        count = float(rows.decayed[host, self._column])
-        self.of_host[host] = log2(count) + int(rows.ints[host, 0]) / self._half_life_us if count > 0.0 else -inf
+        count = held.decayed[host * self._width + self._column]
+        self.of_host[host] = log2(count) + held.ints[host * self._n_ints] / self._half_life_us if count > 0.0 else -inf

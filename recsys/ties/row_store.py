@@ -41,7 +41,7 @@ class RowStore:
             where = slice(0, last) if dense else base.keys
             self.rows.ints[where], self.rows.decayed[where] = base.rows.ints, base.rows.decayed
             self.rows.latest[where] = base.rows.latest
-        self._cells = cells(self.rows)
+        self.cells = cells(self.rows)
         self._n = len(self.rows)
         self._moved = bytearray(self._n)
 
@@ -69,7 +69,7 @@ class RowStore:
             where = slice(0, held)
             grown.ints[where], grown.decayed[where] = self.rows.ints, self.rows.decayed
             grown.latest[where] = self.rows.latest
-            self.rows, self._cells, self._n = grown, cells(grown), len(grown)
+            self.rows, self.cells, self._n = grown, cells(grown), len(grown)
             self._moved = self._moved + bytes(self._n - held)
 
     def apply(self, row: int, kind: int, at: int, count: int, value: int) -> None:
@@ -79,7 +79,7 @@ class RowStore:
             if row >= self._n:
                 self.grow(row + 1)
             self._moved[row] = 1
-            ints, decayed, latest = self._cells
+            ints, decayed, latest = self.cells
             program(ints, decayed, latest, row, at, count, value)
 
 
