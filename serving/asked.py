@@ -69,4 +69,5 @@ def request_of(asked: Asked, loaded: Loaded, at: int) -> Request:
         category=asked.category,
         seed=seed_of(asked.user_id),
         explain=asked.explain and asked.step < len(STEPS) - 1,
+        fill=asked.sources is None,
     )

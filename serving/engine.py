@@ -29,7 +29,7 @@ from serving.asked import Asked, Served, request_of
 from serving.config import ServingConfig
 from serving.event_log import Entry, EventLog, Moved, Record, as_text
 from serving.intake import DUPLICATE, Verdict
-from serving.ladder import STEPS, only_from, restricted, stepped_down
+from serving.ladder import STEPS, restricted, stepped_down
 from serving.loaded import Loaded
 from serving.loading import hand_over_leases, load_bundle
 from serving.seen import Lately
@@ -156,8 +156,6 @@ class Engine:
         if sources is not None:
             view = restricted(view, sources)
         answers = answers_to(view, requests)
-        if sources is not None:
-            answers = [only_from(answer, sources) for answer in answers]
         if step:
             answers = [replace(answer, degraded=(*answer.degraded, STEPS[step])) for answer in answers]
         ids, epoch = loaded.vocabularies, world.index.epoch.number

@@ -15,17 +15,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
-
 from recsys.models.baselines import PriorRanker
 from recsys.pipeline.features import FEATURES
-from recsys.pipeline.request import SOURCES, Answer, Source
 from recsys.pipeline.world import World
 
 STEPS: Final = ("", "fewer_candidates", "no_personal_search", "private_and_popular")
-
-
-PUBLIC: Final = (Source.NEAREST, Source.TRANSITION, Source.POPULAR, Source.NEWCOMER)
 
 
 def stepped_down(world: World, step: int, k: int) -> World:
@@ -55,7 +49,11 @@ def stepped_down(world: World, step: int, k: int) -> World:
 
 
 def restricted(world: World, sources: frozenset[str]) -> World:
-    """The same world with only these sources of the public domain (`nearest`, `transition`, `popular`, `newcomer`)."""
+    """The same world with only these sources of the public domain (`nearest`, `transition`, `popular`, `newcomer`).
+
+    For requests that are not filled up (`Request.fill`): else rooms of no source would come, and the best `k` of those
+    might leave none of the viewer's own domain.
+    """
     held = world.config.pipeline.sources
     sizes = held.model_copy(
         update={
@@ -67,25 +65,3 @@ def restricted(world: World, sources: frozenset[str]) -> World:
     )
     pipeline = world.config.pipeline.model_copy(update={"sources": sizes})
     return replace(world, config=world.config.model_copy(update={"pipeline": pipeline}))
-
-
-def only_from(answer: Answer, sources: frozenset[str]) -> Answer:
-    """The answer without rooms of other public sources, which the pipeline brings when these have too few."""
-    unwanted = [SOURCES.index(source) for source in PUBLIC if str(source) not in sources]
-    kept = ~np.isin(answer.sources, unwanted)
-    if kept.all():
-        return answer
-    return replace(
-        answer,
-        rooms=answer.rooms[kept],
-        hosts=answer.hosts[kept],
-        score=answer.score[kept],
-        strength=answer.strength[kept],
-        sources=answer.sources[kept],
-        reserved=answer.reserved[kept],
-        propensity=answer.propensity[kept],
-        reasons=[why for why, held in zip(answer.reasons, kept, strict=True) if held] if answer.reasons else [],
-        breakdown=answer.breakdown.take(kept),
-        heads={name: said[kept] for name, said in answer.heads.items()},
-        short_why=f"only {int(kept.sum())} candidates come from the sources asked for",
-    )

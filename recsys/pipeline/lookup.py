@@ -70,7 +70,7 @@ def _searched_together(epoch: Epoch, viewers: list[Viewer]) -> None:
 def _found(world: World, epoch: Epoch, request: Request, viewer: Viewer) -> _Found:
     found = candidates(world, epoch, request, viewer)
     kept, removed = filtered(world, epoch, request, found)
-    if len(kept) < request.k and request.rooms is None and len(found) < len(epoch):
+    if len(kept) < request.k and request.fill and request.rooms is None and len(found) < len(epoch):
         # The sources are bounded and do not know the filters: with too few left, every room live now is considered.
         found = candidates(world, epoch, request, viewer, everything=True)
         kept, removed = filtered(world, epoch, request, found)
@@ -101,7 +101,10 @@ def _answer(world: World, epoch: Epoch, begun: _Found, scores: Scored) -> Answer
     counts |= {"scored": len(kept), "shown": len(order)}
     short = None
     if len(order) < request.k:
-        short = "no room is live" if not len(found) else f"only {len(kept)} candidates are eligible"
+        if not request.fill:
+            short = f"the sources asked for have {len(kept)}"
+        else:
+            short = "no room is live" if not len(found) else f"only {len(kept)} candidates are eligible"
     return Answer(
         rooms=rooms,
         hosts=world.rooms.host[rooms].astype(np.int64),

@@ -59,6 +59,7 @@ class Request:
         seed: of the viewer, for what is drawn for him (`seed_of`); without it the row is taken, which replay and
             service number differently for users the bundle does not know.
         explain: whether reasons and contributions are wanted.
+        fill: whether every room live now is considered when the sources bring too few; without it the answer is short.
     """
 
     user: int
@@ -69,6 +70,7 @@ class Request:
     category: str | None = None
     explain: bool = True
     seed: int | None = None
+    fill: bool = True
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,18 @@ def test_only_the_sources_asked_for_beside_the_private_domain(engine: Engine) ->
     assert 1_007 in served.room_ids and served.answer.short_why
 
 
+def test_his_own_domain_alone_is_complete_though_other_rooms_rank_higher(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.apply([(f"r{i}", "rooms", room(1_000 + i, 5_000 + i)) for i in range(300)])
+    engine.apply([("f", "follows", {"user_id": 987, "host_id": 5_007, "at": at(9), "action": "follow"})])
+    ranker = engine.loaded.live.world.models.ranker
+    monkeypatch.setattr(type(ranker), "_TERMS", [(name, -weight, scale) for name, weight, scale in ranker._TERMS])
+    assert 1_007 not in engine.lookup(Asked(987, 20)).room_ids
+    served = engine.lookup(Asked(987, 20, sources=frozenset()))
+    assert (served.room_ids, served.answer.short_why) == ([1_007], "the sources asked for have 1")
+
+
 @pytest.mark.parametrize("step", [0, 1, 2, 3])
 def test_the_private_domain_is_complete_on_every_step_of_the_ladder(engine: Engine, step: int) -> None:
     engine.apply([(f"r{i}", "rooms", room(1_000 + i, 5_000 + i)) for i in range(300)])
