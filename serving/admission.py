@@ -1,4 +1,4 @@
-"""Turns: lookups are answered one after the other, the rest waits in order, and nobody waits in vain.
+"""Turns: one batch of lookups (`serving.company`) or explanation at a time, the rest waits in order.
 
 A lookup is processor work of some milliseconds; answering several at once in one process makes all of them late. So
 they queue here. A queue that is full refuses at once. When its turn comes, a lookup shares what is left of its deadline
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import NamedTuple
 
 from serving.ladder import STEPS
 from serving.problems import Problem
@@ -19,6 +20,13 @@ from serving.problems import Problem
 _FIRST_GUESS_S = (0.004, 0.003, 0.002, 0.002)
 _NEWEST = 0.05  # least weight of the newest measurement; the first ones weigh 1, 1/2, 1/3 …
 _FADE = 0.99  # a step not taken is believed to get cheaper, so that it is tried again
+
+
+class Ticket(NamedTuple):
+    """When somebody came, s, and how many turns there had been."""
+
+    arrived: float
+    served: int
 
 
 class Turns:
@@ -45,10 +53,7 @@ class Turns:
         Raises:
             Problem: 503, the queue is full, or the deadline passed while waiting.
         """
-        arrived, before = self._clock(), self._served
-        if self.waiting >= self._most:
-            raise Problem(503, "overloaded", "too many lookups are waiting", retry_after_s=self._deadline_s)
-        self.waiting += 1
+        ticket = self.stand()
         try:
             # A lookup holds the loop, so whoever came meanwhile stands before the door, not in the queue: let them in,
             # or nobody would ever be seen to wait.
@@ -58,16 +63,46 @@ class Turns:
             self.waiting -= 1
         try:
             begun = self._clock()
-            # What passed before the first turn after its arrival is the machine's delay, not the queue's.
-            left = self._deadline_s - (begun - arrived if self._served > before else 0.0)
-            if left <= 0:
-                raise Problem(503, "deadline", "the deadline passed while waiting", retry_after_s=self._deadline_s)
-            step = self.step_for(left / max(n_users, 1) / (1 + self.waiting))
+            step = self.step_for(self.left_s(ticket) / max(n_users, 1) / (1 + self.waiting))
             yield step
             self._learn(step, (self._clock() - begun) / max(n_users, 1))
         finally:
             self._served += 1
             self._turn.release()
+
+    def stand(self) -> Ticket:
+        """Stand in the queue; whoever leaves it takes one off `waiting`.
+
+        Raises:
+            Problem: 503, the queue is full.
+        """
+        if self.waiting >= self._most:
+            raise Problem(503, "overloaded", "too many lookups are waiting", retry_after_s=self._deadline_s)
+        self.waiting += 1
+        return Ticket(self._clock(), self._served)
+
+    def left_s(self, ticket: Ticket) -> float:
+        """What is left of the deadline, s.
+
+        Raises:
+            Problem: 503, it passed while waiting.
+        """
+        # What passed before the first turn after its arrival is the machine's delay, not the queue's.
+        waited = self._clock() - ticket.arrived if self._served > ticket.served else 0.0
+        if waited >= self._deadline_s:
+            raise Problem(503, "deadline", "the deadline passed while waiting", retry_after_s=self._deadline_s)
+        return self._deadline_s - waited
+
+    @contextmanager
+    def taken(self, left_s: float, n_users: int) -> Iterator[int]:
+        """The turn of `n_users` answered at once, without waiting, as each of them has `left_s`; gives the step."""
+        begun = self._clock()
+        step = self.step_for(left_s / (n_users + self.waiting))
+        try:
+            yield step
+            self._learn(step, (self._clock() - begun) / n_users)
+        finally:
+            self._served += 1
 
     def step_for(self, left_s: float) -> int:
         """The richest step whose cost fits into the time left, else the simplest."""

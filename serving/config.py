@@ -71,6 +71,8 @@ class ServingConfig(Section):
     """A lookup is answered within this or refused; what is left of it when its turn comes decides how rich it is."""
     waiting_lookups: int = Field(default=64, ge=1)
     """More lookups than this waiting for their turn: the next is refused at once (503)."""
+    users_together: int = Field(default=8, ge=1)
+    """Lookups that wait at the same time are answered together, so many users at most: the first waits for the last."""
     waiting_events: int = Field(default=20_000, ge=1)
     """More events than this waiting for the log: the next batch is refused at once (503)."""
     lease_s: float = Field(default=3_600.0, ge=0)

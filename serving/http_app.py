@@ -1,6 +1,7 @@
 """The HTTP face of an engine: routes, limits, errors, request ids, logs. One event loop, one engine.
 
-Lookups are answered in turn on the loop itself; writing to the log, swapping bundles and erasing go to threads.
+Lookups are answered on the loop itself, those that wait at the same time together (`serving.company`); writing to the
+log, swapping bundles and erasing go to threads.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from serving.access import Access
 from serving.admission import Turns
 from serving.answers import document, explanation, live_rooms
 from serving.asked import Asked
+from serving.company import Company
 from serving.config import ApiKey, Role, ServingConfig
 from serving.engine import Engine, Event
 from serving.erasing import erase_everywhere
@@ -50,6 +52,7 @@ class Service:
         self.engine, self.config = engine, config
         self.access = Access(config)
         self.turns = Turns(config.waiting_lookups, config.deadline_ms / 1e3)
+        self.company = Company(self.turns, lambda asked: engine.lookup_many(asked), config.users_together)
         self.queue = IntakeQueue(engine, config.waiting_events)
         self.measures = Measures()
         self.refused_bundle: str | None = None  # or what is wrong with `CURRENT`
@@ -110,12 +113,11 @@ async def lookup(service: Service, request: Request, request_id: str) -> Any:
     if k > config.most_k or len(users) > config.most_users:
         raise Problem(422, "invalid", f"at most {config.most_k} rooms for {config.most_users} users")
     sources = None if body.sources is None else frozenset(body.sources)
-    async with service.turns.turn(len(users)) as step:
-        served = service.engine.lookup_many(
-            [Asked(user, k, body.exclude, body.category, sources, None, body.explain, step) for user in users]
-        )
-        answers = [document(one, breakdown=body.breakdown) for one in served]
-    service.measures.lookups.labels(STEPS[step] or "no").inc(len(users))
+    asked = [Asked(user, k, body.exclude, body.category, sources, None, body.explain) for user in users]
+    served = await service.company.ask(asked) if asked else []
+    answers = [document(one, breakdown=body.breakdown) for one in served]
+    for one in served:
+        service.measures.lookups.labels(STEPS[one.asked.step] or "no").inc()
     service.measures.short.inc(sum(len(one.room_ids) < k for one in served))
     if config.log_impressions and not all(service.queue.later(one, request_id) for one in served):
         service.measures.impressions_lost.inc()
@@ -250,6 +252,7 @@ def create_app(engine: Engine, config: ServingConfig, path: Path | None = None) 
         if follower is not None:
             follower.start()
         running = (
+            service.company.run(),
             service.queue.run(),
             service.watch(),
             keep_snapshots(engine, config),
