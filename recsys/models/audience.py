@@ -45,10 +45,10 @@ TASTES = ("rate", "age", "idle", "conversion")
 
 
 class _Cells(NamedTuple):
-    hosts: memoryview
+    hosts: memoryview[float]
     last_at: memoryview
-    seen: memoryview
-    tastes: memoryview
+    seen: memoryview[float]
+    tastes: memoryview[float]
     entries: memoryview
 
 
@@ -89,7 +89,7 @@ class Audience:
         if at > self._rate_at:
             self._rate *= exp2((self._rate_at - at) / (2 * _HOUR))
             self._rate_at = at
-        row = cells[host * _WIDTH : (host + 1) * _WIDTH].tolist()
+        row: list[float] = list(cells[host * _WIDTH : (host + 1) * _WIDTH])
         if last_at == NEVER:
             last_at = at
         else:
@@ -191,7 +191,7 @@ class Audience:
         return made
 
     def _learn_taste(
-        self, tastes: memoryview, user: int, entries: int, row: list[float], started_at: int, last_at: int, at: int
+        self, tastes: memoryview[float], user: int, entries: int, row: list[float], started_at: int, last_at: int, at: int
     ) -> None:
         """Move the user's taste towards a choice, described as `read` describes a candidate."""
         choice = (
@@ -210,8 +210,9 @@ class Audience:
 
     def _viewed(self) -> None:
         """Flat views of the arrays, where one number is read and written faster; anew whenever an array is."""
-        held = (self._hosts, self._last_at, self._seen, self._tastes, self._entries)
-        self._cells = _Cells(*(array.reshape(-1).data for array in held))
+        held: tuple[NDArray[Any], ...] = (self._hosts, self._last_at, self._seen, self._tastes, self._entries)
+        views: list[Any] = [array.reshape(-1).data for array in held]
+        self._cells = _Cells(*views)
 
     def _rate_to(self, at: int) -> float:
         if self._rate_at == NEVER:
