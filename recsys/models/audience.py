@@ -191,7 +191,14 @@ class Audience:
         return made
 
     def _learn_taste(
-        self, tastes: memoryview[float], user: int, entries: int, row: list[float], started_at: int, last_at: int, at: int
+        self,
+        tastes: memoryview[float],
+        user: int,
+        entries: int,
+        row: list[float],
+        started_at: int,
+        last_at: int,
+        at: int,
     ) -> None:
         """Move the user's taste towards a choice, described as `read` describes a candidate."""
         choice = (
