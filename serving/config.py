@@ -89,6 +89,9 @@ class ServingConfig(Section):
     """The lake the bundles are built from: erasing a user over HTTP takes him out of it too."""
     most_mapped_mb: int = Field(default=3_000, ge=0)
     """MiB of files that stay mapped into the process; above it pages go back to the page cache. 0: no limit."""
+    read_ahead_mb: int = Field(default=500, ge=0)
+    """States of a bundle of so many MiB or less are read from disk and mapped on loading, not page by page as viewers
+    come."""
     watch_current_s: float = Field(default=2.0, ge=0)
     """How often a folder of bundles is asked for a new `CURRENT`; 0: never."""
     verify: Literal["sizes", "hashes"] = "sizes"

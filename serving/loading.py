@@ -34,7 +34,8 @@ def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us:
     if failed:
         raise GateFailed("bundle did not pass its gates", where=path, got="; ".join(gate.name for gate in failed))
     live, vocabularies = load(bundle)
-    bundle.maps.read_scattered("state/")
+    if not bundle.maps.read_ahead("state/", config.read_ahead_mb << 20):
+        bundle.maps.read_scattered("state/")
     tolerance_us = round(config.clock_tolerance_s * 1e6)
     intake = Intake(
         live,
