@@ -15,7 +15,7 @@ from typing import Any, Final
 from recsys.events.facts import NEVER, FactKind
 from recsys.events.quarantine import GUEST_TABLES
 from recsys.events.schemas import FEEDBACK_KINDS, TABLES
-from recsys.events.single_rows import Refused, RowRules
+from recsys.events.single_rows import ID_ROLES, Refused, RowRules
 from recsys.events.vocabularies import Vocabularies
 from recsys.live.leases import Leases
 from recsys.live.state import LiveState
@@ -83,6 +83,7 @@ class Intake:
         self.orders = Orders(dedup_horizon)
         self.rooms_seen: dict[int, int] = {}
         self._facts_from = self._received_us = NEVER
+        self._apply = live.apply
         self._takers: dict[str, Callable[[Any], Verdict]] = {name: getattr(self, f"_take_{name}") for name in TABLES}
 
     def seen(self, event_id: str) -> bool:
@@ -102,12 +103,13 @@ class Intake:
         if not self.ids.add(event_id, True):
             return DUPLICATE, "event_id"
         self._facts_from, self._received_us = facts_from, received_us
+        self._apply = self.live.apply if facts_from == NEVER else self._apply_later
         try:
             values = self._rows.read(table, row, received_us + self._tolerance_us)
             verdict = self._takers[table](values)
         except Refused as refused:
             return QUARANTINED, refused.reason
-        if self.rules.undecided and verdict[0] == ACCEPTED:
+        if len(self.rules.kinds) < len(ID_ROLES) and verdict[0] == ACCEPTED:
             self.rules.adopt(table, values)
         return verdict
 
@@ -124,7 +126,10 @@ class Intake:
             self.lapsed.update(over)
         return over
 
-    def _apply(self, at: int, kind: int, user: int, host: int, room: int, count: int, value: int, aux: int) -> None:
+    def _apply_later(
+        self, at: int, kind: int, user: int, host: int, room: int, count: int, value: int, aux: int
+    ) -> None:
+        """Let the state know a fact, unless the bundle holds it."""
         if at >= self._facts_from or kind == _ROOM_END:
             self.live.apply(at, kind, user, host, room, count, value, aux)
 

@@ -166,14 +166,9 @@ class RowRules:
             return None  # does not fit: the batch reads it as null too
         return value  # type: ignore[no-any-return]
 
-    @property
-    def undecided(self) -> bool:
-        """Whether the kind of some role is not known yet."""
-        return len(self.kinds) < len(ID_ROLES)
-
     def adopt(self, table: str, values: Any) -> None:
         """Fix the kind of roles seen for the first time, from a row that is used."""
-        if not self.undecided:
+        if len(self.kinds) == len(ID_ROLES):
             return
         for name, of, _ in self._tables[table]:
             if of in ID_ROLES and of not in self.kinds:

@@ -127,7 +127,9 @@ class FreshTies:
 
     def place(self, user: int, host: int) -> tuple[Cells, int]:
         """Where the state of one tie lies, to be changed; made if it is not here: a copy of the base's, or identity."""
-        run = self._begun(user)
+        run = self._runs.get(user)
+        if run is None or self._last is not None:
+            run = self._begun(user)
         at = run.find(host) if run.n else -1
         if at < 0:
             if run.n == run.space:

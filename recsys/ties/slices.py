@@ -49,6 +49,10 @@ class _Layer:
         held = state.rows
         self.rows = Rows(np.asarray(held.ints), np.asarray(held.decayed), np.asarray(held.latest))
 
+    def has(self, user: int) -> bool:
+        """Whether a user has ties here."""
+        return 0 <= user < self.n_users and bool(self.offsets[user] < self.offsets[user + 1])
+
     def of(self, user: int) -> slice:
         """Where the ties of a user stand."""
         if user < 0 or user >= self.n_users:
@@ -92,11 +96,7 @@ class Slices:
 
     def has(self, user: int) -> bool:
         """Whether a user has any tie."""
-        where = self._base.of(user)
-        if where.stop > where.start:
-            return True
-        over = slice(0, 0) if self._over is None else self._over.of(user)
-        return bool(over.stop > over.start)
+        return self._base.has(user) or (self._over is not None and self._over.has(user))
 
     def find(self, user: int, host: int) -> Found | None:
         """One tie of a user, without reading the others; None: he has none with this host."""
