@@ -35,12 +35,7 @@ _F = FactKind  # as plain numbers: looking up a member of an enumeration takes l
 _ROOM_START, _ENTRY, _STAY, _ORDER_LINE = int(_F.ROOM_START), int(_F.ENTRY), int(_F.STAY), int(_F.ORDER_LINE)
 _FOLLOW, _UNFOLLOW, _IMPRESSION = int(_F.FOLLOW), int(_F.UNFOLLOW), int(_F.IMPRESSION)
 _LEAVE_NOTICE, _ROOM_END, _OTHER_ENGAGEMENT = int(_F.LEAVE_NOTICE), int(_F.ROOM_END), int(_F.OTHER_ENGAGEMENT)
-_ENGAGEMENT: Final = {
-    "like": int(FactKind.LIKE),
-    "comment": int(FactKind.COMMENT),
-    "gift": int(FactKind.GIFT),
-    "share": int(FactKind.SHARE),
-}
+_ENGAGEMENT: Final = {kind: int(FactKind[kind.upper()]) for kind in ("like", "comment", "gift", "share")}
 _FEEDBACK: Final = {kind: int(FactKind[kind.upper()]) for kind in FEEDBACK_KINDS}
 
 
@@ -83,7 +78,7 @@ class Intake:
         self.orders = Orders(dedup_horizon)
         self.rooms_seen: dict[int, int] = {}
         self._facts_from = self._received_us = NEVER
-        self._apply = live.apply
+        self._apply: Callable[..., None] = live.apply
         self._takers: dict[str, Callable[[Any], Verdict]] = {name: getattr(self, f"_take_{name}") for name in TABLES}
 
     def seen(self, event_id: str) -> bool:
@@ -126,12 +121,10 @@ class Intake:
             self.lapsed.update(over)
         return over
 
-    def _apply_later(
-        self, at: int, kind: int, user: int, host: int, room: int, count: int, value: int, aux: int
-    ) -> None:
+    def _apply_later(self, at: int, kind: int, *more: Any) -> None:
         """Let the state know a fact, unless the bundle holds it."""
         if at >= self._facts_from or kind == _ROOM_END:
-            self.live.apply(at, kind, user, host, room, count, value, aux)
+            self.live.apply(at, kind, *more)
 
     def _once(self, key: tuple[Any, ...]) -> None:
         if not self.keys.add(key, 1):
