@@ -26,7 +26,8 @@ from recsys.models.demand import QUANTITIES, Demand, Quantity
 from recsys.models.strength import StrengthHead
 from recsys.pipeline.world import World
 from recsys.progress import Progress, silent
-from training.heads import calibration, fitted, one_outcome, too_little
+from training.calibrating import calibration, one_outcome
+from training.heads import fitted, too_little
 from training.labels import broadcast_labels
 from training.log import TieLog
 

@@ -21,34 +21,18 @@ from recsys.evaluation.probabilities import ProbabilityReport, judge
 from recsys.events.facts import US_PER_DAY, FactKind
 from recsys.models.additive import AdditiveModel
 from recsys.models.additive_training import fit_probability
-from recsys.models.calibration import IsotonicMap, LogitMap, sigmoid
-from recsys.models.log_linear import fit_log_linear
+from recsys.models.calibration import sigmoid
 from recsys.models.strength import HEADS, STRENGTH, StrengthHead
 from recsys.ties.features import TIE_FEATURES
+from training.bond import fit_strength
+from training.calibrating import calibration, one_outcome
 from training.labels import AWAY_DAYS, REBUY_DAYS, TURNED_AWAY, broadcast_labels, horizon_label
 
 LEAST_TIES = 500
 LEAST_HAPPENED = 50
-_MANY = 1000
-"""With so many events the calibration may take any monotone form; with fewer it is held halfway to a line."""
 _CALIBRATING_SHARE = 0.4
 """Latest share of the ties with a horizon label, which calibrates and judges."""
 FOLDS = 3
-BINDS = {
-    "tie_entries": 1,
-    "tie_stay_mean_min": 1,
-    "tie_beyond_mean_min": 1,
-    "tie_comments": 1,
-    "tie_order_lines": 1,
-    "tie_followed": 1,
-    "tie_broadcasts_offered": -1,
-    "tie_broadcasts_missed": -1,
-    "tie_follow_missed": -1,
-    "tie_unfollowed": -1,
-    "tie_not_interested": -1,
-    "tie_disputes": -1,
-}
-"""What strength reads: what binds (+1) and what loosens (−1) a tie. Nothing of the moment, nothing of the feed."""
 
 
 @dataclass
@@ -105,16 +89,17 @@ def learn_heads(
         table = labels.of[event].join(ties.with_row_index("row"), on="row", how="left").sort("row")
         strangers = table.filter(~pl.col("tied"))
         stranger = (float(strangers["y"].sum()) + 0.01) / (len(strangers) + 1.0)
-        tied = table.filter(pl.col("tied")).join(met.select("row", "room"), on="row", how="left", maintain_order="left")
+        ends = met.select("row", "room", "ended_at")
+        tied = table.filter(pl.col("tied")).join(ends, on="row", how="left", maintain_order="left")
         later = tied.filter(pl.col("at") >= later_us).sort("at", "row")
         early, middle = tied.filter(pl.col("at") < later_us), len(later) // 2
         if why := too_little(early, (later.head(middle), later.tail(len(later) - middle))):
             learnt.stages.append(_stage(name, "skipped", why))
             continue
         if name == STRENGTH:
-            model = _fitted_strength(rows, early, config)
-        else:
-            model = fitted(rows, early, config.strength if name == "returns" else config.heads, config)
+            _judged_strength(learnt, rows, tied, later.tail(len(later) - middle), as_of_us, stranger, config)
+            continue
+        model = fitted(rows, early, config.strength if name == "returns" else config.heads, config)
         said = sigmoid(model.score(rows[later["row"]].T))
         latter = np.arange(len(later)) >= middle  # the map of the former half is judged on the latter
         _judged(learnt, name, model, later, said, [(~latter, latter)], stranger, config.build.seed)
@@ -182,6 +167,27 @@ def too_little(early: pl.DataFrame, later: Sequence[pl.DataFrame]) -> str:
     )
 
 
+def _judged_strength(
+    learnt: LearntHeads,
+    rows: npt.NDArray[np.float32],
+    tied: pl.DataFrame,
+    latter: pl.DataFrame,
+    as_of_us: int,
+    stranger: float,
+    config: EngineConfig,
+) -> None:
+    """Judge on the `latter` ties what was learnt from all whose outcome was known before, then learn from all."""
+    cut = int(latter["at"].to_numpy().min())
+    before = fit_strength(rows, tied.filter(pl.col("ended_at") < cut), cut, stranger, config)
+    said = before.probability(rows[latter["row"]].T.astype(np.float64))
+    truth, weight, users = (latter[column].to_numpy() for column in ("y", "weight", "user"))
+    learnt.reports[STRENGTH] = judge(
+        said, truth, users=users, weight=weight, outcomes=one_outcome(latter), seed=config.build.seed
+    )
+    learnt.heads[STRENGTH] = fit_strength(rows, tied, as_of_us, stranger, config)
+    learnt.stages.append(_stage(STRENGTH, "passed", ""))
+
+
 def _judged(
     learnt: LearntHeads,
     name: str,
@@ -197,55 +203,23 @@ def _judged(
     Args:
         parts: pairs of masks: on the former a map is fitted, which is judged on the latter.
     """
-    of_strength = name == STRENGTH
     truth, weight, users = (later[column].to_numpy() for column in ("y", "weight", "user"))
     judged = np.full(len(later), np.nan)
     for fit_on, judge_on in parts:
-        judged[judge_on] = calibration(said[fit_on], truth[fit_on], weight[fit_on], of_strength).apply(said[judge_on])
+        judged[judge_on] = calibration(said[fit_on], truth[fit_on], weight[fit_on]).apply(said[judge_on])
     known = np.isfinite(judged)
     same = one_outcome(later)[known]
     report = judge(judged[known], truth[known], users=users[known], weight=weight[known], outcomes=same, seed=seed)
     learnt.reports[name] = report
-    if not (of_strength or report.worth_serving):
+    if not report.worth_serving:
         why = (
             f"skill {report.skill:.4f} (from {report.skill_low:.4f}), calibration error {report.ece:.5f} at a base "
             f"rate of {report.base_rate:.5f} where chance explains {report.ece_chance:.5f}: not served"
         )
         learnt.stages.append(_stage(name, "failed", why))
         return
-    learnt.heads[name] = StrengthHead(name, model, calibration(said, truth, weight, of_strength), stranger)
+    learnt.heads[name] = StrengthHead(name, model, calibration(said, truth, weight), stranger)
     learnt.stages.append(_stage(name, "passed", ""))
-
-
-def one_outcome(asked: pl.DataFrame) -> npt.NDArray[np.int64]:
-    """A number per row (R,), the same where rows ask about one outcome: of a user at a room, or with a host.
-
-    Args:
-        asked: user, host, and `room` where the outcome is that of a broadcast.
-    """
-    what = asked["room" if "room" in asked.columns else "host"].to_numpy().astype(np.int64)
-    return np.asarray(asked["user"].to_numpy() * (what.max(initial=0) + 1) + what)
-
-
-def calibration(
-    p: npt.NDArray[np.float64], y: npt.NDArray[np.integer], weight: npt.NDArray[np.float64], strict: bool = False
-) -> IsotonicMap:
-    """What raw probabilities mean: any monotone map where it happened often; where rarely, halfway to a line.
-
-    With `strict` (for strength) halfway to a line where often, else the line: steps alone say the same of all weak
-    ties, and their order is lost; and a model of few coefficients needs little more than its level put right.
-
-    Steps of an isotonic map over few events are rough at the ends, where log loss punishes most; a line of log-odds is
-    smooth but has two parameters only. Their mean was the best of the three on simulated markets.
-    """
-    steps, many = IsotonicMap.fit(p, y, weight=weight), int(y.sum()) >= _MANY
-    if many and not strict:
-        return steps
-    line = LogitMap.fit(p, y, weight=weight / weight.mean(), slope_sd=0.5)
-    knots = np.unique(np.concatenate([sigmoid(np.linspace(-12.0, 6.0, 181)), steps.x]))
-    if strict and not many:
-        return IsotonicMap(knots, line.apply(knots))
-    return IsotonicMap(knots, (line.apply(knots) + steps.apply(knots)) / 2)
 
 
 def fitted(
@@ -258,15 +232,6 @@ def fitted(
     return fit_probability(
         TIE_FEATURES, rows[early["row"]], labels, settings, build.seed, build.threads, weight / weight.mean()
     )
-
-
-def _fitted_strength(rows: npt.NDArray[np.float32], early: pl.DataFrame, config: EngineConfig) -> AdditiveModel:
-    """A log-linear model of the outcomes `y` of the logged ties `early`, from what binds and loosens them."""
-    settings = config.strength
-    return fit_log_linear(
-        TIE_FEATURES, rows[early["row"]], early["y"].to_numpy(), BINDS, shrinkage=settings.shrinkage,
-        bins=settings.bins, weights=early["weight"].to_numpy().astype(np.float64),
-    )  # fmt: skip
 
 
 def _stage(name: str, status: str, why: str) -> StageResult:

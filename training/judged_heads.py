@@ -12,7 +12,7 @@ from recsys.events.facts import FactKind
 from recsys.models.strength import HEADS, STRENGTH, StrengthHead
 from recsys.pipeline.world import World
 from training.at_rest import MOST_TIES
-from training.heads import one_outcome
+from training.calibrating import one_outcome
 from training.labels import AWAY_DAYS, REBUY_DAYS, TURNED_AWAY, broadcast_labels, horizon_label
 from training.log import TieLog
 

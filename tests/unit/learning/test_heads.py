@@ -10,7 +10,8 @@ from recsys.config import EngineConfig, HeadsConfig, StrengthConfig
 from recsys.events.facts import FACT_SCHEMA, US_PER_DAY, FactKind
 from recsys.models.strength import HEADS, StrengthHead, heads_say, strength_head
 from recsys.ties.features import TIE_FEATURES
-from training.heads import BINDS, LearntHeads, learn_heads, learn_horizon_head
+from training.bond import BINDS
+from training.heads import LearntHeads, learn_heads, learn_horizon_head
 
 HOUR = US_PER_DAY // 24
 CONFIG = EngineConfig(strength=StrengthConfig(rounds=15), heads=HeadsConfig(rounds=15))
@@ -23,10 +24,10 @@ class Market:
     """Every day at noon 250 ties are written down; every evening each host is on air and what is planted happens.
 
     A viewer comes with 0.1 + 0.6 · attendance, and of those who came a share buys that rises with the orders before;
-    comments fall from the sky. The tie of a viewer and host is asked once.
+    comments fall from the sky. From day 30 on only `later_share` of them come. Each tie is asked once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, later_share: float = 1.0) -> None:
         rng = np.random.default_rng(5)
         n = DAYS * PER_DAY
         day = np.repeat(np.arange(DAYS), PER_DAY)
@@ -37,7 +38,7 @@ class Market:
         self.rows[:, TIE_FEATURES.index("tie_hour_match")] = rng.random(n)
         host = rng.integers(0, N_HOSTS, n)
         at = day * US_PER_DAY + 12 * HOUR
-        self.chance = 0.1 + 0.6 * attendance
+        self.chance = (0.1 + 0.6 * attendance) * np.where(day < 30, 1.0, later_share)
         came = rng.random(n) < self.chance
         buys = came & (rng.random(n) < 0.05 + 0.2 * orders)
         comments = rng.random(n) < 0.2
@@ -119,6 +120,17 @@ def test_strength_is_calibrated_on_what_binds_and_more_of_it_never_weakens_a_tie
     ladder[TIE_FEATURES.index("tie_entries")] = np.arange(15)
     said = head.probability(ladder)
     assert (np.diff(said[2:14]) > 0).all() and (np.diff(said) >= 0).all()
+
+
+def test_strength_is_at_the_level_of_now_where_the_rate_drifts() -> None:
+    """For ten days half as many come: the mean of a longer stretch says too much, the newest days do not."""
+    market = Market(later_share=0.5)
+    found = learn_heads(market.ties, market.rows, market.rooms, market.facts, LATER, AS_OF, CONFIG)
+    at = market.ties["at"].to_numpy()
+    newest = at >= AS_OF - 3 * US_PER_DAY
+    said = found.heads["strength"].probability(market.rows[newest].T.astype(np.float64)).mean()
+    true, of_calibration = market.chance[newest].mean(), market.chance[at >= LATER].mean()
+    assert abs(said - true) < 0.6 * (of_calibration - true), "nearer than the mean of the later days"
 
 
 def test_the_strength_of_an_older_bundle_is_its_head_returns(learnt: LearntHeads) -> None:

@@ -22,6 +22,7 @@ from recsys.models.strength import StrengthHead
 from recsys.models.suite import Models
 from recsys.pipeline.features import FEATURES
 from recsys.ties.features import TIE_FEATURES
+from training.bond import BINDS
 from training.drift import (
     STRENGTH,
     Drift,
@@ -35,7 +36,6 @@ from training.drift import (
     stability_index,
     values_of,
 )
-from training.heads import BINDS
 from training.states import snapshot
 
 RNG = np.random.default_rng(0)
