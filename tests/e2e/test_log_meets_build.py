@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from recsys.cli import build_app
 from recsys.config import EngineConfig
 from recsys.events import build_vocabularies, clean, open_events
 from recsys.events.lake.from_log import ingest_log
+from recsys.events.lake.manifest import LakeManifest
 from recsys.events.schemas import TABLES
 from recsys.instants import format_instant, from_datetime, to_datetime
 from serving.asked import Asked
@@ -25,6 +29,19 @@ from tests.unit.serving_live.served_world import AS_OF, Clock, events_after, sim
 from training.states import snapshot
 
 CUT, END = (from_datetime(datetime(2024, 6, day, 12, tzinfo=UTC)) for day in (5, 8))
+
+KILLED = """
+import os, sys
+import recsys.events.lake.ingest as lake
+from recsys.cli import build_app
+write = lake.write_part
+def killed(path, rows):
+    write(path, rows)
+    os.kill(os.getpid(), 9)
+lake.write_part = killed
+build_app()(sys.argv[1:])
+"""
+"""`laotie` that dies when it has written one file of a lake."""
 
 
 def run(*args: object) -> dict[str, Any]:
@@ -92,8 +109,16 @@ def test_a_bundle_built_from_the_log_continues_where_the_overlay_was(events: Pat
         assert engine.swap() != old and engine.loaded.offset == len(before)
         assert ties(engine) == seen
         assert set(engine.lookup(Asked(None, 500)).room_ids) == set(rooms)
-    # all of it once more, as one batch
+    # all of it once more, as one batch, by a command that is killed and one that is not
+    held = {path.name for path in lake.rglob("*.parquet")}, (lake / "_lake.json").read_bytes()
+    killed = [sys.executable, "-c", KILLED, "ingest", "--log", str(log), "--lake", str(lake)]
+    assert subprocess.run(killed, check=False).returncode == -signal.SIGKILL
+    assert [*lake.glob(".arriving-*/*")] and {path.name for path in lake.rglob("*.parquet")} > held[0]
+    assert (lake / "_lake.json").read_bytes() == held[1]
     again = ingest_log(log, lake)
+    assert not [*lake.glob(".arriving-*")]
+    listed = {file.path for file in LakeManifest.read(lake).files}
+    assert {str(path.relative_to(lake)) for path in lake.rglob("*.parquet")} == listed
     assert again.log_offset == len(before) + len(after)
     nothing = run("ingest", "--log", log, "--lake", lake, "--json")
     assert nothing["tables"] == {} and nothing["log_offset"] == again.log_offset
