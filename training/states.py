@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from recsys.models.affinity import AFFINITY_BLOCKS
 from recsys.pipeline.world import Priors
 from recsys.progress import Progress, silent
 from recsys.ties.algebra import BlockState
-from recsys.ties.batch import state_of, states_of
+from recsys.ties.batch import READ_COLUMNS, state_of, states_of
 from recsys.ties.blocks import Blocks, blocks
 from recsys.ties.layers import State, added, layered
 from recsys.ties.standing import STANDINGS, count_standings, first_entries, first_entry_facts
@@ -72,6 +73,7 @@ def snapshot(
 
     def work(part: int) -> tuple[dict[str, BlockState], npt.NDArray[np.int64]]:
         facts = tie_facts(events, vocabularies, before_us=as_of_us, bucket=(part, n_parts))
+        facts = facts.select(READ_COLUMNS).rechunk()  # here, so that they are not held twice while states are made
         found = states_of_facts(declared, facts, rooms)
         found["arrivals"] = state_of(declared.arrivals, first_entry_facts(*first_entries(found["visits"])))
         return found, count_standings(found, n_hosts)
@@ -79,10 +81,12 @@ def snapshot(
     executor = executor or this_machine(config.build.threads, 2 * good_rows(events) // n_parts)
     lying = scratch if n_parts > 1 else None
     gathered, standings = Gathered(lying), np.zeros((n_hosts, len(STANDINGS)), dtype=np.int64)
-    for done, (found, counts) in enumerate(executor.run(work, n_parts), start=1):
+    parts_done = count(1)
+    for found, counts in executor.run(work, n_parts):
         gathered.add(found)
         standings += counts
-        progress("ties", done / n_parts)
+        del found  # not held while the next part is in work, as the tuples of `enumerate` would
+        progress("ties", next(parts_done) / n_parts)
     states: dict[str, State] = {name: gathered.take(getattr(declared, name)) for name in gathered.names()}
     return replace(finished(declared, states, standings, events, vocabularies, as_of_us), lying=lying)
 

@@ -49,6 +49,14 @@ class _Shape:
     value: pl.Expr = field(default_factory=lambda: pl.lit(0))
     aux: pl.Expr = field(default_factory=lambda: pl.lit(0))
 
+    def reads(self) -> set[str]:
+        """The columns these facts are made of."""
+        made = (self.kind, self.count, self.value, self.aux)
+        return {self.at, *_OF_FACTS, *(name for column in made for name in column.meta.root_names())}
+
+
+_OF_FACTS = ("user_id", "user", "host", "room", "order")
+
 
 def _one_of(column: str, kinds: dict[str, FactKind], default: FactKind) -> pl.Expr:
     numbers = {name: int(kind) for name, kind in kinds.items()}
@@ -201,6 +209,8 @@ def _facts(
         rows = narrow(refunds)
     rows = rows.filter(pl.any_horizontal([_inside(pl.col(time), window) for time in times]))
     rows = _with_rows(vocabularies, table, rows)
+    read_by = set().union(*(shape.reads() for shape in _SHAPES[table]))
+    rows = rows.select(name for name in rows.collect_schema().names() if name in read_by)
     with reading(f"table {table}"):
         read = rows.collect(engine="streaming")
     if table in _USER_TABLES and not by_row:
@@ -255,5 +265,5 @@ def _cut(rows: pl.DataFrame, window: Window, shape: _Shape) -> pl.DataFrame:
         "at": pl.col(shape.at), "kind": shape.kind, "user": dense("user"), "host": dense("host"), "room": dense("room"),
         "count": shape.count, "value": shape.value, "aux": shape.aux,
     }  # fmt: skip
-    inside = rows.filter(_inside(pl.col(shape.at), window))
-    return inside.select(made[name].cast(dtype).alias(name) for name, dtype in FACT_SCHEMA.items())
+    inside = rows.lazy().filter(_inside(pl.col(shape.at), window))
+    return inside.select(made[name].cast(dtype).alias(name) for name, dtype in FACT_SCHEMA.items()).collect()
