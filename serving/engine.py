@@ -29,7 +29,7 @@ from serving.config import ServingConfig
 from serving.event_log import Entry, EventLog, Moved, Record, as_text
 from serving.intake import DUPLICATE, Verdict
 from serving.ladder import STEPS, restricted, stepped_down
-from serving.loaded import Loaded
+from serving.loaded import Loaded, entrants
 from serving.loading import hand_over_leases, load_bundle
 from serving.seen import Lately
 from serving.snapshots import drop as drop_snapshot
@@ -145,6 +145,8 @@ class Engine:
             alike.setdefault((one.step, one.sources, one.k), []).append(i)
         served: dict[int, Served] = {}
         with self.reading() as loaded:
+            if loaded.scattered:
+                loaded.fetch([one.user_id for one in asked if one.user_id is not None])
             at = self.clock()
             for group in alike.values():
                 served |= zip(group, self._served(loaded, [asked[i] for i in group], at), strict=True)
@@ -202,8 +204,11 @@ class Engine:
             else:
                 records = self._without_log(entries, now)
             for start in range(0, len(records), _SLICE):
+                some = records[start : start + _SLICE]
                 with self._state:
-                    self._fold(iter(records[start : start + _SLICE]))
+                    if self.loaded.scattered:
+                        self.loaded.fetch(entrants(some), "visits")
+                    self._fold(iter(some))
                 if self._waiting:
                     time.sleep(0.0002)
             made = {record.event_id: self._verdicts.get(record.seq) for record in records}

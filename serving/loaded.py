@@ -8,9 +8,12 @@ is then taken to be in it, everything else is applied.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
 import orjson
 
 from recsys.bundle import Bundle
@@ -31,6 +34,23 @@ ERASED: Final = "_erased"
 _OWN_TABLES: Final = (ERASE, ERASED, ANSWER)
 
 
+class _Entry(msgspec.Struct):
+    user_id: int | str
+
+
+_ENTRY: Final = msgspec.json.Decoder(_Entry)
+
+
+def entrants(records: Iterable[Record]) -> list[int | str]:
+    """Who enters a room, of the rows that can be read; what is wrong with the others is said when they are judged."""
+    found = []
+    for record in records:
+        if record.table == "watches":
+            with suppress(msgspec.DecodeError):
+                found.append(_ENTRY.decode(record.row).user_id)
+    return found
+
+
 @dataclass
 class Loaded:
     """One bundle and all the log said since. Guarded by the engine's lock; `applied` is the last offset it knows."""
@@ -43,6 +63,8 @@ class Loaded:
     erased: dict[str, int] = field(default_factory=dict)
     """Erased users: pseudonym → facts up to this instant, µs, are refused."""
     applied: int = 0
+    scattered: bool = False
+    """Whether viewers' states may have to be fetched from disk when they are read (`ServingConfig.read_ahead_mb`)."""
     last_received_us: int = NEVER
 
     def __post_init__(self) -> None:
@@ -53,6 +75,13 @@ class Loaded:
     def name(self) -> str:
         """The bundle's name."""
         return self.bundle.manifest.name
+
+    def fetch(self, user_ids: Iterable[int | str], *blocks: str) -> None:
+        """The states of these users, of ties in these blocks (none named: all), will be read soon; nobody waits."""
+        world, row = self.live.world, self.vocabularies.users.row
+        for user in {row(one) for one in user_ids}:
+            world.ties.fetch(user, *blocks)
+            world.users.fetch(user)
 
     def take(self, record: Record) -> Verdict:
         """Let the state know one record of the log; the same on arrival, on recovery and when bundles change."""

@@ -34,7 +34,8 @@ def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us:
     if failed:
         raise GateFailed("bundle did not pass its gates", where=path, got="; ".join(gate.name for gate in failed))
     live, vocabularies = load(bundle)
-    if not bundle.maps.read_ahead("state/", config.read_ahead_mb << 20):
+    scattered = not bundle.maps.read_ahead("state/", config.read_ahead_mb << 20)
+    if scattered:
         bundle.maps.read_scattered("state/")
     tolerance_us = round(config.clock_tolerance_s * 1e6)
     intake = Intake(
@@ -47,7 +48,7 @@ def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us:
     intake.orders.older = OlderLines(bundle, vocabularies)
     intake.as_of_us = bundle.manifest.window.as_of_us
     offsets = bundle.manifest.offsets
-    loaded = Loaded(bundle, live, vocabularies, intake, offsets.get(LOG_SOURCE))
+    loaded = Loaded(bundle, live, vocabularies, intake, offsets.get(LOG_SOURCE), scattered=scattered)
     if log is not None:
         if any(name.startswith(log_source("")) for name in offsets):
             loaded.offset = offsets.get(log_source(log.log_id), 0)

@@ -96,6 +96,12 @@ class FreshTies:
         """Whose ties have changed."""
         return self._runs.keys()
 
+    def fetch(self, user: int) -> None:
+        """The ties of a user will be read soon (`Slices.fetch`)."""
+        run = self._runs.get(user)
+        if run is None or not run.whole:
+            self._base.fetch(user)
+
     def of(self, user: int) -> UserTies:
         """The ties of a user, valid until his next fact: those of the base in their order, then new ones.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from recsys.bundle.mapping import Ahead
 from recsys.ties.algebra import Block, BlockState, Rows, identity
 from recsys.ties.layers import LayeredState, State
 from recsys.ties.update import Cells, Updater, cells
@@ -96,7 +97,7 @@ class UserRows:
         self.updater = Updater(block)
         self._programs = self.updater.programs
         self._nothing = identity(block, 1)
-        self._base, self._over = self._nothing, self._nothing
+        self._base, self._over, self._ahead = self._nothing, self._nothing, Ahead()
         self._in_base = self._n = 0
         self._at: npt.NDArray[np.int32] | None = None  # of row: position in the base, or −2 − position in the layer
         if base is not None and len(base):
@@ -113,6 +114,7 @@ class UserRows:
         lower = base.base if isinstance(base, LayeredState) else base
         held = lower.rows
         self._base = Rows(np.asarray(held.ints), np.asarray(held.decayed), np.asarray(held.latest))
+        self._ahead = Ahead(self._base.ints, self._base.decayed, self._base.latest)
         layers = [lower.keys, base.over.keys] if isinstance(base, LayeredState) else [lower.keys]
         self._in_base = 1 + max(int(keys[-1]) for keys in layers if len(keys))
         if len(layers) == 1 and self._in_base == len(lower):
@@ -129,6 +131,13 @@ class UserRows:
         if slot is not None:
             return self._slabs[slot >> _SLAB_BITS][0], slot & (1 << _SLAB_BITS) - 1
         return self._found(row)
+
+    def fetch(self, row: int) -> None:
+        """The state of a row will be read soon: fetched from disk, nobody waits."""
+        if row not in self._slots:
+            held, at = self._found(row)
+            if held is self._base:
+                self._ahead.fetch(at, at + 1)
 
     def _found(self, row: int) -> tuple[Rows, int]:
         if not 0 <= row < self._in_base:

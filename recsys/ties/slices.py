@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from recsys.bundle.mapping import Ahead
 from recsys.ties.algebra import BlockState, Rows
 from recsys.ties.layers import LayeredState, State
 
@@ -37,7 +38,7 @@ class Found(NamedTuple):
 class _Layer:
     """States of one layer, by user."""
 
-    __slots__ = ("hosts", "hosts_seen", "n_users", "offsets", "rows")
+    __slots__ = ("ahead", "hosts", "hosts_seen", "n_users", "offsets", "rows")
 
     def __init__(self, state: BlockState) -> None:
         users = state.keys >> 32
@@ -48,6 +49,12 @@ class _Layer:
         # plain views of the maps: slicing a memmap costs several times as much
         held = state.rows
         self.rows = Rows(np.asarray(held.ints), np.asarray(held.decayed), np.asarray(held.latest))
+        self.ahead = Ahead(self.rows.ints, self.rows.decayed, self.rows.latest)
+
+    def fetch(self, user: int) -> None:
+        """The ties of a user will be read soon."""
+        if 0 <= user < self.n_users:
+            self.ahead.fetch(self.offsets[user], self.offsets[user + 1])
 
     def has(self, user: int) -> bool:
         """Whether a user has ties here."""
@@ -93,6 +100,12 @@ class Slices:
         ties = self._together(ties, where.start, self._over, mine)
         self._last = user, ties
         return ties
+
+    def fetch(self, user: int) -> None:
+        """The ties of a user will be read soon: the system begins to read what is not in memory, nobody waits."""
+        self._base.fetch(user)
+        if self._over is not None:
+            self._over.fetch(user)
 
     def has(self, user: int) -> bool:
         """Whether a user has any tie."""

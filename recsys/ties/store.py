@@ -50,6 +50,11 @@ class TieStore:
         """The ties of one user in one block; valid until the user's next fact."""
         return self._fresh[block].of(user)
 
+    def fetch(self, user: int, *blocks: str) -> None:
+        """The ties of a user in these blocks (none named: all) will be read soon: fetched from disk, nobody waits."""
+        for name in blocks or self.blocks:
+            self._fresh[name].fetch(user)
+
     def held(self, user: int) -> dict[str, UserTies]:
         """The ties of one user by block, as `of` gives them."""
         return {name: self.of(name, user) for name in self.blocks}

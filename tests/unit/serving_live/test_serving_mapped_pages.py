@@ -6,14 +6,16 @@ import asyncio
 import gc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from recsys.bundle.mapping import Ahead
 from serving import mapped_pages
 from serving.asked import Asked
 from serving.config import ServingConfig
 from serving.engine import Engine
 
-from .served_world import Clock
+from .served_world import AS_OF, Clock
 
 
 def resident_kb(folder: Path) -> int:
@@ -25,6 +27,31 @@ def resident_kb(folder: Path) -> int:
         elif mine and line.startswith("Rss:"):
             found += int(line.split()[1])
     return found
+
+
+def test_states_fetched_ahead_are_those_that_are_read_then(market: Path, tmp_path: Path, clock: Clock) -> None:
+    stored = np.arange(60_000, dtype=np.int64).reshape(-1, 3)
+    np.save(tmp_path / "rows.npy", stored)
+    rows = np.load(tmp_path / "rows.npy", mmap_mode="r").view(np.ndarray)[100:]
+    ahead = Ahead(rows, stored, rows[:, 1])
+    ((held, first, width),) = ahead._parts
+    assert np.frombuffer(held[first : first + width], np.int64).tolist() == stored[100].tolist()
+    ahead.fetch(0, len(rows))
+    ahead.fetch(5, 5)
+    answers, told = [], [("e", "watches", {"user_id": 1, "host_id": 1, "room_id": 77_777, "entered_at": AS_OF - 9})]
+    for name, most in (("ahead", 500), ("scattered", 0)):
+        config = ServingConfig(read_ahead_mb=most, lease_s=0.0)
+        with Engine.open(market / "bundles", tmp_path / f"{name}.db", config, clock) as engine:
+            assert engine.loaded.scattered == (most == 0)
+            assert all(block._base._base.ahead._parts for block in engine.loaded.live.world.ties._fresh.values())
+            assert engine.apply([*told, ("bad", "watches", '{"user_id": [')]) == [
+                ("accepted", None),
+                ("quarantined", "not_a_row"),
+            ]
+            users = [engine.loaded.vocabularies.users.id(row) for row in range(20)]
+            asked = [Asked(user, 10) for user in [*users, None, 10**12]]
+            answers.append([(one.room_ids, one.answer.score.tolist()) for one in engine.lookup_many(asked)])
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.skipif(mapped_pages.mapped_mb() == 0, reason="the system does not tell what is mapped")
