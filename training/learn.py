@@ -24,7 +24,6 @@ from training.latest import Tiers, judged_latest
 from training.log import TrainingLog
 
 LEAST_REQUESTS = 200
-_COLUMNS = 65_536
 KNOWN, POPULAR = "tie_known", "host_entries_30m"
 """Features by which candidates are thinned."""
 ALWAYS = [("host_category", "host_trust"), ("tie_known", "user_repeat_share")]
@@ -76,7 +75,7 @@ def learn_ranker(
         forms["network"] = fit_network(part, config.ranker, seed, threads, second_task(log, known))
     held_back = choices_of(log, config.ranker, ~early)
     later, groups, labels = held_back.rows.T, held_back.groups, held_back.labels
-    tried = {form: _scored(model, later) for form, model in forms.items()}
+    tried = {form: model.score(later) for form, model in forms.items()}
     few = later[[FEATURES.index(name) for name in MEMORY_FEATURES]].astype(np.float64)
     best = max(tried, key=lambda form: float(request_ndcg(tried[form], groups, labels).mean()))
     scores = {
@@ -134,11 +133,6 @@ def choices_of(log: TrainingLog, config: RankerConfig, of: npt.NDArray[np.bool_]
         stops[first] - log.groups[first], stops[last]
     )  # those of a stretch lie together: nothing is copied
     return Choices(log.rows[of_these], log.groups[of], log.labels[of_these], weights[of])
-
-
-def _scored(model: BlockNetwork | AdditiveModel, table: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Scores (n,) of a table (F, n), some columns after the other in bounded memory."""
-    return np.concatenate([model.score(table[:, i : i + _COLUMNS]) for i in range(0, table.shape[1], _COLUMNS)])
 
 
 def request_ndcg(

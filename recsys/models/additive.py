@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from recsys.errors import LaotieError
 from recsys.models.binning import Binning
-from recsys.models.bound import rows_of
+from recsys.models.bound import column_blocks, rows_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -107,8 +107,7 @@ class AdditiveModel:
 
     def score(self, values: npt.NDArray[np.floating[Any]]) -> Floats:
         """Scores (n,) of feature-major `values`, as for `contributions`."""
-        total: Floats = self.contributions(values).sum(axis=0)
-        return self.bias + total
+        return self.bias + column_blocks(lambda some: self.contributions(some).sum(axis=0), values)
 
     def given(self, known: Mapping[str, float]) -> AdditiveModel:
         """The model of the other features where these have one value each: fewer terms, the same scores.

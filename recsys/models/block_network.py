@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.errors import LaotieError
-from recsys.models.bound import rows_of
+from recsys.models.bound import column_blocks, rows_of
 
 Numbers = npt.NDArray[np.floating[Any]]
 Floats = npt.NDArray[np.float64]
@@ -90,8 +90,8 @@ class BlockNetwork:
         Raises:
             LaotieError: `values` has other rows than the model has features.
         """
-        return np.asarray(
-            self._outcome(self._told(values, slice(None), slice(None)) + self._start[:, None]), np.float64
+        return column_blocks(
+            lambda some: self._outcome(self._told(some, slice(None), slice(None)) + self._start[:, None]), values
         )
 
     def score_request(self, values: Numbers, tied: npt.NDArray[np.intp]) -> Floats:

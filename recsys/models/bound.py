@@ -1,13 +1,16 @@
-"""Where the features of a model stand in a table of features."""
+"""Models and tables of features: where the features of a model stand, and long tables read in bounded memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.errors import LaotieError
+
+_COLUMNS = 16_384
 
 
 def rows_of(features: Sequence[str], names: Sequence[str]) -> npt.NDArray[np.intp]:
@@ -21,3 +24,14 @@ def rows_of(features: Sequence[str], names: Sequence[str]) -> npt.NDArray[np.int
         raise LaotieError("features of the model are not computed", got=lacking, expected="features of this version")
     position = {name: i for i, name in enumerate(names)}
     return np.array([position[name] for name in features], dtype=np.intp)
+
+
+def column_blocks(
+    score: Callable[[npt.NDArray[np.floating[Any]]], npt.NDArray[np.floating[Any]]],
+    values: npt.NDArray[np.floating[Any]],
+) -> npt.NDArray[np.float64]:
+    """`score` (n,) of a table (F, n), some columns after the other: what it needs on the way does not grow with n."""
+    n = values.shape[1]
+    if n <= _COLUMNS:
+        return np.asarray(score(values), dtype=np.float64)
+    return np.concatenate([column_blocks(score, values[:, i : i + _COLUMNS]) for i in range(0, n, _COLUMNS)])

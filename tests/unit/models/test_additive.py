@@ -99,3 +99,12 @@ def test_a_stack_says_what_its_models_say() -> None:
     expected = np.stack([model.score(x.T) for model in models])
     np.testing.assert_allclose(stacked(models).scores(x.T), expected, atol=1e-9)
     assert stacked(()).scores(x.T).shape == (0, len(x))
+
+
+def test_a_long_table_is_scored_as_its_columns_are() -> None:
+    rng = np.random.default_rng(3)
+    edges = tuple(np.sort(rng.normal(size=5)) for _ in range(3))
+    mains = tuple(rng.normal(size=7) for _ in range(3))
+    model = AdditiveModel(("a", "b", "c"), edges, mains, (), 0.5)
+    table = rng.normal(size=(3, 40_000))
+    np.testing.assert_array_equal(model.score(table), model.bias + model.contributions(table).sum(axis=0))
