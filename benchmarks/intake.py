@@ -25,6 +25,7 @@ from synthetic_bundle import synthetic
 
 from serving.config import ServingConfig
 from serving.engine import Engine
+from serving.server import settle_memory
 
 Told = list[tuple[str, str, str]]
 
@@ -92,6 +93,7 @@ def main() -> None:
         found: dict[str, Any] = {"load": os.getloadavg()[0], "flush_ms": flush_ms(root)}
         with Engine.open(shelf, root / "log.db", ServingConfig(lease_s=0.0)) as engine:
             start_rooms(engine, 2_000)
+            settle_memory()
             found["intake"] = [measured(engine, mixed(engine, given.n, "x" * i), b) for i, b in ((1, 100), (2, 1_000))]
             records = engine.loaded.applied
         begun, work = time.perf_counter(), time.process_time()

@@ -27,7 +27,7 @@ from recsys.pipeline.lookup import lookups as answers_to
 from serving.asked import Asked, Served, request_of
 from serving.config import ServingConfig
 from serving.event_log import Entry, EventLog, Moved, Record, as_text
-from serving.intake import DUPLICATE, Verdict
+from serving.intake import ACCEPTED, DUPLICATE, TAKEN, Verdict
 from serving.ladder import STEPS, restricted, stepped_down
 from serving.loaded import Loaded, entrants
 from serving.loading import hand_over_leases, load_bundle
@@ -211,7 +211,7 @@ class Engine:
                     self._fold(iter(some))
                 if self._waiting:
                     time.sleep(0.0002)
-            made = {record.event_id: self._verdicts.get(record.seq) for record in records}
+            made = {record.event_id: self._verdicts.get(record.seq) or TAKEN for record in records}
         repeat: Verdict = (DUPLICATE, "event_id")
         return [made.pop(event_id, None) or repeat for event_id, _, _ in entries]
 
@@ -227,12 +227,14 @@ class Engine:
         return [Record(seq, *one, now) for seq, one in enumerate(ordered, self.loaded.applied + 1)]
 
     def _fold(self, records: Iterator[Record]) -> None:
-        loaded, remember = self.loaded, self._verdicts.put
+        loaded = self.loaded
         self._folding = True  # `applied` says more than is known until the record is taken
         try:
             for record in records:
                 if record.seq > loaded.applied:
-                    remember(record.seq, loaded.take(record))
+                    verdict = loaded.take(record)
+                    if verdict[0] != ACCEPTED:
+                        self._verdicts.put(record.seq, verdict)
         finally:
             self._folding = False
 

@@ -28,9 +28,9 @@ DUPLICATE: Final = "duplicate"
 QUARANTINED: Final = "quarantined"
 Verdict = tuple[str, str | None]
 """Status and, unless accepted, the reason."""
+TAKEN: Final[Verdict] = (ACCEPTED, None)
 
-_OPEN, _COMPLETE = 1, 2
-_NOWHERE: Final = (-1, 0, -1)
+_OPEN, _COMPLETE, _NOWHERE = 1, 2, (-1, 0, -1)
 _F = FactKind  # as plain numbers: looking up a member of an enumeration takes longer than using it
 _ROOM_START, _ENTRY, _STAY, _ORDER_LINE = int(_F.ROOM_START), int(_F.ENTRY), int(_F.STAY), int(_F.ORDER_LINE)
 _FOLLOW, _UNFOLLOW, _IMPRESSION = int(_F.FOLLOW), int(_F.UNFOLLOW), int(_F.IMPRESSION)
@@ -185,7 +185,7 @@ class Intake:
                 if flags & _COMPLETE:
                     if flags & _OPEN:
                         raise Refused("duplicate_key")
-                    return ACCEPTED, None
+                    return TAKEN
                 self._renew(room, self._received_us)
                 return DUPLICATE, "lease_renewed"
             if flags & _COMPLETE:
@@ -209,7 +209,7 @@ class Intake:
             self.leases.end(room)
             self.lapsed.discard(room)
             self._apply(ended, _ROOM_END, -1, int(world.rooms.host[room]), room, 0, 0, 0)
-        return ACCEPTED, None
+        return TAKEN
 
     def _take_watches(self, v: Any) -> Verdict:
         entered, left = v.entered_at, v.left_at
@@ -227,7 +227,7 @@ class Intake:
             self._apply(entered, _ENTRY, user, host, room, 1, start, 0)
         if left is not None:
             self._apply(left, _STAY, user, host, room, 1, (left - entered) // 1_000, entered)
-        return ACCEPTED, None
+        return TAKEN
 
     def _entry_known(self, user: int, host: int, entered: int) -> bool:
         """Whether the bundle counts this entry already: then its completion tells of the stay only."""
@@ -244,7 +244,7 @@ class Intake:
         count, value = v.count, v.value_minor
         kind = _ENGAGEMENT.get(v.kind, _OTHER_ENGAGEMENT)
         self._apply(at, kind, user, host, room, 1 if count is None else count, value or 0, 0)
-        return ACCEPTED, None
+        return TAKEN
 
     def _take_purchases(self, v: Any) -> Verdict:
         at = v.at
@@ -256,7 +256,7 @@ class Intake:
         self._apply(at, _ORDER_LINE, user, host, room, 1 if quantity is None else quantity, amount, order)
         for fact in self.orders.line(order, user, host, at, amount, (v.host_id, v.user_id)):
             self._apply(*fact)
-        return ACCEPTED, None
+        return TAKEN
 
     def _take_refunds(self, v: Any) -> Verdict:
         self._once(("refunds", v.order_id, v.at))
@@ -264,37 +264,37 @@ class Intake:
         host = -1 if v.host_id is None else self.vocabularies.hosts.add(v.host_id)
         for fact in self.orders.refund(order, host, v.at, v.amount_minor, v.kind):
             self._apply(*fact)
-        return ACCEPTED, None
+        return TAKEN
 
     def _take_follows(self, v: Any) -> Verdict:
         self._once(("follows", v.user_id, v.host_id, v.at, v.action))
         kind = _FOLLOW if v.action == "follow" else _UNFOLLOW
         self._apply(v.at, kind, *self._who(v), -1, 1, 0, 0)
-        return ACCEPTED, None
+        return TAKEN
 
     def _take_feedback(self, v: Any) -> Verdict:
         self._once(("feedback", v.user_id, v.host_id, v.at, v.kind))
         self._apply(v.at, _FEEDBACK[v.kind], *self._who(v), -1, 1, 0, 0)
-        return ACCEPTED, None
+        return TAKEN
 
     def _take_impressions(self, v: Any) -> Verdict:
         room, _, host = self._room_of("impressions", v, v.at)
         self._once(("impressions", v.user_id, v.room_id, v.at))
         self._apply(v.at, _IMPRESSION, *self._who(v, host), room, 1, v.position, 0)
-        return ACCEPTED, None
+        return TAKEN
 
     def _take_notices(self, v: Any) -> Verdict:
         self._once(("notices", v.host_id, v.at, v.from_, v.to, v.kind))
         host = self.vocabularies.hosts.add(v.host_id)
         self._apply(v.at, _LEAVE_NOTICE, -1, host, -1, 0, v.from_, v.to)
-        return ACCEPTED, None
+        return TAKEN
 
     def _take_hosts(self, v: Any) -> Verdict:
         self._once(("hosts", v.host_id))
         self.live.world.grow_hosts(self.vocabularies.hosts.add(v.host_id) + 1)
-        return ACCEPTED, None
+        return TAKEN
 
     def _take_users(self, v: Any) -> Verdict:
         self._once(("users", v.user_id))
         self.vocabularies.users.add(v.user_id)
-        return ACCEPTED, None
+        return TAKEN

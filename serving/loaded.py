@@ -25,7 +25,7 @@ from recsys.events.vocabularies import Vocabularies
 from recsys.live.erasing import erasures_of
 from recsys.live.state import LiveState
 from serving.event_log import Record
-from serving.intake import ACCEPTED, QUARANTINED, Intake, Verdict
+from serving.intake import QUARANTINED, TAKEN, Intake, Verdict
 
 LOG_SOURCE: Final = "log"
 """Name of the service's own log among the sources of a manifest's offsets, where the builder knew no identity."""
@@ -95,7 +95,7 @@ class Loaded:
                 self.obey(orjson.loads(row))
             elif table == ANSWER:
                 self._impressions(orjson.loads(row), facts_from)
-            return ACCEPTED, None
+            return TAKEN
         if self.erased and self._is_of_erased(table, row):
             return QUARANTINED, "erased_user"
         if received_us > self.last_received_us:

@@ -101,6 +101,13 @@ def _worker(bundle: Path, log: Path, config: ServingConfig, bound: socket.socket
         time.sleep(1.0)
 
 
+def settle_memory() -> None:
+    """What a bundle and the memories of the intake hold is not searched for garbage again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
+
+
 def work(
     bundle: Path,
     log: Path,
@@ -114,9 +121,7 @@ def work(
 
     sys.setswitchinterval(_SWITCH_S)
     engine = Engine.open(bundle, log, config, clock)
-    gc.collect()
-    gc.freeze()  # what a bundle and the memories of the intake hold is not searched for garbage again and again
-    gc.set_threshold(100_000, 20, 50)
+    settle_memory()
     settings = uvicorn.Config(
         create_app(engine, config, log),
         log_config=None,
