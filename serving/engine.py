@@ -213,7 +213,7 @@ class Engine:
                     time.sleep(0.0002)
             made = {record.event_id: self._verdicts.get(record.seq) or TAKEN for record in records}
         repeat: Verdict = (DUPLICATE, "event_id")
-        return [made.pop(event_id, None) or repeat for event_id, _, _ in entries]
+        return [made.pop(event_id, repeat) for event_id, _, _ in entries]
 
     def _catch_up(self, records: list[Record]) -> Callable[[str], bool]:
         if records or self._folding:  # else a lookup that has the state is not waited for, the log being locked
