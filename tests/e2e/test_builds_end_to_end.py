@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from tests.conftest import SET
 from tests.e2e.commands import done, refused, tables, write
+from tests.in_browser import FOR_WHOM, NEEDS_BROWSER, drawn_in_a_browser, sections_of
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +74,14 @@ def test_an_as_of_before_all_facts_is_refused(small: Path, tmp_path: Path) -> No
     assert not (tmp_path / "b" / "CURRENT").exists()
 
 
-def test_evaluate_judges_beside_the_baselines(small: Path, tmp_path: Path) -> None:
-    document = done("evaluate", small, "--out", tmp_path / "report", "--compare", *SET)
+@pytest.fixture(scope="module")
+def evaluated(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("evaluated") / "report"
+    return out, done("evaluate", small, "--out", out, "--compare", *SET)
+
+
+def test_evaluate_judges_beside_the_baselines(evaluated: tuple[Path, dict[str, Any]]) -> None:
+    out, document = evaluated
     overall = {row["method"]: row for row in document["metrics"] if row["stratum"] == "all"}
     parts = {f"{part} alone" for part in ("ties", "collaborative", "room and host")}
     assert overall.keys() == {"laotie", "memory", "popularity", "LambdaMART", "network", "linear"} | parts
@@ -85,4 +93,13 @@ def test_evaluate_judges_beside_the_baselines(small: Path, tmp_path: Path) -> No
         0 < row["ndcg_at_10_low"] <= row["ndcg_at_10"] <= row["ndcg_at_10_high"] <= 1 for row in overall.values()
     )
     assert document["fan_reach"]["reach"] == 1.0, "followed and bought-from hosts on air reach their fans"
-    assert (tmp_path / "report" / "evaluation.md").read_text().startswith(f"{document['requests']} requests")
+    assert (out / "evaluation.md").read_text().startswith(f"{document['requests']} requests")
+
+
+def test_the_report_of_an_evaluation_says_for_whom_it_works(evaluated: tuple[Path, dict[str, Any]]) -> None:
+    assert FOR_WHOM - set(sections_of(evaluated[0] / "evaluation.html")) == set()
+
+
+@NEEDS_BROWSER
+def test_a_browser_draws_every_chart_of_an_evaluation(evaluated: tuple[Path, dict[str, Any]]) -> None:
+    drawn_in_a_browser(evaluated[0] / "evaluation.html")
