@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -86,7 +86,8 @@ def learn_ranker(
     }
     found = {name: request_ndcg(score, groups, labels) for name, score in scores.items()}
     metrics = {f"{name}_ndcg_at_10": float(values.mean()) for name, values in found.items()}
-    metrics |= private_weight_metrics(scores["ranker"], later, groups, labels)
+    bonus = config.ranker.private_bonus if best == "network" else 0.0
+    metrics |= private_weight_metrics(scores["ranker"], later, groups, labels, bonus)
     latest = judged_latest(log, ~early, scores["ranker"], found, tiers or Tiers(), config)
     gain = metrics["ranker_gain_over_memory"] = metrics["ranker_ndcg_at_10"] - metrics["memory_ndcg_at_10"]
     if gain <= 0.0:
@@ -109,13 +110,19 @@ def second_task(log: TrainingLog, came: pl.DataFrame | None) -> SecondTask | Non
 def fit_network(
     choices: Choices, config: RankerConfig, seed: int, threads: int, second: SecondTask | None = None
 ) -> BlockNetwork:
-    """Networks over the blocks of all features, trained on thinned choices with `config.network_epochs` passes."""
+    """Networks over the blocks of all features, trained on thinned choices with `config.network_epochs` passes.
+
+    The bonus of candidates with a tie is taken off inside the softmax, so the scores come out with it on (logit
+    adjustment: Menon et al., ICLR 2021).
+    """
     thin, correction = thinned(choices, FEATURES.index(KNOWN), FEATURES.index(POPULAR), config, seed)
+    tied = thin.rows[:, FEATURES.index(KNOWN)] > 0
     networks = fit_choice_network(
-        thin.rows, thin.groups, thin.labels, correction, thin.weights,
-        epochs=config.network_epochs, networks=config.networks, seed=seed, threads=threads, second=second,
+        thin.rows, thin.groups, thin.labels, correction - config.private_bonus * tied, thin.weights,
+        epochs=config.network_epochs, rate=config.network_rate, decay=config.network_decay,
+        dropout=config.network_dropout, networks=config.networks, seed=seed, threads=threads, second=second,
     )  # fmt: skip
-    return networks.served(FEATURES, BLOCKS, WITHOUT_TIE)
+    return replace(networks.served(FEATURES, BLOCKS, WITHOUT_TIE), private_bonus=config.private_bonus)
 
 
 def choices_of(log: TrainingLog, config: RankerConfig, of: npt.NDArray[np.bool_] | None = None) -> Choices:

@@ -118,7 +118,7 @@ def learn_models(
     span = as_of - first
     past = replayed(events, vocabularies, config, rooms, first, as_of, progress, stages, of_rows)
     log, facts, later = past.log, past.facts, past.later_us
-    came = _came_back(log, rooms, facts, as_of)
+    came = came_back(log, rooms, facts, as_of)
     ranked = learn_ranker(log, later, config, came, tiers_of(events, vocabularies))
     heads = learn_heads(log.ties, log.tie_rows, rooms, facts, later, as_of, config)
     learn_horizon_head(heads, "turns_away", log.ties, log.tie_rows, facts, span, as_of, config)
@@ -197,7 +197,7 @@ def replayed(
     return Replayed(log, facts, trust, audience, later, trial, rest.ties)
 
 
-def _came_back(log: TrainingLog, rooms: pl.DataFrame, facts: pl.DataFrame, as_of: int) -> pl.DataFrame:
+def came_back(log: TrainingLog, rooms: pl.DataFrame, facts: pl.DataFrame, as_of: int) -> pl.DataFrame:
     """Logged ties of which it is known whether the user entered the host's next broadcast (`next_broadcast`)."""
     finished = (pl.col("ended_at") < as_of).fill_null(False)
     broadcasts = rooms.filter(pl.col("started_at") < as_of).with_columns(finished=finished)

@@ -96,9 +96,18 @@ class BuildConfig(Section):
 class RankerConfig(Section):
     """How the ranker is trained; found on validation days of one public data set (docs/decisions)."""
 
-    network_epochs: int = Field(default=8, ge=0)
+    network_epochs: int = Field(default=14, ge=0)
     """Passes over the requests when the networks are trained that are served if they beat the tables on later
     requests. 0: no network is tried; the settings of the tables below hold."""
+    network_rate: float = Field(default=3e-3, gt=0, le=0.1)
+    """Highest rate of learning, reached after a third of the way and left again."""
+    network_decay: float = Field(default=0.02, ge=0)
+    """Of the weights, by AdamW."""
+    network_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the first layer's units that is left out of a step."""
+    private_bonus: float = Field(default=0.3, ge=0, le=5)
+    """By how much more than the log-odds of his choice hosts a viewer knows are scored by the network, in log-odds. On
+    either side of 0 the order is nearly as good; this side of it keeps to those one knows (docs/decisions/0013)."""
     networks: int = Field(default=1, ge=1)
     """Networks that are averaged; each is as much work for every answer, and a second one gained nothing measurable."""
 

@@ -51,6 +51,8 @@ class BlockNetwork:
         last: u (K, J).
         constant: c.
         inputs: (F,) rows of the feature table the features are read from; see `bound_to`.
+        private_bonus: how much more than the log-odds of the choice a candidate with a tie scores; it is learnt in, and
+            what reads scores as chances takes it off.
     """
 
     features: tuple[str, ...]
@@ -65,6 +67,7 @@ class BlockNetwork:
     last: Numbers
     constant: float
     inputs: npt.NDArray[np.intp] | None = None
+    private_bonus: float = 0.0
 
     def bound_to(self, names: Sequence[str]) -> BlockNetwork:
         """The same model reading its features, by name, from tables with rows `names`.
@@ -147,6 +150,7 @@ class BlockNetwork:
             f"{prefix}_features": np.array(self.features, dtype=np.str_),
             f"{prefix}_blocks": np.array(self.blocks, dtype=np.str_),
             f"{prefix}_constant": np.array([self.constant]),
+            f"{prefix}_private_bonus": np.array([self.private_bonus]),
         }
         return named | {f"{prefix}_{name}": getattr(self, name) for name in _ARRAYS}
 
@@ -155,7 +159,9 @@ class BlockNetwork:
         """The model written by `arrays`, bound to `names`."""
         features, blocks = (tuple(str(name) for name in arrays[f"{prefix}_{kind}"]) for kind in ("features", "blocks"))
         weights = {name: np.array(arrays[f"{prefix}_{name}"]) for name in _ARRAYS}
-        return cls(features, blocks, **weights, constant=float(arrays[f"{prefix}_constant"][0])).bound_to(names)
+        constant = float(arrays[f"{prefix}_constant"][0])
+        bonus = float(arrays.get(f"{prefix}_private_bonus", np.zeros(1))[0])  # bundles before it had none
+        return cls(features, blocks, **weights, constant=constant, private_bonus=bonus).bound_to(names)
 
     @cached_property
     def _spans(self) -> dict[str, slice]:

@@ -98,7 +98,10 @@ def fit_choice_network(
     correction: Floats,
     weights: Floats | None,
     *,
-    epochs: int = 8,
+    epochs: int = 14,
+    rate: float = 3e-3,
+    decay: float = 0.02,
+    dropout: float = 0.1,
     networks: int = 2,
     seed: int = 0,
     threads: int = 1,
@@ -113,6 +116,7 @@ def fit_choice_network(
         labels: (N,) 1 for the room entered.
         correction: (N,) added to the scores inside the softmax (sampled candidates).
         weights: (R,) weight of each request, or None.
+        epochs, rate, decay, dropout: as `RankerConfig.network_…` says.
         wide: with hidden layers; without them it is a linear floor.
         second: a binary question asked of other rows along the way (multi-task); it does not change what is scored.
     """
@@ -135,19 +139,18 @@ def fit_choice_network(
         asked = (scaled, torch.from_numpy(second.answers))
     for number in range(networks):
         torch.manual_seed(seed + number)
-        net = _network(inputs.shape[1]) if wide else nn.Sequential(nn.Linear(inputs.shape[1], 1))
+        net = _network(inputs.shape[1], dropout) if wide else nn.Sequential(nn.Linear(inputs.shape[1], 1))
         rng = np.random.default_rng(seed + number)
-        _train(net, inputs, added, starts, groups, right, weight, epochs, rng, asked)
+        _train(net, inputs, added, starts, groups, right, weight, epochs, rate, decay, rng, asked)
         network.nets.append(net.eval())
     return network
 
 
-def _network(width: int) -> nn.Sequential:
+def _network(width: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
-        nn.Dropout(0.1),
         nn.Linear(width, _WIDTHS[0]),
         nn.ReLU(),
-        nn.Dropout(0.2),
+        nn.Dropout(dropout),
         nn.Linear(*_WIDTHS),
         nn.ReLU(),
         nn.Linear(_WIDTHS[1], 1),
@@ -163,14 +166,16 @@ def _train(
     right: torch.Tensor,
     weight: torch.Tensor,
     epochs: int,
+    rate: float,
+    decay: float,
     rng: np.random.Generator,
     second: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> None:
     batches = max(1, len(groups) // min(_BATCH, max(_FEWEST, len(groups) // _STEPS)))
     other = nn.Linear(_WIDTHS[1], 1)
     parameters = [*net.parameters(), *(other.parameters() if second is not None else ())]
-    optimiser = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=epochs * batches + 1)
+    optimiser = torch.optim.AdamW(parameters, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=epochs * batches + 1)
     for _ in range(epochs):
         order = rng.permutation(len(groups))
         for batch in np.array_split(order, batches):

@@ -68,13 +68,17 @@ class Scored:
         """How the viewer's choice divides between hosts he has a tie with (`private`) and the others (`public`).
 
         The ranker is learnt as the choice of one room among those live, so the softmax of its scores is the chance of
-        each candidate (docs/formulas/ranker.md); the weights are its sums over the two domains and add up to 1. Empty
-        without candidates, and for stated weights, which are no chances.
+        each candidate (docs/formulas/ranker.md), once the bonus of candidates with a tie is taken off; the weights are
+        its sums over the two domains and add up to 1. Empty without candidates, and for stated weights, which are no
+        chances.
         """
         if not len(self.score) or isinstance(self.ranker, PriorRanker):
             return {}
         chances = np.exp(self.score - self.score.max())
-        private = float(chances[self.tie_of(np.arange(len(self.score))) >= 0].sum() / chances.sum())
+        tied = self.tie_of(np.arange(len(self.score))) >= 0
+        if isinstance(self.ranker, BlockNetwork):
+            chances[tied] *= np.exp(-self.ranker.private_bonus)
+        private = float(chances[tied].sum() / chances.sum())
         return {"private": private, "public": 1.0 - private}
 
 

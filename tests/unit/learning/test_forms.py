@@ -15,7 +15,7 @@ from recsys.models.suite import Models
 from recsys.pipeline.features import FEATURES
 from recsys.ties.features import TIE_FEATURES
 from tests.small_world import HOUR, T0, Scene
-from training.learn import learn_ranker
+from training.learn import choices_of, fit_network, learn_ranker
 from training.log import TrainingLog
 
 N, EACH = 700, 6
@@ -45,6 +45,23 @@ def test_what_won_on_later_requests_is_served(smooth: bool, form: type) -> None:
     assert learnt.stage.status == "passed" and isinstance(learnt.model, form)
     tried = {name: learnt.metrics[f"{name}_ndcg_at_10"] for name in ("tables", "network", "ranker")}
     assert tried["ranker"] == max(tried["tables"], tried["network"]) and tried["tables"] != tried["network"]
+
+
+def test_hosts_one_knows_gain_the_bonus_and_nothing_else_moves() -> None:
+    """Learnt in: between two hosts he knows, and between two he does not, the log-odds stay what they are."""
+    log = a_log(True)
+    log.rows[:, FEATURES.index("tie_known")] = np.arange(len(log.rows)) % 2
+    known = log.rows[:, FEATURES.index("tie_known")] > 0
+    said = {}
+    for bonus in (0.0, 2.0):
+        config = EngineConfig.model_validate({"build": {"threads": 1}, "ranker": CHEAP | {"private_bonus": bonus}})
+        model = fit_network(choices_of(log, config.ranker), config.ranker, 1, 1)
+        assert model.private_bonus == bonus
+        said[bonus] = model.score(log.rows.T.astype(np.float64))
+    gained = said[2.0] - said[0.0]
+    assert gained[known].mean() - gained[~known].mean() == pytest.approx(2.0, abs=0.3)
+    for part in (known, ~known):
+        assert np.corrcoef(said[2.0][part], said[0.0][part])[0, 1] > 0.95
 
 
 def test_an_answer_of_networks_adds_up_and_survives_the_bundle(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from recsys.config import EngineConfig
 from recsys.models.additive import AdditiveModel
+from recsys.models.block_network import BlockNetwork
 from recsys.models.suite import Models
 from recsys.pipeline.features import FEATURES
 from tests.small_world import HOUR, T0, Scene
@@ -29,6 +30,20 @@ def test_weights_are_the_softmax_mass_of_hosts_with_a_tie() -> None:
     answer = scene().ask(REPEATER, NOW)
     share = np.exp(1.5) / (np.exp(1.5) + 3)
     assert answer.weights == pytest.approx({"private": share, "public": 1 - share})
+
+
+def test_a_bonus_moves_the_order_and_not_the_weights() -> None:
+    """A known host scores 1.5 more, of which 0.5 are no log-odds."""
+    one = np.ones(1)
+    ranker = BlockNetwork(
+        ("tie_known",), ("tie",), 0 * one, np.log(2) * one, 0 * one, np.ones((1, 1)), 0 * one, np.ones((1, 1, 1)),
+        np.zeros((1, 1)), np.full((1, 1), 1.5), 0.0, private_bonus=0.5,
+    )  # fmt: skip
+    world = scene()
+    world.world.models.ranker = ranker.bound_to(FEATURES)
+    answer = world.ask(REPEATER, NOW)
+    assert answer.score[0] - answer.score[1] == pytest.approx(1.5)
+    assert answer.weights["private"] == pytest.approx(np.e / (np.e + 3))
 
 
 @pytest.mark.parametrize("k", [1, 2, 20])
