@@ -28,7 +28,7 @@ from recsys.pipeline.world import World
 from recsys.progress import Progress, silent
 from training.calibrating import calibration, one_outcome
 from training.heads import fitted, too_little
-from training.labels import broadcast_labels
+from training.labels import LoggedTies
 from training.log import TieLog
 
 HEAD_OF = {"viewers": "returns", "buyers": "buys"}
@@ -55,36 +55,19 @@ class LearntDemand:
         return {f"demand_{name}_{figure}": v for name, r in self.reports.items() for figure, v in r.figures().items()}
 
 
-def learn_demand(
-    ties: pl.DataFrame,
-    rows: npt.NDArray[np.float32],
-    rooms: pl.DataFrame,
-    facts: pl.DataFrame,
-    later_us: int,
-    as_of_us: int,
-    n_hosts: int,
-    config: EngineConfig,
-) -> LearntDemand:
-    """Learn from ties at rest.
-
-    Args:
-        ties: ties at rest (`training.log.TieLog.frame`); rows (R, F_tie) their features.
-        rooms: all broadcasts (`room_table`).
-        facts: facts from the first logged tie on, before the as-of.
-        later_us: ties logged before it train, those after it calibrate and judge.
-        n_hosts: host rows in use.
-    """
+def learn_demand(logged: LoggedTies, n_hosts: int, config: EngineConfig) -> LearntDemand:
+    """Learn from ties at rest (`logged`) of hosts whose rows lie below `n_hosts`."""
     learnt = LearntDemand()
-    slot_ms = round(1000 * config.ties.product_slot_s)
-    labels, met = broadcast_labels(ties, rooms, facts, before_us=as_of_us, product_slot_ms=slot_ms)
+    labels, met = logged.labels(config.ties.product_slot_s)
+    rows, later_us = logged.rows, logged.later_us
     of: dict[str, Quantity] = {}
     for name, head in HEAD_OF.items():
         if head in labels.absent:
             learnt.stages.append(_stage(name, "skipped", labels.absent[head]))
             continue
-        asked = labels.of[head].join(ties.with_row_index("row"), on="row", how="left").sort("row")
-        asked = asked.join(met.select("row", "room", "orders"), on="row", how="left", maintain_order="left")
-        early, later = asked.filter(pl.col("at") < later_us), asked.filter(pl.col("at") >= later_us).sort("at", "row")
+        outcome = met.select("row", "room", "orders")
+        asked = logged.asked(labels.of[head]).join(outcome, on="row", how="left", maintain_order="left")
+        early, later = logged.split(asked)
         middle = len(later) // 2
         if why := too_little(early, (later.head(middle), later.tail(len(later) - middle))):
             learnt.stages.append(_stage(name, "skipped", why))

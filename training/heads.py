@@ -26,7 +26,7 @@ from recsys.models.strength import HEADS, STRENGTH, StrengthHead
 from recsys.ties.features import TIE_FEATURES
 from training.bond import fit_strength
 from training.calibrating import calibration, one_outcome
-from training.labels import AWAY_DAYS, REBUY_DAYS, TURNED_AWAY, broadcast_labels, horizon_label
+from training.labels import AWAY_DAYS, REBUY_DAYS, TURNED_AWAY, LoggedTies, horizon_label
 
 LEAST_TIES = 500
 LEAST_HAPPENED = 50
@@ -61,43 +61,28 @@ class LearntHeads:
         return [{"head": name, "means": HEADS[name], **report.document()} for name, report in self.reports.items()]
 
 
-def learn_heads(
-    ties: pl.DataFrame,
-    rows: npt.NDArray[np.float32],
-    rooms: pl.DataFrame,
-    facts: pl.DataFrame,
-    later_us: int,
-    as_of_us: int,
-    config: EngineConfig,
-) -> LearntHeads:
-    """All heads that one log can teach.
-
-    Args:
-        ties: the log: user, host, at, tied, weight; rows (R, F_tie) its features.
-        rooms: all broadcasts (`room_table`).
-        facts: facts from the first logged tie on, before the as-of.
-        later_us: ties logged before it train heads of the next broadcast, those after it calibrate and judge them.
-    """
+def learn_heads(logged: LoggedTies, config: EngineConfig) -> LearntHeads:
+    """All heads of the next broadcast that one log can teach."""
     learnt = LearntHeads()
-    slot_ms = round(1000 * config.ties.product_slot_s)
-    labels, met = broadcast_labels(ties, rooms, facts, before_us=as_of_us, product_slot_ms=slot_ms)
+    labels, met = logged.labels(config.ties.product_slot_s)
+    rows = logged.rows
     for name in (STRENGTH, "returns", "stays", "lingers", "comments", "buys"):
         event = "returns" if name == STRENGTH else name
         if event in labels.absent:
             learnt.stages.append(_stage(name, "skipped", labels.absent[event]))
             continue
-        table = labels.of[event].join(ties.with_row_index("row"), on="row", how="left").sort("row")
+        table = logged.asked(labels.of[event])
         strangers = table.filter(~pl.col("tied"))
         stranger = (float(strangers["y"].sum()) + 0.01) / (len(strangers) + 1.0)
         ends = met.select("row", "room", "ended_at")
         tied = table.filter(pl.col("tied")).join(ends, on="row", how="left", maintain_order="left")
-        later = tied.filter(pl.col("at") >= later_us).sort("at", "row")
-        early, middle = tied.filter(pl.col("at") < later_us), len(later) // 2
+        early, later = logged.split(tied)
+        middle = len(later) // 2
         if why := too_little(early, (later.head(middle), later.tail(len(later) - middle))):
             learnt.stages.append(_stage(name, "skipped", why))
             continue
         if name == STRENGTH:
-            _judged_strength(learnt, rows, tied, later.tail(len(later) - middle), as_of_us, stranger, config)
+            _judged_strength(learnt, rows, tied, later.tail(len(later) - middle), logged.as_of_us, stranger, config)
             continue
         model = fitted(rows, early, config.strength if name == "returns" else config.heads, config)
         said = sigmoid(model.score(rows[later["row"]].T))

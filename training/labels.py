@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from recsys.events.facts import US_PER_DAY, FactKind
@@ -28,6 +30,39 @@ class Labels:
 
     of: Mapping[str, pl.DataFrame]
     absent: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class LoggedTies:
+    """Ties as they were written down, and what happened next: what probabilities of the next broadcast learn from.
+
+    Args:
+        ties: user, host, at, tied, weight (`training.log.TieLog.frame`); rows (R, F_tie) their features.
+        rooms: all broadcasts (`room_table`).
+        facts: facts from the first logged tie on, before the as-of `as_of_us`, µs.
+        later_us: ties logged before it train, those after it calibrate and judge.
+    """
+
+    ties: pl.DataFrame
+    rows: npt.NDArray[np.float32]
+    rooms: pl.DataFrame
+    facts: pl.DataFrame
+    later_us: int
+    as_of_us: int
+
+    def labels(self, product_slot_s: float) -> tuple[Labels, pl.DataFrame]:
+        """As `broadcast_labels`."""
+        slot_ms = round(1000 * product_slot_s)
+        return broadcast_labels(self.ties, self.rooms, self.facts, before_us=self.as_of_us, product_slot_ms=slot_ms)
+
+    def asked(self, labels: pl.DataFrame) -> pl.DataFrame:
+        """Labels (row, y) with the ties they are of, in the order of the log."""
+        return labels.join(self.ties.with_row_index("row"), on="row", how="left").sort("row")
+
+    def split(self, asked: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The earlier ties of `asked`, and the later ones in the order of time."""
+        later = pl.col("at") >= self.later_us
+        return asked.filter(~later), asked.filter(later).sort("at", "row")
 
 
 def next_broadcast(ties: pl.DataFrame, broadcasts: pl.DataFrame, entries: pl.DataFrame) -> pl.DataFrame:

@@ -31,7 +31,7 @@ from training.compare import Scorer, fit_rivals
 from training.customers import log_customers
 from training.demand import learn_demand
 from training.heads import learn_heads, learn_horizon_head
-from training.labels import next_broadcast
+from training.labels import LoggedTies, next_broadcast
 from training.latest import tiers_of
 from training.learn import learn_ranker
 from training.log import TieLog, TrainingLog, replay_and_log
@@ -120,13 +120,12 @@ def learn_models(
     log, facts, later = past.log, past.facts, past.later_us
     came = came_back(log, rooms, facts, as_of)
     ranked = learn_ranker(log, later, config, came, tiers_of(events, vocabularies))
-    heads = learn_heads(log.ties, log.tie_rows, rooms, facts, later, as_of, config)
+    heads = learn_heads(LoggedTies(log.ties, log.tie_rows, rooms, facts, later, as_of), config)
     learn_horizon_head(heads, "turns_away", log.ties, log.tie_rows, facts, span, as_of, config)
     customers = log_customers(events, vocabularies, config, as_of, span, progress)
     learn_horizon_head(heads, "rebuys", *customers, span, as_of, config)
-    demand = learn_demand(
-        past.rest.frame(), past.rest.rows(), rooms, facts, later, as_of, len(vocabularies.hosts), config
-    )
+    at_rest = LoggedTies(past.rest.frame(), past.rest.rows(), rooms, facts, later, as_of)
+    demand = learn_demand(at_rest, len(vocabularies.hosts), config)
     rivals = fit_rivals(log, came, config) if compare else {}
     return Learnt(
         ranker=ranked.model if ranked.model is not None else PriorRanker(FEATURES),

@@ -16,6 +16,7 @@ from recsys.ties.features import TIE_FEATURES
 from tests.small_world import DAY, HOUR, MINUTE, T0, Scene
 from training.broadcasts import figures, judged_demand, last_broadcasts, next_broadcasts, returning_totals
 from training.demand import LearntDemand, expected_demand, gamma_shape, host_ratios, learn_demand, with_interval
+from training.labels import LoggedTies
 
 N_HOSTS, EACH, DAYS = 30, 60, 16
 CONFIG = EngineConfig(strength=StrengthConfig(rounds=30), heads=HeadsConfig(rounds=30))
@@ -74,7 +75,8 @@ def market() -> Market:
 @pytest.fixture(scope="module")
 def learnt(market: Market) -> LearntDemand:
     later = (DAYS - 6) * DAY
-    return learn_demand(market.ties, market.rows, market.rooms, market.facts, later, DAYS * US_PER_DAY, N_HOSTS, CONFIG)
+    logged = LoggedTies(market.ties, market.rows, market.rooms, market.facts, later, DAYS * US_PER_DAY)
+    return learn_demand(logged, N_HOSTS, CONFIG)
 
 
 def test_planted_demand_of_every_host_is_found(market: Market, learnt: LearntDemand) -> None:
@@ -120,7 +122,8 @@ def test_a_demand_is_read_back_as_it_was_written(market: Market, learnt: LearntD
 
 def test_without_orders_only_viewers_are_expected_and_the_stage_says_why(market: Market) -> None:
     entries = market.facts.filter(pl.col("kind") == int(FactKind.ENTRY))
-    found = learn_demand(market.ties, market.rows, market.rooms, entries, 10 * DAY, DAYS * DAY, N_HOSTS, CONFIG)
+    logged = LoggedTies(market.ties, market.rows, market.rooms, entries, 10 * DAY, DAYS * DAY)
+    found = learn_demand(logged, N_HOSTS, CONFIG)
     assert found.demand is not None and list(found.demand.of) == ["viewers"]
     assert [(s.name, s.status) for s in found.stages] == [("demand viewers", "passed"), ("demand buyers", "skipped")]
     assert "order" in found.stages[1].why

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -12,6 +14,7 @@ from recsys.models.strength import HEADS, StrengthHead, heads_say, strength_head
 from recsys.ties.features import TIE_FEATURES
 from training.bond import BINDS
 from training.heads import LearntHeads, learn_heads, learn_horizon_head
+from training.labels import LoggedTies
 
 HOUR = US_PER_DAY // 24
 CONFIG = EngineConfig(strength=StrengthConfig(rounds=15), heads=HeadsConfig(rounds=15))
@@ -61,6 +64,9 @@ class Market:
             {"room": rooms, "host": rooms % N_HOSTS, "started_at": begin, "ended_at": begin + 2 * HOUR}
         )
 
+    def logged(self) -> LoggedTies:
+        return LoggedTies(self.ties, self.rows, self.rooms, self.facts, LATER, AS_OF)
+
     @staticmethod
     def _facts(
         happened: np.ndarray, kind: FactKind, at: np.ndarray, room: np.ndarray, host: np.ndarray
@@ -80,7 +86,7 @@ def market() -> Market:
 
 @pytest.fixture(scope="module")
 def learnt(market: Market) -> LearntHeads:
-    found = learn_heads(market.ties, market.rows, market.rooms, market.facts, LATER, AS_OF, CONFIG)
+    found = learn_heads(market.logged(), CONFIG)
     learn_horizon_head(found, "turns_away", market.ties, market.rows, market.facts, AS_OF, AS_OF, CONFIG)
     learn_horizon_head(found, "rebuys", market.ties, market.rows, market.facts, AS_OF, AS_OF, CONFIG)
     return found
@@ -112,7 +118,7 @@ def test_strength_is_calibrated_on_what_binds_and_more_of_it_never_weakens_a_tie
     rows = market.rows.copy()
     rows[:, TIE_FEATURES.index("tie_entries")] = np.round(20 * market.chance)
     rows[:, TIE_FEATURES.index("tie_impressions_7d")] = market.chance
-    found = learn_heads(market.ties, rows, market.rooms, market.facts, LATER, AS_OF, CONFIG)
+    found = learn_heads(replace(market.logged(), rows=rows), CONFIG)
     head = found.heads["strength"]
     assert np.abs(head.probability(rows.T.astype(np.float64)) - market.chance).mean() < 0.05
     assert set(head.model.features) <= set(BINDS) and not head.model.pairs
@@ -125,7 +131,7 @@ def test_strength_is_calibrated_on_what_binds_and_more_of_it_never_weakens_a_tie
 def test_strength_is_at_the_level_of_now_where_the_rate_drifts() -> None:
     """For ten days half as many come: the mean of a longer stretch says too much, the newest days do not."""
     market = Market(later_share=0.5)
-    found = learn_heads(market.ties, market.rows, market.rooms, market.facts, LATER, AS_OF, CONFIG)
+    found = learn_heads(market.logged(), CONFIG)
     at = market.ties["at"].to_numpy()
     newest = at >= AS_OF - 3 * US_PER_DAY
     said = found.heads["strength"].probability(market.rows[newest].T.astype(np.float64)).mean()
@@ -153,7 +159,7 @@ def test_a_tie_logged_for_many_counts_as_many(market: Market) -> None:
     ties = pl.concat([market.ties, silent])
     rows = np.concatenate([market.rows, market.rows])
     entries = market.facts.filter(pl.col("kind") == int(FactKind.ENTRY))
-    found = learn_heads(ties, rows, market.rooms, entries, LATER, AS_OF, CONFIG)
+    found = learn_heads(replace(market.logged(), ties=ties, rows=rows, facts=entries), CONFIG)
     said = found.heads["returns"].probability(market.rows.T.astype(np.float64)).mean()
     assert said == pytest.approx(market.chance.mean() / 10, rel=0.15)
 
@@ -161,7 +167,7 @@ def test_a_tie_logged_for_many_counts_as_many(market: Market) -> None:
 def test_few_ties_or_hardly_any_event_is_not_enough(market: Market) -> None:
     few = np.arange(len(market.rows)) % 40 == 0
     found = learn_heads(
-        market.ties.filter(pl.Series(few)), market.rows[few], market.rooms, market.facts, LATER, AS_OF, CONFIG
+        replace(market.logged(), ties=market.ties.filter(pl.Series(few)), rows=market.rows[few]), CONFIG
     )
     assert not found.heads and all(stage.status == "skipped" and stage.why for stage in found.stages)
 
