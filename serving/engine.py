@@ -29,7 +29,7 @@ from serving.config import ServingConfig
 from serving.event_log import Entry, EventLog, Moved, Record, as_text
 from serving.intake import ACCEPTED, DUPLICATE, TAKEN, Verdict
 from serving.ladder import STEPS, restricted, stepped_down
-from serving.loaded import Loaded, entrants
+from serving.loaded import Loaded
 from serving.loading import hand_over_leases, load_bundle
 from serving.seen import Lately
 from serving.snapshots import drop as drop_snapshot
@@ -206,8 +206,7 @@ class Engine:
             for start in range(0, len(records), _SLICE):
                 some = records[start : start + _SLICE]
                 with self._state:
-                    if self.loaded.scattered:
-                        self.loaded.fetch(entrants(some), "visits")
+                    self.loaded.fetch_entrants(some)
                     self._fold(iter(some))
                 if self._waiting:
                     time.sleep(0.0002)

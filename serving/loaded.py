@@ -41,16 +41,6 @@ class _Entry(msgspec.Struct):
 _ENTRY: Final = msgspec.json.Decoder(_Entry)
 
 
-def entrants(records: Iterable[Record]) -> list[int | str]:
-    """Who enters a room, of the rows that can be read; what is wrong with the others is said when they are judged."""
-    found = []
-    for record in records:
-        if record.table == "watches":
-            with suppress(msgspec.DecodeError):
-                found.append(_ENTRY.decode(record.row).user_id)
-    return found
-
-
 @dataclass
 class Loaded:
     """One bundle and all the log said since. Guarded by the engine's lock; `applied` is the last offset it knows."""
@@ -82,6 +72,17 @@ class Loaded:
         for user in {row(one) for one in user_ids}:
             world.ties.fetch(user, *blocks)
             world.users.fetch(user)
+
+    def fetch_entrants(self, records: Iterable[Record]) -> None:
+        """What taking these records will read of the viewers who enter rooms, where it may have to come from disk."""
+        if not self.scattered:
+            return
+        entrants = []
+        for record in records:
+            if record.table == "watches":
+                with suppress(msgspec.DecodeError):  # what is wrong with a row is said when it is taken
+                    entrants.append(_ENTRY.decode(record.row).user_id)
+        self.fetch(entrants, "visits")
 
     def take(self, record: Record) -> Verdict:
         """Let the state know one record of the log; the same on arrival, on recovery and when bundles change."""

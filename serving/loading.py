@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
 import orjson
 
@@ -16,6 +18,8 @@ from serving.intake import Intake
 from serving.loaded import LOG_SOURCE, Loaded
 from serving.refund_shares import OlderLines
 from serving.snapshots import restore
+
+_AT_ONCE: Final = 256  # records whose viewers' states are fetched together
 
 
 def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us: int) -> Loaded:
@@ -58,8 +62,11 @@ def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us:
             begin = _first_needed(loaded, log, config)
             for record in log.of_table(ERASE, begin):
                 loaded.obey(orjson.loads(record.row))
-        for record in log.read(begin, last):
-            loaded.take(record)
+        told = log.read(begin, last)
+        while some := list(islice(told, _AT_ONCE)):
+            loaded.fetch_entrants(some)
+            for record in some:
+                loaded.take(record)
         loaded.applied = last
     intake.keep_alive(now_us)
     return loaded
