@@ -41,10 +41,11 @@ class _Layer:
     __slots__ = ("ahead", "hosts", "hosts_seen", "n_users", "offsets", "rows")
 
     def __init__(self, state: BlockState) -> None:
-        users = state.keys >> 32
-        self.n_users = int(users[-1]) + 1 if len(users) else 0
-        self.offsets = np.searchsorted(users, np.arange(self.n_users + 1)).astype(np.int64).data
-        self.hosts: Hosts = np.asarray(state.keys & 0xFFFFFFFF).astype(np.int32)
+        keys = np.asarray(state.keys)
+        self.n_users = int(keys[-1] >> 32) + 1 if len(keys) else 0
+        self.offsets = np.searchsorted(keys, np.arange(self.n_users + 1, dtype=np.int64) << 32).astype(np.int64).data
+        # the lower half of each key, without a copy of all keys in between
+        self.hosts: Hosts = np.ascontiguousarray(keys).astype("<i8", copy=False).view("<i4")[::2].astype(np.int32)
         self.hosts_seen = self.hosts.data
         # plain views of the maps: slicing a memmap costs several times as much
         held = state.rows
