@@ -38,25 +38,21 @@ from recsys.events import (
 from recsys.ids import Vocabulary
 from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble, save
 from recsys.live.erasing import ERASED, holds_erased
-from recsys.models.baselines import PriorRanker
-from recsys.models.suite import Models
-from recsys.pipeline.features import FEATURES
 from recsys.progress import Progress, silent
 from recsys.ties.algebra import BlockState
-from training.collaborative import factors_of, fit_collaborative, fit_transitions
 from training.compare import Scorer
 from training.delta import advance, known_states, lake_of
 from training.demand import write_demand
 from training.drift import drift_from, profile_of, sampled_ties, strength_histogram, values_of
+from training.fitting import fit_models
+from training.history import KEPT, Base
 from training.index_recall import index_metrics
-from training.kept import Fitted, States, load_fitted, load_learnt, load_made, save_fitted, save_learnt, save_made
-from training.learning import Learnt, learn_models
+from training.kept import States, load_fitted, load_learnt, load_made, save_fitted, save_learnt, save_made
+from training.learning import learn_models
 from training.pages import build_page
 from training.report import write_report
 from training.stages import Stages, inputs_of, key_of
 from training.states import snapshot
-from training.towers import fit_tower
-from training.trust import fit_trust
 
 
 @dataclass
@@ -74,6 +70,7 @@ class Trained:
     rivals: dict[str, Scorer] = field(default_factory=dict)
     held: Bundle | None = None  # where the states lie already, if stages keep what they make
     latest: dict[str, object] = field(default_factory=dict)
+    history: str = ""
 
 
 def build(
@@ -148,6 +145,7 @@ def build(
             writer.json(ERASED, events.lake.manifest.erased)
         writer.json("quality", events.quality.to_json())
         writer.json("profile", profile_of(values))
+        writer.json(KEPT, {"stage": trained.history})
         if drift.indices:
             writer.json("drift", drift.indices)
         body = fields.model_dump(mode="json") | {"bundle": name, "quality": events.quality.to_json()}
@@ -211,11 +209,12 @@ def train(
             partial(load_made, config),
         )
     shot, vocabularies = states.shot, states.vocabularies
+    past = None if base is None else Base(base, now_us)
     of_learning = [of_states, key_of(held), compare, config.model_dump(mode="json", exclude={"gates"})]
     learnt, _ = stages.run(
         "learning",
         of_learning,
-        partial(learn_models, events, vocabularies, config, as_of, progress, stages, key_of(held), compare),
+        partial(learn_models, events, vocabularies, config, as_of, progress, stages, key_of(held), compare, past),
         partial(save_learnt, as_of, config),
         partial(load_learnt, config),
     )
@@ -223,7 +222,7 @@ def train(
     fitted, _ = stages.run(
         "models",
         [*of_models, learnt.categories, learnt.tower],
-        partial(_fitted, events, states, config, learnt, base, progress),
+        partial(fit_models, events, states, config, learnt, base, progress),
         partial(save_fitted, as_of),
         partial(load_fitted, config),
     )
@@ -237,7 +236,9 @@ def train(
     said = [*states.stages, *fitted.stages, *learnt.stages]
     heads, rivals = learnt.head_documents, learnt.rivals
     metrics, latest = learnt.metrics, learnt.latest
-    return Trained(parts, vocabularies, as_of, learnt.from_us, metrics, said, counts, heads, rivals, held, latest)
+    return Trained(
+        parts, vocabularies, as_of, learnt.from_us, metrics, said, counts, heads, rivals, held, latest, learnt.history
+    )
 
 
 def _states(
@@ -266,29 +267,6 @@ def _states(
             "no fact lies before the as-of", got=f"as of {as_of} µs, first fact later", hint="choose a later --as-of"
         )
     return States(snapshot(events, vocabularies, config, as_of, progress, scratch=scratch), vocabularies, said)
-
-
-def _fitted(
-    events: Events,
-    states: States,
-    config: EngineConfig,
-    learnt: Learnt,
-    base: Bundle | None,
-    progress: Progress,
-) -> Fitted:
-    """The models that are fitted to the states as of the build's instant."""
-    shot, vocabularies = states.shot, states.vocabularies
-    n_users, n_hosts = len(vocabularies.users), len(vocabularies.hosts)
-    start = None if base is None else factors_of(base, vocabularies.hosts)
-    factors, graph, cf_stages = fit_collaborative(shot.states, config, n_users, n_hosts, start)
-    transition, transition_stage = fit_transitions(events, vocabularies, config, shot.as_of_us, progress)
-    trust, trust_stage = fit_trust(events, vocabularies, shot, learnt.categories)
-    tower = fit_tower(events, vocabularies, config, shot.as_of_us, progress)[0] if learnt.tower else None
-    ranker = PriorRanker(FEATURES)  # until the learnt one takes its place
-    models = Models(
-        config.affinity, ranker, graph=graph, factors=factors, transition=transition, trust=trust, tower=tower
-    )
-    return Fitted(models, (*cf_stages, transition_stage, trust_stage))
 
 
 def _renumbered(parts: WorldParts, rooms: pl.DataFrame) -> WorldParts:

@@ -118,10 +118,14 @@ def advance(
     now_us: int,
     progress: Progress = silent,
     executor: Executor | None = None,
+    vocabularies: Vocabularies | None = None,
 ) -> Advanced | None:
     """The states as of `as_of_us` and of everything seen of the lake, or None: only a rebuild gives them.
 
     Memory: the facts of one bucket of users of the partitions read, and the states.
+
+    Args:
+        vocabularies: those of `known`, extended by every id there is; None: they are extended here.
     """
     view = load_view(view, only=("rooms",), most_rows=HELD_ROWS)
     if as_of_us < known.as_of_us and _room_facts_between(known, view, as_of_us, now_us):
@@ -129,8 +133,10 @@ def advance(
     partitions = frozenset(_partitions(known, view, as_of_us, now_us))
     seen = load_view(replace(view, partitions=partitions, narrowed=frozenset(PARTED)), most_rows=HELD_ROWS)
     old, new = _events(replace(seen, seq=known.seq), known.now_us), _events(seen, now_us)
-    vocabularies = Vocabularies(known.vocabularies.users, known.vocabularies.hosts, orders=known.vocabularies.orders)
-    extend_vocabularies(vocabularies, new, as_of_us=as_of_us)
+    if vocabularies is None:
+        of = known.vocabularies
+        vocabularies = Vocabularies(of.users, of.hosts, orders=of.orders)
+        extend_vocabularies(vocabularies, new, as_of_us=as_of_us)
     declared = blocks(round(config.ties.product_slot_s))
     rooms = rooms_live_at(new, vocabularies, as_of_us)
     n_parts = user_parts(new, config.ties.user_buckets if good_rows(new) > 500_000 else 1)
@@ -192,11 +198,16 @@ def _room_facts_between(known: KnownStates, view: LakeView, as_of_us: int, now_u
 
 
 def _partitions(known: KnownStates, view: LakeView, as_of_us: int, now_us: int) -> Iterator[tuple[str, str, int]]:
-    """The partitions in which facts may have been added, changed or taken back."""
+    """The partitions in which facts may have been added, changed or taken back.
+
+    Not those in which all begins later than both as-ofs: rows of a key begin at one instant, and no such row is a fact
+    yet.
+    """
+    yet_to_come = max(known.as_of_us, as_of_us)
     changed_from = _rooms_changed_from(known, view, now_us)
     day = None if changed_from is None else day_of(changed_from)
     for file in view.manifest.files:
-        if file.table not in PARTED:
+        if file.table not in PARTED or (file.first_us is not None and file.first_us >= yet_to_come):
             continue
         is_new = file.last_seq > known.seq or file.date == ALL_DATES
         later = file.last_us is not None and file.last_us >= min(known.as_of_us, as_of_us, known.now_us)

@@ -63,7 +63,7 @@ def save_learnt(as_of_us: int, config: EngineConfig, writer: BundleWriter, learn
         "heads": learnt.head_documents,
         "categories": learnt.categories,
     }
-    said |= {"latest": learnt.latest, "tower": learnt.tower}
+    said |= {"latest": learnt.latest, "tower": learnt.tower, "history": learnt.history}
     writer.path("learnt.txt").write_text(json.dumps(said), encoding="utf-8")  # this JSON knows NaN
     return fields_of(as_of_us, metrics=learnt.metrics, stages=tuple(learnt.stages))
 
@@ -84,4 +84,5 @@ def load_learnt(config: EngineConfig, bundle: Bundle) -> Learnt:
         categories=None if said["categories"] is None else tuple(said["categories"]),
         latest=said["latest"],
         tower=said["tower"],
+        history=said["history"],
     )

@@ -31,12 +31,13 @@ from training.compare import Scorer, fit_rivals
 from training.customers import log_customers
 from training.demand import learn_demand
 from training.heads import learn_heads, learn_horizon_head
+from training.history import Base, history, save_history
 from training.labels import LoggedTies, next_broadcast
 from training.latest import tiers_of
 from training.learn import learn_ranker
 from training.log import TieLog, TrainingLog, replay_and_log
-from training.stages import Stages
-from training.states import Snapshot, load_shot, save_shot, snapshot, ties_after
+from training.stages import Stages, key_of
+from training.states import Snapshot, load_shot, ties_after
 from training.towers import Trial, fit_tower, nearest_trial
 from training.trust import fit_trust, trust_metrics
 
@@ -50,6 +51,7 @@ class Learnt:
 
     `from_us`: start of the first broadcast, µs. `head_documents`: every judged head with its reliability curve.
     `categories`: in the order by whose number the ranker knows them; None without trust.
+    `history`: the stage in which the states at the beginning of the stretch are kept; empty: nowhere.
     `latest`: for whom the ranker works, on the latest requests (`training.latest.judged_latest`).
     """
 
@@ -65,6 +67,7 @@ class Learnt:
     rivals: dict[str, Scorer] = field(default_factory=dict)
     latest: dict[str, Any] = field(default_factory=dict)
     tower: bool = False
+    history: str = ""
 
     def models(self) -> dict[str, Any]:
         """What was learnt of the models a bundle holds, by their names in `recsys.models.suite.Models`."""
@@ -86,6 +89,7 @@ class Replayed:
     later_us: int
     trial: Trial
     rest: TieLog
+    history: str = ""
 
 
 def learn_models(
@@ -97,6 +101,7 @@ def learn_models(
     stages: Stages | None = None,
     of_rows: str = "",
     compare: bool = False,
+    base: Base | None = None,
 ) -> Learnt:
     """Ranker and heads, learnt by replaying the latest stretch before the as-of on states as of its beginning.
 
@@ -104,6 +109,7 @@ def learn_models(
         stages: where the states as of that beginning are kept; None: nowhere.
         of_rows: identifies the vocabularies.
         compare: other rankers too (`training.compare`).
+        base: the states as of that beginning are brought forward from those of its build, if they can be.
     """
     why = "needs watches and rooms"
     started = None
@@ -116,7 +122,7 @@ def learn_models(
         return Learnt(PriorRanker(FEATURES), stages=skipped)
     first = int(started)  # type: ignore[arg-type]
     span = as_of - first
-    past = replayed(events, vocabularies, config, rooms, first, as_of, progress, stages, of_rows)
+    past = replayed(events, vocabularies, config, rooms, first, as_of, progress, stages, of_rows, base)
     log, facts, later = past.log, past.facts, past.later_us
     came = came_back(log, rooms, facts, as_of)
     ranked = learn_ranker(log, later, config, came, tiers_of(events, vocabularies))
@@ -144,6 +150,7 @@ def learn_models(
         categories=past.trust.categories if past.trust is not None else None,
         rivals=rivals,
         latest=ranked.latest,
+        history=past.history,
     )
 
 
@@ -157,23 +164,24 @@ def replayed(
     progress: Progress = silent,
     stages: Stages | None = None,
     of_rows: str = "",
+    base: Base | None = None,
 ) -> Replayed:
     """Replay the latest stretch on states as of its beginning; what models learn from.
 
     Args:
         rooms: all broadcasts (`room_table`), the first of which started at `first_us`.
-        stages, of_rows: as for `learn_models`.
+        stages, of_rows, base: as for `learn_models`.
     """
     span = as_of - first_us
     learn_from = as_of - int(min(span * config.build.learn_share, config.build.learn_days * US_PER_DAY))
     later = as_of - int((as_of - learn_from) * config.build.later_share)
     stages = Stages() if stages is None else stages
     with stages.scratch("history") as scratch:
-        shot, _ = stages.run(
+        shot, held = stages.run(
             "history",
             [of_rows, learn_from, config.ties.model_dump()],
-            partial(snapshot, events, vocabularies, config, learn_from, progress, scratch=scratch),
-            save_shot,
+            partial(history, events, vocabularies, config, learn_from, base, progress, scratch),
+            partial(save_history, base, vocabularies),
             partial(load_shot, config),
         )
     trust, _ = fit_trust(events, vocabularies, shot)
@@ -193,7 +201,7 @@ def replayed(
     due.sort(key=lambda one: one[0])
     log = replay_and_log(live, facts, config.build, config.build.seed, progress, due, tower)
     trial = nearest_trial(log.nearest, stage, config.build.seed)
-    return Replayed(log, facts, trust, audience, later, trial, rest.ties)
+    return Replayed(log, facts, trust, audience, later, trial, rest.ties, key_of(held))
 
 
 def came_back(log: TrainingLog, rooms: pl.DataFrame, facts: pl.DataFrame, as_of: int) -> pl.DataFrame:

@@ -5,20 +5,23 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import orjson
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
 from recsys.bundle import Bundle, resolve
 from recsys.cli import build_app
 from recsys.config import EngineConfig
-from recsys.events import build_vocabularies, clean, open_events
+from recsys.events import Events, Vocabularies, build_vocabularies, clean, extend_vocabularies, open_events
 from recsys.events.schemas import TABLES
 from recsys.events.simulator import WorldConfig, simulate
 from recsys.live.artefact import load_states_of
 from recsys.ties.layers import LayeredState
-from training.states import snapshot
+from training.history import KEPT
+from training.states import load_shot, snapshot
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 TIME = {"rooms": "started_at", "watches": "entered_at"}
@@ -55,6 +58,7 @@ def test_a_bundle_continued_is_a_bundle_rebuilt(exports: tuple[Path, Path], tmp_
     # ends and exits after the cut are in the first export already: as of the cut they are not known
     run("build", tmp_path / "lake", "--out", tmp_path / "b", "--as-of", "2026-01-12")
     before = Bundle.open(resolve(tmp_path / "b"))
+    first = Bundle.open(tmp_path / "b" / ".stages" / before.json(KEPT)["stage"]).manifest.window.as_of_us
     run("ingest", day, "--lake", tmp_path / "lake")
     made = run(
         "build",
@@ -83,6 +87,25 @@ def test_a_bundle_continued_is_a_bundle_rebuilt(exports: tuple[Path, Path], tmp_
         for part in ("ints", "latest"):
             ours, theirs = (getattr(of[name].flat().rows, part) for of in (states, again.states))
             assert sorted(map(tuple, ours.tolist())) == sorted(map(tuple, theirs.tolist())), name
+    assert_history_continued(tmp_path / "b", events, bundle, first)
+
+
+def assert_history_continued(bundles: Path, events: Events, bundle: Bundle, first_us: int) -> None:
+    """The states at the beginning of the learning stretch are those of the whole history, in the rows of the bundle."""
+    held = Bundle.open(bundles / ".stages" / bundle.json(KEPT)["stage"])
+    vocabularies = Vocabularies.load(bundle.file("users.ids").parent)
+    known = Vocabularies(vocabularies.users, vocabularies.hosts, orders=vocabularies.orders)
+    extend_vocabularies(known, events)  # rooms in the rows of the build
+    as_of_us = held.manifest.window.as_of_us
+    assert as_of_us > first_us and held.manifest.format_version == 2, "a layer over the base's"
+    ours, theirs = load_shot(EngineConfig(), held), snapshot(events, known, EngineConfig(), as_of_us)
+    for name, state in theirs.states.items():
+        got, expected = ours.states[name].flat(), state.flat()
+        for part in ("keys", "ints", "latest"):
+            np.testing.assert_array_equal(got.arrays()[part], expected.arrays()[part], err_msg=name)
+        np.testing.assert_allclose(got.rows.decayed, expected.rows.decayed, rtol=1e-9, atol=1e-300, err_msg=name)
+    np.testing.assert_array_equal(ours.standings, theirs.standings)
+    assert_frame_equal(ours.rooms, theirs.rooms)
 
 
 def test_a_base_from_which_nothing_has_moved_shows_no_drift(exports: tuple[Path, Path], tmp_path: Path) -> None:

@@ -12,7 +12,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from recsys.config import EngineConfig, TiesConfig
-from recsys.events import Vocabularies, build_vocabularies, clean, last_fact_us, open_events
+from recsys.events import (
+    Vocabularies,
+    build_vocabularies,
+    clean,
+    extend_vocabularies,
+    last_fact_us,
+    open_events,
+)
 from recsys.events.facts import FACT_SCHEMA, US_PER_DAY
 from recsys.events.lake.ingest import ingest
 from recsys.events.lake.manifest import LakeManifest
@@ -22,7 +29,7 @@ from recsys.ties.algebra import BlockState
 from recsys.ties.blocks import blocks
 from recsys.ties.layers import LayeredState
 from recsys.ties.store import TieStore
-from training.delta import KnownStates, added_facts, advance
+from training.delta import KnownStates, _partitions, added_facts, advance
 from training.states import Snapshot, snapshot
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -181,6 +188,29 @@ def test_night_after_night(market: dict[str, pl.DataFrame], tmp_path: Path) -> N
         assert_read_alike(advanced.shot)
         known = as_base(advanced.shot, advanced.vocabularies, cut_us, lake.manifest.seq)
     assert 0 < sizes[0] < sizes[1] < sizes[2]
+
+
+@pytest.mark.parametrize("late", [0.0, 0.3])
+def test_states_of_the_past_are_brought_forward_in_the_rows_of_today(
+    market: dict[str, pl.DataFrame], tmp_path: Path, late: float
+) -> None:
+    """As learning does: the lake knew later days already, and those that begin after both instants are not read."""
+    cut_us, before_us, at_us = (int(START.timestamp() * 1e6 + days * US_PER_DAY) for days in (4.1, 1.3, 2.2))
+    first, then = split(market, datetime.fromtimestamp(cut_us / 1e6, UTC), late, 3)
+    ingest(write(tmp_path / "first", first), tmp_path / "lake", buckets=2)
+    known = known_at(tmp_path / "lake", before_us)
+    ingest(write(tmp_path / "then", then), tmp_path / "lake")
+    events = clean(open_events(tmp_path / "lake"), now=NOW)
+    assert events.lake is not None
+    of = known.vocabularies
+    today = Vocabularies(of.users, of.hosts, orders=of.orders)
+    extend_vocabularies(today, events)
+    advanced = advance(known, events.lake, CONFIG, at_us, NOW_US, vocabularies=today)
+    assert advanced is not None and advanced.vocabularies is today
+    assert_same(advanced.shot, today, snapshot(events, today, CONFIG, at_us), today)
+    days = {date for _, date, _ in _partitions(known, events.lake, at_us, NOW_US)}
+    assert "2026-01-07" in days and max(days) < "2026-01-08"
+    assert ("2026-01-05" in days) == (late > 0)
 
 
 def assert_read_alike(shot: Snapshot) -> None:
