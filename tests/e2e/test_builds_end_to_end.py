@@ -27,7 +27,7 @@ def arrays_of(bundle: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(bundle)): path.read_bytes()
         for path in sorted(bundle.rglob("*"))
-        if path.is_file() and path.name not in ("manifest.json", "quality.json", "report.html")
+        if path.is_file() and path.name not in ("manifest.json", "quality.json", "history.json", "report.html")
     }
 
 

@@ -12,6 +12,8 @@ import polars as pl
 import pytest
 
 import training.build
+import training.fitting
+import training.history
 import training.learning
 from recsys.bundle import Bundle, forget_stages
 from recsys.config import EngineConfig, load_config
@@ -50,9 +52,9 @@ def test_only_what_has_changed_runs(events: Path, tmp_path: Path, monkeypatch: p
     calls: list[str] = []
     for module, name in (
         (training.build, "snapshot"),
-        (training.learning, "snapshot"),
+        (training.history, "snapshot"),
         (training.learning, "replay_and_log"),
-        (training.build, "fit_collaborative"),
+        (training.fitting, "fit_collaborative"),
     ):
         monkeypatch.setattr(module, name, counting(getattr(module, name), name, calls))
 
