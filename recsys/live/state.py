@@ -133,6 +133,7 @@ class LiveState:
                 where = (ties.hosts[:, None].astype(np.intp), np.array(columns_of(name)))
                 np.subtract.at(world.standings, where, standings(block, ties.rows))
         world.ties.forget(user)
+        world.heat.moves += 1  # standings have changed though nobody entered
         self._latest.pop(user, None)
         world.users.forget(user)
         if world.models.audience is not None:

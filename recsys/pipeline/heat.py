@@ -34,7 +34,8 @@ class Heat:
         counts = rows.decayed[:, self._column]
         known = counts > 0.0
         self.of_host: Floats = np.full(len(rows), -np.inf)
-        self._moves = 0
+        self.moves = 0
+        """Grows with every entry and every host: what depends on entries alone holds as long as it stays."""
         self._hottest: tuple[tuple[Epoch, int, int], npt.NDArray[np.intp]] | None = None
         self.of_host[known] = np.log2(counts[known]) + rows.ints[known, 0] / self._half_life_us
 
@@ -42,13 +43,13 @@ class Heat:
         """Hold at least `n` hosts."""
         if n > len(self.of_host):
             more = max(n, len(self.of_host) * 3 // 2) - len(self.of_host)
-            self._moves += 1
+            self.moves += 1
             self.of_host = np.concatenate([self.of_host, np.full(more, -np.inf)])
 
     def put(self, of_host: Floats) -> None:
         """Take over what `of_host` of another one was, (n,)."""
         self.grow(len(of_host))
-        self._moves += 1
+        self.moves += 1
         self.of_host[: len(of_host)] = of_host
 
     def hottest(self, epoch: Epoch, size: int) -> npt.NDArray[np.intp]:
@@ -57,7 +58,7 @@ class Heat:
 
         The order of hosts does not depend on the instant, so the answer holds until an entry or a room changes it.
         """
-        asked, known = (epoch, size, self._moves), self._hottest
+        asked, known = (epoch, size, self.moves), self._hottest
         if known is not None and known[0] == asked:
             return known[1]
         found = among_largest(self.of_host.take(epoch.hosts), size)
@@ -66,6 +67,6 @@ class Heat:
 
     def update(self, held: Cells, host: int) -> None:
         """The state of one host has changed; `held` are the flat views of all of them."""
-        self._moves += 1
+        self.moves += 1
         count = held.decayed[host * self._width + self._column]
         self.of_host[host] = log2(count) + held.ints[host * self._n_ints] / self._half_life_us if count > 0.0 else -inf

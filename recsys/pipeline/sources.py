@@ -166,10 +166,20 @@ def propensities(world: World, epoch: Epoch, sources: npt.NDArray[np.int8]) -> n
     found = np.ones(len(sources))
     drawn = sources == _CODES[Source.NEWCOMER]
     if drawn.any():
-        visitors = world.standings[:, STANDINGS.index("visitors")]
-        live = int(np.count_nonzero(visitors[epoch.hosts] < NEWCOMER_VISITORS))
-        found[drawn] = min(1.0, world.config.pipeline.sources.newcomers / max(live, 1))
+        live = max(_newcomers_live(world, epoch), 1)
+        found[drawn] = min(1.0, world.config.pipeline.sources.newcomers / live)
     return found
+
+
+def _newcomers_live(world: World, epoch: Epoch) -> int:
+    """Rooms on air of hosts with hardly any history; counted anew after an entry or a room has changed."""
+    asked, known = (epoch, world.heat.moves), world.newcomers_live
+    if known is not None and known[0] == asked:
+        return known[1]
+    visitors = world.standings[:, STANDINGS.index("visitors")]
+    live = int(np.count_nonzero(visitors[epoch.hosts] < NEWCOMER_VISITORS))
+    world.newcomers_live = asked, live
+    return live
 
 
 def _scrambled(seed: int) -> int:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from recsys.config import EngineConfig
 from recsys.events.facts import NEVER
 from recsys.ids import Vocabulary
+from recsys.index.epoch import Epoch
 from recsys.index.live_rooms import LiveRoomIndex
 from recsys.models.suite import Models
 from recsys.pipeline.heat import Heat
@@ -99,6 +100,8 @@ class World:
     room_ids: Vocabulary | None = None
     priors: Priors = field(default_factory=Priors)
     leaves: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    newcomers_live: tuple[tuple[Epoch, int], int] | None = field(default=None, repr=False)
+    """What `recsys.pipeline.sources` counted last, and of which epoch after how many entries."""
 
     def announce(self, room: int, host: int, cohosts: tuple[int, ...], started_at: int, category: str | None) -> None:
         """Remember a room, so that facts and requests can name it; nothing becomes live by this."""

@@ -13,7 +13,7 @@ from recsys.events.facts import FactKind
 from recsys.pipeline.breakdown import COHOST_TERM
 from recsys.pipeline.filters import filtered
 from recsys.pipeline.request import SOURCES, Outcome, Request, Source
-from recsys.pipeline.sources import candidates
+from recsys.pipeline.sources import NEWCOMER_VISITORS, candidates, propensities
 from tests.small_world import HOUR, T0, Scene, outcomes_of
 from tests.unit.pipeline.crowded_scene import BUSY, NOW, VIEWER, crowded
 
@@ -226,3 +226,23 @@ def test_asking_changes_nothing() -> None:
     again = scene.ask(VIEWER, NOW)
     assert first.rooms.tolist() == again.rooms.tolist() and first.reasons == again.reasons
     np.testing.assert_array_equal(first.score, again.score)
+
+
+def test_the_chance_of_the_draw_is_that_of_the_rooms_on_air_now() -> None:
+    scene = Scene(40, load_config(None, {"pipeline.sources.newcomers": 6}))
+    for room in range(40):
+        scene.room(room, room, T0 + room)
+    drawn = np.array([SOURCES.index(Source.NEWCOMER), SOURCES.index(Source.POPULAR)], dtype=np.int8)
+
+    def chances() -> list[float]:
+        world = scene.world
+        return [propensities(world, world.index.publish(), drawn).tolist() for _ in range(2)][1]
+
+    assert chances() == [6 / 40, 1.0]
+    for user in range(NEWCOMER_VISITORS):
+        scene.enter(user, 3, T0 + HOUR + user)
+    assert chances() == [6 / 39, 1.0], "a host has ceased to be a newcomer"
+    scene.end(9, T0 + 2 * HOUR)
+    assert chances() == [6 / 38, 1.0], "a room is over"
+    scene.live.forget_user(0)
+    assert chances() == [6 / 39, 1.0], "a visitor was erased: the host is a newcomer again"
