@@ -7,20 +7,20 @@ import numpy.typing as npt
 
 from recsys.evaluation.probabilities import judge
 from recsys.models.additive_training import softmax
-from recsys.pipeline.features import N_TIE
+from recsys.pipeline.features import of_private_domain
 
 
 def private_weights(
-    scores: npt.NDArray[np.float64], tied: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64], bonus: float = 0.0
+    scores: npt.NDArray[np.float64], own: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64], bonus: float = 0.0
 ) -> npt.NDArray[np.float64]:
-    """The share (R,) of every request's chances that goes to hosts the viewer has a tie with.
+    """The share (R,) of every request's chances that goes to the viewer's private domain.
 
     Args:
-        scores, tied: (N,) of all candidates; groups: (R,) candidates per request.
-        bonus: by how much more than their chance says those with a tie score.
+        scores, own: (N,) of all candidates; groups: (R,) candidates per request.
+        bonus: by how much more than their chance says those of that domain score.
     """
     shares: npt.NDArray[np.float64] = np.add.reduceat(
-        softmax(scores - bonus * tied, groups) * tied, np.cumsum(groups) - groups
+        softmax(scores - bonus * own, groups) * own, np.cumsum(groups) - groups
     )
     return np.clip(shares, 0.0, 1.0)
 
@@ -32,15 +32,15 @@ def private_weight_metrics(
     labels: npt.NDArray[np.int8],
     bonus: float = 0.0,
 ) -> dict[str, float]:
-    """The private weight judged as the probability that the viewer enters a room of a host he has a tie with.
+    """The private weight judged as the probability that the viewer enters a room of his private domain.
 
     Args:
         scores: (N,) of the ranker; values: (F, N) features; groups: (R,); labels: (N,) 1 for the room entered.
         bonus: as for `private_weights`.
     """
-    tied = np.isfinite(values[:N_TIE]).any(axis=0)
-    chose = tied[labels == 1]
+    own = of_private_domain(values)
+    chose = own[labels == 1]
     if len(np.unique(chose)) < 2:
         return {}
-    report = judge(private_weights(scores, np.asarray(tied), groups, bonus), chose)
+    report = judge(private_weights(scores, own, groups, bonus), chose)
     return {f"private_weight_{name}": report.figures()[name] for name in ("base_rate", "auc", "skill", "ece")}

@@ -18,7 +18,7 @@ from recsys.models.additive_training import Choices, fit_ranker, thinned
 from recsys.models.baselines import MEMORY_FEATURES, memory, popularity
 from recsys.models.block_network import BlockNetwork
 from recsys.models.choice_network import SecondTask, fit_choice_network
-from recsys.pipeline.features import BLOCKS, FEATURES, N_TIE, WITHOUT_TIE
+from recsys.pipeline.features import BLOCKS, FEATURES, N_TIE, WITHOUT_TIE, of_private_domain
 from training.domains import private_weight_metrics
 from training.latest import Tiers, judged_latest
 from training.log import TrainingLog
@@ -112,13 +112,13 @@ def fit_network(
 ) -> BlockNetwork:
     """Networks over the blocks of all features, trained on thinned choices with `config.network_epochs` passes.
 
-    The bonus of candidates with a tie is taken off inside the softmax, so the scores come out with it on (logit
+    The bonus of the private domain is taken off inside the softmax, so the scores come out with it on (logit
     adjustment: Menon et al., ICLR 2021).
     """
     thin, correction = thinned(choices, FEATURES.index(KNOWN), FEATURES.index(POPULAR), config, seed)
-    tied = thin.rows[:, FEATURES.index(KNOWN)] > 0
+    own = of_private_domain(thin.rows.T)
     networks = fit_choice_network(
-        thin.rows, thin.groups, thin.labels, correction - config.private_bonus * tied, thin.weights,
+        thin.rows, thin.groups, thin.labels, correction - config.private_bonus * own, thin.weights,
         epochs=config.network_epochs, rate=config.network_rate, decay=config.network_decay,
         dropout=config.network_dropout, networks=config.networks, seed=seed, threads=threads, second=second,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +75,7 @@ _SINCE = TIE_FEATURES.index("tie_hours_since_entry")
 _AGE = FEATURES.index("room_age_min")
 _LIFTS = [FEATURES.index("transition_lift"), FEATURES.index("transition_lift_last")]
 _KNOWN = N_TIE + ROOM_TIE_FEATURES.index("tie_known")
+_BOUND = [_KNOWN, FEATURES.index("tie_followed"), FEATURES.index("tie_order_lines")]
 _GROUPS = (MOMENT_FEATURES, PERSONAL_FEATURES, TRUST_FEATURES, REQUEST_FEATURES, CHOICE_FEATURES)
 _ENDS = np.cumsum([N_TIE + len(ROOM_TIE_FEATURES), *(len(group) for group in _GROUPS)]).tolist()
 _MOMENT, _PERSONAL, _TRUST, _REQUEST, _CHOICE = (slice(*ends) for ends in pairwise(_ENDS))
@@ -227,6 +228,14 @@ def feature_tables(world: World, askings: Sequence[Asking], at: int) -> FeatureT
     places[nowhere] = np.nan
     values[_RANKS] = places
     return FeatureTable(values, spans, tuple(gathered))
+
+
+def of_private_domain(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
+    """Which candidates (n,) with features (F, n) are of the viewer's private domain: he came there, follows or bought.
+
+    A host that was merely shown to him, or whom he reported, is none of it.
+    """
+    return np.asarray((values[_BOUND] > 0).any(axis=0))
 
 
 def _joined(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from recsys.config import EngineConfig
+from recsys.events.facts import FactKind
 from recsys.models.additive import AdditiveModel
 from recsys.models.block_network import BlockNetwork
 from recsys.models.suite import Models
@@ -64,3 +65,10 @@ def test_nobody_live_or_no_learnt_ranker_has_no_weights() -> None:
     assert Scene(3).ask(REPEATER, NOW).weights == {}
     world = Scene(3)
     assert len(world.room(0, 0).ask(REPEATER, NOW)) == 1 and world.ask(REPEATER, NOW).weights == {}
+
+
+def test_being_shown_a_host_makes_him_no_part_of_the_private_domain() -> None:
+    """The service logs what it shows: the weights must not move by that."""
+    world = scene()
+    world.fact(NOW, FactKind.IMPRESSION, STRANGER, 2, 2)
+    assert world.ask(STRANGER, NOW + 1).weights == {"private": 0.0, "public": 1.0}
