@@ -49,9 +49,7 @@ def build_page(body: Mapping[str, Any]) -> str:
     sections = [
         Section("Gates", "A bundle is published only if none has failed; skipped means not measured.", None, gates),
         *_of_ranking(body),
-        Section("Metrics", "Measured on the latest stretch of the data, which training had not seen.", None,
-                _pairs(body["metrics"])),
-    ]  # fmt: skip
+    ]
     sections += _of_heads(body.get("heads", ()))
     if demand := body.get("demand"):
         lead = (
@@ -61,7 +59,7 @@ def build_page(body: Mapping[str, Any]) -> str:
         sections.append(Section("Expected demand", lead, None, [expected_line(row) for row in demand]))
     if strengths := body.get("strengths"):
         lead = "How strong the ties of sampled viewers are. Most are weak: people come once and do not return."
-        sections.append(Section("Tie strengths", lead, charts.histogram(strengths, "strength")))
+        sections.append(Section("Tie strengths now", lead, charts.histogram(strengths, "strength")))
     if drift := body.get("drift"):
         lead = (
             "Population stability index of every tie feature, and of what the base's heads say of today's ties, "
@@ -76,6 +74,8 @@ def build_page(body: Mapping[str, Any]) -> str:
             "before). The level follows what happened on the latest days."
         )
         sections.append(Section("Learnt anew", lead, None, [_of_relearnt(line) for line in relearnt]))
+    lead = "Measured on the latest stretch of the data, which training had not seen."
+    sections.append(Section("Metrics", lead, None, _pairs(body["metrics"])))
     sections += _ends(body)
     return page(f"Build: {body.get('bundle', '')}", sections)
 
@@ -88,7 +88,7 @@ def _of_ranking(body: Mapping[str, Any]) -> list[Section]:
     overall = [row for row in rows if row["stratum"] == "all"]
     lead = (
         "NDCG@10 of a ranker trained without the latest requests, on these, with 95 % intervals over users. What is "
-        "served is trained on all of them, with teachers. The sections down to the fan reach are of the same requests, "
+        "served is trained on all of them. The sections from here to the strength of ties are of the same requests, "
         "with the rooms training knows of them: all that were live, or those the sources bring where many were."
     )
     reach = (

@@ -170,7 +170,7 @@ def test_a_browser_draws_every_chart(make: Any, body: dict[str, Any], n_charts: 
 
 def test_the_report_of_a_build_says_for_whom_it_works(built: Built) -> None:
     report = built.bundles / built.document["bundle"] / "report.html"
-    assert (FOR_WHOM | {"Reliability: strength", "Tie strengths"}) - set(sections_of(report)) == set()
+    assert (FOR_WHOM | {"Reliability: strength", "Tie strengths now"}) - set(sections_of(report)) == set()
 
 
 @NEEDS_BROWSER
