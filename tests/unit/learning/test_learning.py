@@ -9,7 +9,7 @@ import pytest
 from recsys.bundle import StageResult
 from recsys.config import RankerConfig
 from recsys.models.additive_training import Choices, fit_ranker
-from recsys.pipeline.features import N_TIE
+from recsys.pipeline.features import FEATURES
 from training.domains import private_weight_metrics, private_weights
 from training.labels import next_broadcast
 from training.learn import request_ndcg
@@ -127,9 +127,9 @@ def test_planted_choices_between_domains_are_weighted_as_they_were_made() -> Non
     """Viewers choose by softmax over a score of which a part hangs on the tie: the weight is that probability."""
     rng = np.random.default_rng(2)
     n, size = 4000, 6
-    values = np.full((N_TIE, n * size), np.nan)
+    values = np.full((len(FEATURES), n * size), np.nan)
     tied = rng.random(n * size) < 0.4
-    values[0, tied] = 1.0
+    values[FEATURES.index("tie_followed"), tied] = 1.0
     score = rng.normal(size=n * size) + 1.5 * tied
     chosen = np.argmax(score.reshape(n, size) + rng.gumbel(size=(n, size)), axis=1)
     labels = np.zeros(n * size, dtype=np.int8)
