@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -35,10 +35,17 @@ class Company:
         turns: who may wait and for how long, and on which step of the ladder a batch is answered.
         answer: several lookups at one instant.
         most_users: in one batch; a request of more users is one by itself.
+        courtesy: awaited before every batch, which holds the loop.
     """
 
-    def __init__(self, turns: Turns, answer: Callable[[Sequence[Asked]], list[Served]], most_users: int) -> None:
-        self._turns, self._answer, self._most = turns, answer, most_users
+    def __init__(
+        self,
+        turns: Turns,
+        answer: Callable[[Sequence[Asked]], list[Served]],
+        most_users: int,
+        courtesy: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._turns, self._answer, self._most, self._courtesy = turns, answer, most_users, courtesy
         self._parties: deque[_Party] = deque()
         self._some = asyncio.Event()
 
@@ -61,6 +68,7 @@ class Company:
             # A batch holds the loop: whoever came meanwhile stands before the door, not in the queue.
             for _ in range(_LET_IN):
                 await asyncio.sleep(0)
+            await self._courtesy()
             self._answer_some()
             if not self._parties:
                 self._some.clear()

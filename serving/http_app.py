@@ -52,8 +52,10 @@ class Service:
         self.engine, self.config = engine, config
         self.access = Access(config)
         self.turns = Turns(config.waiting_lookups, config.deadline_ms / 1e3)
-        self.company = Company(self.turns, lambda asked: engine.lookup_many(asked), config.users_together)
         self.queue = IntakeQueue(engine, config.waiting_events)
+        self.company = Company(
+            self.turns, lambda asked: engine.lookup_many(asked), config.users_together, self.queue.pass_by
+        )
         self.measures = Measures()
         self.refused_bundle: str | None = None  # or what is wrong with `CURRENT`
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from serving.asked import Served
 from serving.engine import Engine, Event
@@ -14,6 +15,7 @@ from serving.problems import Problem
 
 log = logging.getLogger("laotie.serving")
 _MOST_AT_ONCE = 4_000
+_MOST_COURTESY_S = 0.004
 
 
 class IntakeQueue:
@@ -31,6 +33,8 @@ class IntakeQueue:
         self._some = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._acknowledged = asyncio.Event()  # all events put so far; answers do not count
+        self._acknowledged.set()
         self.waiting = 0
 
     async def put(self, events: Sequence[Event]) -> list[Verdict]:
@@ -46,8 +50,16 @@ class IntakeQueue:
         done: asyncio.Future[list[Verdict]] = asyncio.get_running_loop().create_future()
         self.waiting += len(events)
         self._batches.append((events, done))
+        self._acknowledged.clear()
         self._some.set()
         return await done
+
+    async def pass_by(self) -> None:
+        """Wait for the events under way to be acknowledged, but not for long: a lookup beside them holds them up."""
+        if not self._acknowledged.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_MOST_COURTESY_S):
+                    await self._acknowledged.wait()
 
     def later(self, served: Served, request_id: str) -> bool:
         """Log an answer with the next commit, nobody waits for it; False when the queue is full and it is lost."""
@@ -100,3 +112,5 @@ class IntakeQueue:
                 start += len(events)
         finally:
             self.waiting -= n
+            if not self.waiting:
+                self._acknowledged.set()

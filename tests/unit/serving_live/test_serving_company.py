@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,7 +117,7 @@ def test_who_is_late_or_has_gone_holds_nobody_up() -> None:
     async def ask() -> list[Any]:
         turns = Turns(50, 0.1, lambda: now[0])
         turns.cost_s = [0.03, 0.02, 0.01, 0.01]
-        company = Company(turns, answer, 2)
+        company = Company(turns, answer, 2, lambda: asyncio.sleep(0))
         callers = [asyncio.create_task(company.ask([Asked(i, 5)])) for i in range(7)]
         await asyncio.sleep(0)
         callers[1].cancel()
@@ -131,3 +132,31 @@ def test_who_is_late_or_has_gone_holds_nobody_up() -> None:
     assert [told[i] for i in (0, 2, 3, 4)] == [[0], [2], [3], [4]]
     assert isinstance(told[1], asyncio.CancelledError)
     assert all(isinstance(told[i], Problem) and told[i].code == "deadline" for i in (5, 6))
+
+
+def test_events_under_way_are_let_by_but_no_lookup_waits_for_a_log_that_hangs(
+    market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ServingConfig(deadline_ms=60_000.0)
+    engine = opened(market, tmp_path / "log.db", config)
+    apply, hangs, free = engine.apply, threading.Event(), threading.Event()
+
+    def hanging(*given: Any) -> Any:
+        hangs.set()
+        assert free.wait(60)
+        return apply(*given)
+
+    monkeypatch.setattr(engine, "apply", hanging)
+    event = {"event_id": "e", "table": "follows", "row": {"user_id": 4, "host_id": 1, "at": AS_OF, "action": "follow"}}
+
+    async def both(url: str) -> tuple[int, bool, int]:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60.0) as client:
+            sent = asyncio.create_task(client.post("/v1/events", json={"events": [event]}))
+            await asyncio.to_thread(hangs.wait, 60)
+            looked_up = (await client.post("/v1/lookup", json={"user_id": 4})).status_code
+            before = sent.done()
+            free.set()
+            return looked_up, before, (await sent).status_code
+
+    with serving(engine, config) as url:
+        assert asyncio.run(both(url)) == (200, False, 200)
