@@ -167,8 +167,9 @@ def _relearnt(then: Values, now: Values) -> list[dict[str, Any]]:
             continue
         both = pl.DataFrame({"then": then[name], "now": now[name]}).filter(pl.all_horizontal(pl.all().is_finite()))
         odds = pl.DataFrame({side: logit(both[side].to_numpy()) for side in both.columns})
-        if min(both["then"].n_unique(), both["now"].n_unique()) > 1:
-            order = both.select(pl.corr("then", "now", method="spearman")).item()
+        if both["then"].n_unique() > 1:
+            level = both["now"].n_unique() == 1  # it says the same of all ties: no order, and a slope of 0
+            order = 0.0 if level else both.select(pl.corr("then", "now", method="spearman")).item()
             slope = odds.select(pl.cov("then", "now") / pl.var("then")).item()
             means = {side: both[side].mean() for side in both.columns}
             found.append({"head": name, **means, "order": order, "slope": slope})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,14 @@ def test_a_strength_learnt_from_features_of_other_ties_is_refused(night_before: 
     drift = drift_from(night_before, rows, values_of(rows, heads))
     assert verdicts(drift.metrics)["drift_strength_slope"] == "failed"
     assert verdicts(drift.metrics)["drift_psi_strength"] == "passed"
+
+
+def test_a_strength_that_says_the_same_of_all_ties_is_refused(night_before: Bundle) -> None:
+    rows, heads = ties(4_000, 3)[0], strength_of(20_000, 4)
+    same = IsotonicMap(np.array([0.0, 1.0]), np.array([0.02, 0.02]))
+    drift = drift_from(night_before, rows, values_of(rows, {STRENGTH: replace(heads[STRENGTH], calibration=same)}))
+    assert drift.relearnt[0]["order"] == 0.0 and drift.relearnt[0]["slope"] == pytest.approx(0.0)
+    assert verdicts(drift.metrics)["drift_strength_slope"] == "failed"
 
 
 def test_no_base_no_drift() -> None:
