@@ -2,17 +2,19 @@
 
 Every night the beginning moves on by a day. The base's build kept its own beginning as a stage; what came since (rows
 of that day, and late rows of earlier ones) is merged into it as the nightly delta merges into the base's states, so a
-night reads what is new and not the history. If that stage is gone or cannot be continued, all is read.
+night reads what is new and not the history. If that stage is gone or cannot be continued, all is read, and the build
+says so.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from recsys.bundle import Bundle, BundleWriter, ManifestFields
+from recsys.bundle import Bundle, BundleWriter, ManifestFields, StageResult
 from recsys.bundle.shelf import STAGES
 from recsys.config import EngineConfig
 from recsys.errors import BundleRefused
@@ -37,6 +39,14 @@ class Base:
     now_us: int
 
 
+class Beginning(NamedTuple):
+    """The states at the beginning of the learning stretch; `stages`: with a base, whether those of its build were
+    continued."""
+
+    shot: Snapshot
+    stages: tuple[StageResult, ...] = ()
+
+
 def history(
     events: Events,
     vocabularies: Vocabularies,
@@ -45,7 +55,7 @@ def history(
     base: Base | None,
     progress: Progress,
     scratch: Path | None,
-) -> Snapshot:
+) -> Beginning:
     """The states as of the beginning of the learning stretch, in the rows of `vocabularies`.
 
     Args:
@@ -56,18 +66,28 @@ def history(
     if base is not None and known is not None and events.lake is not None:
         advanced = advance(known, events.lake, config, as_of_us, base.now_us, progress, vocabularies=vocabularies)
         if advanced is not None:
-            return advanced.shot
-    return snapshot(events, vocabularies, config, as_of_us, progress, scratch=scratch)
+            return Beginning(advanced.shot, (StageResult(name="history", status="passed"),))
+    why = "the base's is gone, its rows were rebuilt, or a late row takes back a fact of it: all was read"
+    said = () if base is None else (StageResult(name="history", status="skipped", why=why),)
+    return Beginning(snapshot(events, vocabularies, config, as_of_us, progress, scratch=scratch), said)
 
 
-def save_history(base: Base | None, vocabularies: Vocabularies, writer: BundleWriter, shot: Snapshot) -> ManifestFields:
+def save_history(
+    base: Base | None, vocabularies: Vocabularies, writer: BundleWriter, made: Beginning
+) -> ManifestFields:
     """Write a history; what that of the base holds of its ties is linked."""
     rooms = Vocabulary()
-    keys = shot.states["room"].flat().keys
+    keys = made.shot.states["room"].flat().keys
     if len(keys):
         rooms.extend(vocabularies.rooms.ids(keys))
     rooms.save(writer.path(_ROOMS))
-    return save_shot(writer, shot, None if base is None else _kept(base.bundle))
+    fields = save_shot(writer, made.shot, None if base is None else _kept(base.bundle))
+    return fields.model_copy(update={"stages": made.stages})
+
+
+def load_history(config: EngineConfig, held: Bundle) -> Beginning:
+    """Read what `save_history` wrote."""
+    return Beginning(load_shot(config, held), held.manifest.stages)
 
 
 def _kept(base: Bundle) -> Bundle | None:

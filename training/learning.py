@@ -31,13 +31,13 @@ from training.compare import Scorer, fit_rivals
 from training.customers import log_customers
 from training.demand import learn_demand
 from training.heads import learn_heads, learn_horizon_head
-from training.history import Base, history, save_history
+from training.history import Base, history, load_history, save_history
 from training.labels import LoggedTies, next_broadcast
 from training.latest import tiers_of
 from training.learn import learn_ranker
 from training.log import TieLog, TrainingLog, replay_and_log
 from training.stages import Stages, key_of
-from training.states import Snapshot, load_shot, ties_after
+from training.states import Snapshot, ties_after
 from training.towers import Trial, fit_tower, nearest_trial
 from training.trust import fit_trust, trust_metrics
 
@@ -79,7 +79,8 @@ class Replayed:
     """The latest stretch before an as-of, replayed.
 
     `facts` are those of the stretch; requests before `later_us` train, those after it judge and calibrate. `trial` says
-    whether a tower of its beginning found unknown hosts better than the factors. `rest` holds ties at rest.
+    whether a tower of its beginning found unknown hosts better than the factors. `rest` holds ties at rest. `history`:
+    the stage its first states are kept in; `stages`: how they came about.
     """
 
     log: TrainingLog
@@ -90,6 +91,7 @@ class Replayed:
     trial: Trial
     rest: TieLog
     history: str = ""
+    stages: tuple[StageResult, ...] = ()
 
 
 def learn_models(
@@ -144,7 +146,7 @@ def learn_models(
         | heads.metrics()
         | demand.metrics()
         | trust_metrics(past.trust, facts),
-        stages=[past.trial.stage, ranked.stage, *heads.stages, *demand.stages],
+        stages=[*past.stages, past.trial.stage, ranked.stage, *heads.stages, *demand.stages],
         from_us=first,
         head_documents=heads.documents(),
         categories=past.trust.categories if past.trust is not None else None,
@@ -177,13 +179,14 @@ def replayed(
     later = as_of - int((as_of - learn_from) * config.build.later_share)
     stages = Stages() if stages is None else stages
     with stages.scratch("history") as scratch:
-        shot, held = stages.run(
+        beginning, held = stages.run(
             "history",
             [of_rows, learn_from, config.ties.model_dump()],
             partial(history, events, vocabularies, config, learn_from, base, progress, scratch),
             partial(save_history, base, vocabularies),
-            partial(load_shot, config),
+            partial(load_history, config),
         )
+    shot = beginning.shot
     trust, _ = fit_trust(events, vocabularies, shot)
     live = _at_start_of_learning(events, vocabularies, config, shot, trust, progress)
     live.register_rooms(rooms)
@@ -201,7 +204,7 @@ def replayed(
     due.sort(key=lambda one: one[0])
     log = replay_and_log(live, facts, config.build, config.build.seed, progress, due, tower)
     trial = nearest_trial(log.nearest, stage, config.build.seed)
-    return Replayed(log, facts, trust, audience, later, trial, rest.ties, key_of(held))
+    return Replayed(log, facts, trust, audience, later, trial, rest.ties, key_of(held), beginning.stages)
 
 
 def came_back(log: TrainingLog, rooms: pl.DataFrame, facts: pl.DataFrame, as_of: int) -> pl.DataFrame:

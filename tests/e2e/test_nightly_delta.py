@@ -12,7 +12,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
-from recsys.bundle import Bundle, resolve
+from recsys.bundle import Bundle, forget_stages, resolve
 from recsys.cli import build_app
 from recsys.config import EngineConfig
 from recsys.events import Events, Vocabularies, build_vocabularies, clean, extend_vocabularies, open_events
@@ -71,7 +71,8 @@ def test_a_bundle_continued_is_a_bundle_rebuilt(exports: tuple[Path, Path], tmp_
         "ties.layer_share=0.9",
         "--json",
     )
-    assert {"name": "delta", "status": "passed", "why": ""} in made["stages"]  # type: ignore[operator]
+    for name in ("delta", "history"):
+        assert {"name": name, "status": "passed", "why": ""} in made["stages"]  # type: ignore[operator]
     bundle = Bundle.open(resolve(tmp_path / "b"))
     assert max(bundle.json("drift").values()) > 0.0
     assert list(bundle.manifest.offsets.values()) == [2]
@@ -111,7 +112,11 @@ def assert_history_continued(bundles: Path, events: Events, bundle: Bundle, firs
 def test_a_base_from_which_nothing_has_moved_shows_no_drift(exports: tuple[Path, Path], tmp_path: Path) -> None:
     run("ingest", exports[0], "--lake", tmp_path / "lake")
     run("build", tmp_path / "lake", "--out", tmp_path / "b")
-    run("build", tmp_path / "lake", "--out", tmp_path / "b", "--base", tmp_path / "b")
+    assert forget_stages(tmp_path / "b")
+    made = run("build", tmp_path / "lake", "--out", tmp_path / "b", "--base", tmp_path / "b", "--json")
+    said = {stage["name"]: stage for stage in made["stages"]}  # type: ignore[attr-defined]
+    assert said["delta"]["status"] == "passed"
+    assert said["history"]["status"] == "skipped" and "is gone" in said["history"]["why"], "a night says what it read"
     drift = Bundle.open(resolve(tmp_path / "b")).json("drift")
     assert len(drift) > 40 and max(drift.values()) == pytest.approx(0.0, abs=1e-12)
 
