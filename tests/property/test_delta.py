@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from recsys.config import EngineConfig, TiesConfig
 from recsys.events import (
@@ -43,11 +44,43 @@ CONFIG = EngineConfig()
 def market(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pl.DataFrame]:
     folder = tmp_path_factory.mktemp("delta-market") / "events"
     simulate(WorldConfig(), users=60, hosts=8, days=5, seed=11, out=folder, start=START)
-    return {
+    tables = {
         table: pl.concat([pl.read_parquet(path) for path in sorted(folder.glob(f"{table}/**/*.parquet"))])
         for table in TABLES
         if list(folder.glob(f"{table}/**/*.parquet"))
     }
+    return tables | {
+        table: pl.concat([tables[table], rows.cast({k: tables[table].schema[k] for k in rows.columns})], how="diagonal")
+        for table, rows in happenings(tables["watches"]).items()
+    }
+
+
+def happenings(watches: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """What so small a market has too little of: orders, refunds up to three days after them, feedback and leaves."""
+    rng = np.random.default_rng(5)
+    n = watches.height
+    minutes = [pl.Series(rng.integers(1, most, n)) for most in (30, 3 * 1440, 600)]
+    sold = watches.with_columns(
+        pl.int_range(1_000_000, 1_000_000 + n).alias("order_id"),
+        at=pl.col("entered_at") + pl.duration(minutes=minutes[0]),
+        amount_minor=pl.Series(rng.integers(100, 9_000, n)),
+    )
+    kinds = np.array(["return", "refund_only", "counterfeit", "dispute"])
+    refunds = sold.select(
+        "order_id",
+        pl.when(pl.Series(rng.random(n) < 0.5)).then("host_id").alias("host_id"),  # named or not, and all or a part
+        at=pl.col("at") + pl.duration(minutes=minutes[1]),
+        amount_minor=pl.when(pl.Series(rng.random(n) < 0.5)).then(pl.col("amount_minor") // 3),
+        kind=pl.Series(kinds[rng.integers(0, 4, n)]),
+    )
+    said = np.array(["not_interested", "block", "report", "unblock"])
+    at = pl.col("entered_at") + pl.duration(minutes=minutes[2])
+    feedback = watches.select("user_id", "host_id", at=at, kind=pl.Series(said[rng.integers(0, 4, n)]))
+    leaves = watches.select(
+        "host_id", at=at, to=at + pl.duration(days=2), kind=pl.lit("leave"), **{"from": at + pl.duration(days=1)}
+    )
+    purchases = sold.select("order_id", "user_id", "host_id", "room_id", "at", "amount_minor")
+    return {"purchases": purchases, "refunds": refunds[::2], "feedback": feedback[::3], "notices": leaves[::40]}
 
 
 def write(folder: Path, tables: dict[str, pl.DataFrame]) -> Path:
@@ -102,6 +135,9 @@ def assert_same(delta: Snapshot, ours: Vocabularies, full: Snapshot, theirs: Voc
         theirs.rooms.ids(full.rooms["room"].to_numpy())
     )
     assert delta.priors == full.priors
+    leaves = (shot.leaves.with_columns(host=of.hosts.ids(shot.leaves["host"].to_numpy()))
+              for shot, of in ((delta, ours), (full, theirs)))  # fmt: skip
+    assert_frame_equal(*leaves, check_row_order=False)
 
 
 def in_rows_of(state: BlockState, ours: Vocabularies, theirs: Vocabularies) -> BlockState:
@@ -161,6 +197,9 @@ def test_the_delta_equals_the_rebuild(
     assert advanced is not None, "rows that only add need no rebuild"
     full, theirs = states_at(folder / "lake", as_of)
     assert_same(advanced.shot, advanced.vocabularies, full, theirs)
+    commerce = full.states["commerce"].flat()
+    refunded = [commerce.rows.ints[:, commerce.block.int_column(name)].sum() for name in ("n_refunds", "n_disputes")]
+    assert min(refunded) > 20 and len(full.leaves) > 3
 
 
 def test_night_after_night(market: dict[str, pl.DataFrame], tmp_path: Path) -> None:
