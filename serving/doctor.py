@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -67,7 +66,6 @@ def examine(bundle: Path, log: Path | None, config: Path | None) -> Report:
         ("disk", lambda: _disk(where.parent, bundle)),
         ("lake", lambda: _lake(config)),
         ("stream", lambda: _stream(config)),
-        ("threads", _threads),
     )
     found = []
     for name, check in checks:
@@ -149,11 +147,3 @@ def _stream(path: Path | None) -> Finding:
     finally:
         stream.close()
     return Finding("stream", "ok", f"{stream.name} answers; a new log would begin at {position}")
-
-
-def _threads() -> Finding:
-    if os.environ.get("OMP_NUM_THREADS") == "1" and os.environ.get("OPENBLAS_NUM_THREADS") == "1":
-        return Finding("threads", "ok", "numeric kernels use one thread")
-    return Finding(
-        "threads", "warning", "set OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1: a second thread only disturbs"
-    )

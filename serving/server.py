@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
 
 from recsys.errors import ConfigError, LaotieError
 from serving.config import ServingConfig
@@ -122,6 +123,7 @@ def work(
     sys.setswitchinterval(_SWITCH_S)
     engine = Engine.open(bundle, log, config, clock)
     settle_memory()
+    threadpool_limits(1)  # a lookup's products are small: a second thread doubles the processor time and saves none
     settings = uvicorn.Config(
         create_app(engine, config, log),
         log_config=None,
