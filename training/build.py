@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from recsys.bundle import (
@@ -43,7 +44,15 @@ from recsys.ties.algebra import BlockState
 from training.compare import Scorer
 from training.delta import advance, known_states, lake_of
 from training.demand import write_demand
-from training.drift import drift_from, profile_of, sampled_ties, strength_histogram, values_of
+from training.drift import (
+    CANDIDATES,
+    drift_from,
+    no_candidates,
+    profile_of,
+    sampled_ties,
+    strength_histogram,
+    values_of,
+)
 from training.fitting import fit_models
 from training.history import KEPT, Base
 from training.index_recall import index_metrics
@@ -71,6 +80,7 @@ class Trained:
     held: Bundle | None = None  # where the states lie already, if stages keep what they make
     latest: dict[str, object] = field(default_factory=dict)
     history: str = ""
+    candidates: npt.NDArray[np.float32] = field(default_factory=no_candidates)
 
 
 def build(
@@ -112,7 +122,8 @@ def build(
     live = assemble(trained.parts)
     ties = sampled_ties(live, trained.as_of_us, config.build.seed)
     values = values_of(ties, live.world.models.strength)
-    drift = drift_from(continued, ties, values)
+    candidates = dict(zip(CANDIDATES, trained.candidates.T, strict=True))
+    drift = drift_from(continued, ties, values, candidates)
     trained.metrics |= drift.metrics
     gates = evaluate_gates(trained.metrics, config.gates)
     name = next_name(bundles, trained.as_of_us)
@@ -144,7 +155,7 @@ def build(
         if events.lake is not None:
             writer.json(ERASED, events.lake.manifest.erased)
         writer.json("quality", events.quality.to_json())
-        writer.json("profile", profile_of(values))
+        writer.json("profile", profile_of(values | candidates))
         writer.json(KEPT, {"stage": trained.history})
         if drift.indices:
             writer.json("drift", drift.indices)
@@ -237,8 +248,9 @@ def train(
     heads, rivals = learnt.head_documents, learnt.rivals
     metrics, latest = learnt.metrics, learnt.latest
     return Trained(
-        parts, vocabularies, as_of, learnt.from_us, metrics, said, counts, heads, rivals, held, latest, learnt.history
-    )
+        parts, vocabularies, as_of, learnt.from_us, metrics, said, counts, heads, rivals, held, latest, learnt.history,
+        learnt.candidates,
+    )  # fmt: skip
 
 
 def _states(

@@ -12,7 +12,10 @@ close together, so a level a tenth higher moves nearly all of them a bin, though
 has changed is told apart: of the same ties the means of what both heads say, the rank correlation between them, and the
 slope of the log-odds now on those of the base: 1 is as before, 0 a head that no longer tells ties apart.
 
-Scores of the ranker are not compared: they are of the rooms live at one instant, and others are live at the next.
+What the ranker reads besides ties (rooms, hosts, taste, the viewer) and the chance it gives are of candidates of the
+latest requests of the log, of each build its own, and are compared likewise. They move with the hour and the weekday,
+so no gate judges them unless one is configured on `drift_psi_candidates_max`. The chance is the softmax of the scores
+within a request, by the ranker on trial, which has not seen these requests; a score itself has no level.
 """
 
 from __future__ import annotations
@@ -28,8 +31,10 @@ import polars as pl
 from recsys.bundle import Bundle
 from recsys.live.artefact import load_heads
 from recsys.live.state import LiveState
+from recsys.models.additive_training import softmax
 from recsys.models.calibration import logit
 from recsys.models.strength import STRENGTH, StrengthHead, heads_say, strength_head
+from recsys.pipeline.features import FEATURES
 from recsys.ties.features import TIE_FEATURES
 from training.log import TieLog
 
@@ -37,6 +42,10 @@ BINS = 10
 MOST_USERS = 2_000
 AGES = ("tie_days_since_first", "tie_follow_age_days")
 """Features that grow as the history does: reported, judged by no gate."""
+CHANCE = "ranker_chance"
+CANDIDATES = (*FEATURES[len(TIE_FEATURES) :], CHANCE)
+"""What is compared of candidates: features that are not of the tie, and the chance of being chosen."""
+MOST_CANDIDATES = 20_000
 LEAST_TIES = 500
 """Of fewer ties the index is chance: it is reported, and gates are skipped."""
 LOOK, ALARM = 0.1, 0.25
@@ -60,11 +69,14 @@ class Drift:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def drift_from(base: Bundle | None, rows: npt.NDArray[np.float32], now: Values) -> Drift:
+def drift_from(
+    base: Bundle | None, rows: npt.NDArray[np.float32], now: Values, candidates: Values | None = None
+) -> Drift:
     """What has moved since a base bundle.
 
     Args:
         rows: today's ties (`sampled_ties`); now: what today's heads say of them (`values_of`).
+        candidates: the latest candidates (`sampled_candidates`), by the names in `CANDIDATES`.
     """
     before = base_profile(base)
     if base is None or not before:
@@ -73,11 +85,30 @@ def drift_from(base: Bundle | None, rows: npt.NDArray[np.float32], now: Values) 
     if STRENGTH not in before:
         by_base.pop(STRENGTH, None)
     relearnt = _relearnt(by_base, now)
+    by_base |= candidates or {}
     metrics = drift_metrics(before, by_base)
     for line in relearnt:
         if line["head"] == STRENGTH and "drift_psi_strength" in metrics:
             metrics["drift_strength_slope"] = line["slope"]
     return Drift(drift_of(before, by_base), relearnt, metrics)
+
+
+def no_candidates() -> npt.NDArray[np.float32]:
+    """The sample of a build without a log of requests."""
+    return np.empty((0, len(CANDIDATES)), dtype=np.float32)
+
+
+def sampled_candidates(
+    rows: npt.NDArray[np.float32], scores: npt.NDArray[np.float64], groups: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Values (C, len(`CANDIDATES`)) of candidates, every so-manieth of them.
+
+    Args:
+        rows: (N, F) features; scores: (N,) of the ranker; groups: (R,) candidates per request.
+    """
+    every = slice(None, None, max(1, len(rows) // MOST_CANDIDATES))
+    chance = softmax(scores, groups)[every].astype(np.float32)
+    return np.column_stack([rows[every, len(TIE_FEATURES) :], chance])
 
 
 def sampled_ties(live: LiveState, as_of_us: int, seed: int) -> npt.NDArray[np.float32]:
@@ -147,7 +178,8 @@ def stability_index(then: npt.NDArray[np.float64], now: npt.NDArray[np.float64])
 
 
 def drift_metrics(base: Profile, values: Values) -> dict[str, float]:
-    """What gates read: the index of the strength, the largest of the features but `AGES`, and of the other chances."""
+    """What gates read: the index of the strength, the largest of the ties' features but `AGES`, of the other chances,
+    and of what is known of candidates."""
     enough = {
         name: value
         for name, value in drift_of(base, values).items()
@@ -157,6 +189,8 @@ def drift_metrics(base: Profile, values: Values) -> dict[str, float]:
     chances = [value for name, value in enough.items() if name.startswith("chance_")]
     metrics = {"drift_psi_features_max": max(features)} if features else {}
     metrics |= {"drift_psi_chances_max": max(chances)} if chances else {}
+    candidates = [value for name, value in enough.items() if name in CANDIDATES]
+    metrics |= {"drift_psi_candidates_max": max(candidates)} if candidates else {}
     return metrics | ({"drift_psi_strength": enough[STRENGTH]} if STRENGTH in enough else {})
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
+import numpy as np
+
 from recsys.bundle import Bundle, BundleWriter, ManifestFields, StageResult
 from recsys.config import EngineConfig
 from recsys.events import Vocabularies
 from recsys.live.artefact import load_models, save_models
 from recsys.models.suite import Models
+from training.drift import no_candidates
 from training.learning import Learnt
 from training.stages import fields_of
 from training.states import Snapshot, load_shot, save_shot
@@ -64,6 +67,7 @@ def save_learnt(as_of_us: int, config: EngineConfig, writer: BundleWriter, learn
         "categories": learnt.categories,
     }
     said |= {"latest": learnt.latest, "tower": learnt.tower, "history": learnt.history}
+    writer.array("candidates", learnt.candidates)
     writer.path("learnt.txt").write_text(json.dumps(said), encoding="utf-8")  # this JSON knows NaN
     return fields_of(as_of_us, metrics=learnt.metrics, stages=tuple(learnt.stages))
 
@@ -85,4 +89,5 @@ def load_learnt(config: EngineConfig, bundle: Bundle) -> Learnt:
         latest=said["latest"],
         tower=said["tower"],
         history=said["history"],
+        candidates=np.asarray(bundle.array("candidates")) if bundle.has("candidates") else no_candidates(),
     )

@@ -20,6 +20,7 @@ from recsys.models.block_network import BlockNetwork
 from recsys.models.choice_network import SecondTask, fit_choice_network
 from recsys.pipeline.features import BLOCKS, FEATURES, N_TIE, WITHOUT_TIE, of_private_domain
 from training.domains import private_weight_metrics
+from training.drift import no_candidates, sampled_candidates
 from training.latest import Tiers, judged_latest
 from training.log import TrainingLog
 
@@ -38,13 +39,15 @@ class LearntRanker:
 
     `metrics` are of the later part: `ranker_ndcg_at_10` of the form that ships, and the same of the tables, of the
     network if one was tried, of the memory formula and of popularity on the same requests; `latest` says for whom it
-    works, with intervals (`training.latest.judged_latest`).
+    works, with intervals (`training.latest.judged_latest`), and `candidates` (C, …) are a sample of these requests'
+    candidates for the drift of a later build (`training.drift.sampled_candidates`).
     """
 
     model: BlockNetwork | AdditiveModel | None
     stage: StageResult
     metrics: dict[str, float] = field(default_factory=dict)
     latest: dict[str, Any] = field(default_factory=dict)
+    candidates: npt.NDArray[np.float32] = field(default_factory=no_candidates)
 
 
 def learn_ranker(
@@ -89,13 +92,14 @@ def learn_ranker(
     bonus = config.ranker.private_bonus if best == "network" else 0.0
     metrics |= private_weight_metrics(scores["ranker"], later, groups, labels, bonus)
     latest = judged_latest(log, ~early, scores["ranker"], found, tiers or Tiers(), config)
+    seen = sampled_candidates(held_back.rows, scores["ranker"], groups)
     gain = metrics["ranker_gain_over_memory"] = metrics["ranker_ndcg_at_10"] - metrics["memory_ndcg_at_10"]
     if gain <= 0.0:
         why = f"NDCG@10 on later requests is {-gain:.4f} below the memory formula's; what cannot beat it does not ship"
-        return LearntRanker(None, StageResult(name="ranker", status="failed", why=why), metrics, latest)
+        return LearntRanker(None, StageResult(name="ranker", status="failed", why=why), metrics, latest, seen)
     whole = (choices_of(log, config.ranker), config.ranker, seed, threads)
     model = fit_network(*whole, second_task(log, came)) if best == "network" else fit_tables_on(*whole)
-    return LearntRanker(model, StageResult(name="ranker", status="passed"), metrics, latest)
+    return LearntRanker(model, StageResult(name="ranker", status="passed"), metrics, latest, seen)
 
 
 def second_task(log: TrainingLog, came: pl.DataFrame | None) -> SecondTask | None:

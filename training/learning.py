@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from recsys.bundle import StageResult
@@ -30,6 +31,7 @@ from training.collaborative import fit_collaborative, fit_transitions
 from training.compare import Scorer, fit_rivals
 from training.customers import log_customers
 from training.demand import learn_demand
+from training.drift import no_candidates
 from training.heads import learn_heads, learn_horizon_head
 from training.history import Base, history, load_history, save_history
 from training.labels import LoggedTies, next_broadcast
@@ -52,7 +54,8 @@ class Learnt:
     `from_us`: start of the first broadcast, µs. `head_documents`: every judged head with its reliability curve.
     `categories`: in the order by whose number the ranker knows them; None without trust.
     `history`: the stage in which the states at the beginning of the stretch are kept; empty: nowhere.
-    `latest`: for whom the ranker works, on the latest requests (`training.latest.judged_latest`).
+    `latest`: for whom the ranker works, on the latest requests (`training.latest.judged_latest`);
+    `candidates`: a sample of theirs (`training.drift.sampled_candidates`).
     """
 
     ranker: Ranker
@@ -66,6 +69,7 @@ class Learnt:
     categories: tuple[str, ...] | None = None
     rivals: dict[str, Scorer] = field(default_factory=dict)
     latest: dict[str, Any] = field(default_factory=dict)
+    candidates: npt.NDArray[np.float32] = field(default_factory=no_candidates)
     tower: bool = False
     history: str = ""
 
@@ -152,6 +156,7 @@ def learn_models(
         categories=past.trust.categories if past.trust is not None else None,
         rivals=rivals,
         latest=ranked.latest,
+        candidates=ranked.candidates,
         history=past.history,
     )
 

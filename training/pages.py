@@ -62,7 +62,8 @@ def build_page(body: Mapping[str, Any]) -> str:
         sections.append(Section("Tie strengths now", lead, charts.histogram(strengths, "strength")))
     if drift := body.get("drift"):
         lead = (
-            "Population stability index of every tie feature, and of what the base's heads say of today's ties, "
+            "Population stability index of every tie feature, of what the base's heads say of today's ties, and of "
+            "what is known of the candidates of the latest requests (these move with the hour and the weekday), "
             f"against the base bundle: below {LOOK} nothing has moved, from {ALARM} on look before you serve."
         )
         lines = drift_lines(drift)

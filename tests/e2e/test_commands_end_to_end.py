@@ -13,10 +13,12 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from recsys.bundle import Bundle
+from recsys.bundle import Bundle, resolve
 from recsys.instants import format_instant
+from recsys.pipeline.features import FEATURES
 from tests.conftest import Built
 from tests.e2e.commands import done, laotie, refused, tables, write
+from training.drift import CHANCE
 
 OUT_COLUMNS = ["request_id", "rank", "room_id", "host_id", "score", "strength"]
 
@@ -82,6 +84,12 @@ def test_build_says_what_it_did(built: Built) -> None:
     manifest = Bundle.open(built.bundle, verify="hashes").manifest
     assert manifest.window.as_of_us == built.as_of_us
     assert manifest.counts["users"] == 400 or 300 < manifest.counts["users"] <= 400
+
+
+def test_a_later_build_can_tell_how_all_features_and_the_ranker_have_moved(built: Built) -> None:
+    profile = Bundle.open(resolve(built.bundles)).json("profile")
+    assert profile.keys() >= {*FEATURES, CHANCE, "strength"}
+    assert profile[CHANCE]["n"] == profile["room_age_min"]["n"] >= 500 and len(profile["room_age_min"]["edges"]) > 3
 
 
 def test_demand_of_every_host_with_a_tie(built: Built) -> None:

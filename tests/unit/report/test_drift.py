@@ -25,6 +25,8 @@ from recsys.pipeline.features import FEATURES
 from recsys.ties.features import TIE_FEATURES
 from training.bond import BINDS
 from training.drift import (
+    CANDIDATES,
+    CHANCE,
     STRENGTH,
     Drift,
     base_profile,
@@ -33,6 +35,7 @@ from training.drift import (
     drift_metrics,
     drift_of,
     profile_of,
+    sampled_candidates,
     sampled_ties,
     stability_index,
     values_of,
@@ -80,6 +83,27 @@ def test_strength_of_a_base_without_that_head_is_another_quantity() -> None:
     assert STRENGTH in frozen.json("profile") and STRENGTH not in base_profile(frozen)
     assert base_profile(frozen).keys() == frozen.json("profile").keys() - {STRENGTH}
     assert base_profile(None) == {}
+
+
+def test_what_candidates_are_is_compared_and_by_default_judged_by_no_gate() -> None:
+    groups = np.full(1_000, 8)
+    rows = RNG.normal(size=(8_000, len(FEATURES))).astype(np.float32)
+    age = CANDIDATES.index("room_age_min")
+
+    def seen(rows: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(CANDIDATES, sampled_candidates(rows, scores, groups).T, strict=True))
+
+    then = seen(rows, rows[:, -1].astype(np.float64))
+    assert then["room_age_min"].tolist() == rows[:, FEATURES.index("room_age_min")].tolist()
+    assert then[CHANCE].reshape(-1, 8).sum(axis=1) == pytest.approx(1.0, abs=1e-5)
+    base = profile_of(then)
+    assert max(drift_of(base, then).values()) == 0.0
+    rows[:, FEATURES.index("room_age_min")] += 2.0
+    now = drift_metrics(base, seen(rows, np.zeros(len(rows))))
+    moved = drift_of(base, seen(rows, np.zeros(len(rows))))
+    assert moved["room_age_min"] > 1.0 and moved[CHANCE] > 1.0 and CANDIDATES[age] == "room_age_min"
+    assert now == {"drift_psi_candidates_max": max(moved.values())}
+    assert all(gate.metric != "drift_psi_candidates_max" for gate in DEFAULT_GATES)
 
 
 def test_chances_are_told_apart_from_features_and_ages_are_judged_by_no_gate() -> None:
