@@ -40,7 +40,7 @@ from training.log import TieLog
 
 BINS = 10
 MOST_USERS = 2_000
-AGES = ("tie_days_since_first", "tie_follow_age_days")
+AGES = ("tie_days_since_first", "tie_follow_age_days", "host_age_days")
 """Features that grow as the history does: reported, judged by no gate."""
 CHANCE = "ranker_chance"
 CANDIDATES = (*FEATURES[len(TIE_FEATURES) :], CHANCE)
@@ -178,8 +178,8 @@ def stability_index(then: npt.NDArray[np.float64], now: npt.NDArray[np.float64])
 
 
 def drift_metrics(base: Profile, values: Values) -> dict[str, float]:
-    """What gates read: the index of the strength, the largest of the ties' features but `AGES`, of the other chances,
-    and of what is known of candidates."""
+    """What gates read: the index of the strength, the largest of the ties' features, of the other chances, and of what
+    is known of candidates; but `AGES`."""
     enough = {
         name: value
         for name, value in drift_of(base, values).items()
@@ -189,7 +189,7 @@ def drift_metrics(base: Profile, values: Values) -> dict[str, float]:
     chances = [value for name, value in enough.items() if name.startswith("chance_")]
     metrics = {"drift_psi_features_max": max(features)} if features else {}
     metrics |= {"drift_psi_chances_max": max(chances)} if chances else {}
-    candidates = [value for name, value in enough.items() if name in CANDIDATES]
+    candidates = [value for name, value in enough.items() if name in CANDIDATES and name not in AGES]
     metrics |= {"drift_psi_candidates_max": max(candidates)} if candidates else {}
     return metrics | ({"drift_psi_strength": enough[STRENGTH]} if STRENGTH in enough else {})
 
