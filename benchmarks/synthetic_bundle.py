@@ -33,14 +33,13 @@ from recsys.models.transition import TransitionModel
 from recsys.models.trust import HostTrust
 from recsys.pipeline.features import BLOCKS, FEATURES, WITHOUT_TIE, feature_table
 from recsys.ties.features import TIE_FEATURES
+from training.bond import BINDS
 from training.states import snapshot
 
 START = datetime(2024, 6, 1, tzinfo=UTC)
 AS_OF = from_datetime(START + timedelta(days=14))
 EDGES, PAIRS = 15, 120
 """Thresholds a feature and joint terms of a head, as in those trained with the default settings."""
-LASTING = ("tie_active_days", "tie_broadcasts_missed", "tie_comments", "tie_entries_14d", "tie_order_lines")
-"""What strength is read from: few features without joint terms (docs/formulas/strength.md)."""
 
 
 def synthetic(
@@ -134,7 +133,8 @@ def _learnt(parts: WorldParts, rng: np.random.Generator) -> None:
     network = fit_choice_network(rows, groups, labels, np.zeros(len(labels)), None, epochs=5, networks=1)
     parts.models.ranker = network.served(FEATURES, BLOCKS, WITHOUT_TIE)
     tied = values[: len(TIE_FEATURES)]
-    plain = _tables(LASTING, tied[[TIE_FEATURES.index(name) for name in LASTING]], 0, rng).bound_to(TIE_FEATURES)
+    binds = tuple(BINDS)  # what strength reads, without joint terms (docs/formulas/strength.md)
+    plain = _tables(binds, tied[[TIE_FEATURES.index(name) for name in binds]], 0, rng).bound_to(TIE_FEATURES)
     head = _tables(TIE_FEATURES, tied, PAIRS, rng)
     calibration = IsotonicMap(np.array([0.0, 0.5, 1.0]), np.array([0.01, 0.1, 0.9]))
     parts.models.strength = {

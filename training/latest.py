@@ -70,7 +70,7 @@ def judged_latest(
         there are none.
     """
     seed, groups = config.build.seed, log.groups[latest]
-    of = np.repeat(latest, log.groups)
+    of = log.candidates_of(latest)
     values, hosts, entered = log.rows[of].T, log.hosts[of], log.labels[of] == 1
     requests = _entered(log.requests.filter(pl.Series(latest)), values[:, entered], tiers)
     frame = with_strata(requests).with_columns(pl.Series(name, ndcg) for name, ndcg in found.items())

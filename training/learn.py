@@ -135,15 +135,8 @@ def choices_of(log: TrainingLog, config: RankerConfig, of: npt.NDArray[np.bool_]
     weights = config.recency ** ((asked.max() - asked) / US_PER_DAY)
     if of is None:
         return Choices(log.rows, log.groups, log.labels, weights)
-    stops = np.cumsum(log.groups)
-    first, last = of.nonzero()[0][[0, -1]]
-    if not of[first : last + 1].all():
-        rows = np.repeat(of, log.groups)
-        return Choices(log.rows[rows], log.groups[of], log.labels[rows], weights[of])
-    of_these = slice(
-        stops[first] - log.groups[first], stops[last]
-    )  # those of a stretch lie together: nothing is copied
-    return Choices(log.rows[of_these], log.groups[of], log.labels[of_these], weights[of])
+    rows = log.candidates_of(of)
+    return Choices(log.rows[rows], log.groups[of], log.labels[rows], weights[of])
 
 
 def request_ndcg(

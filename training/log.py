@@ -55,6 +55,14 @@ class TrainingLog:
     ties: pl.DataFrame
     nearest: pl.DataFrame = field(default_factory=pl.DataFrame)
 
+    def candidates_of(self, requests: npt.NDArray[np.bool_]) -> slice | npt.NDArray[np.bool_]:
+        """Where in `rows` the candidates of some requests (R,) lie: of a stretch a slice, so that nothing is copied."""
+        asked = requests.nonzero()[0]
+        if len(asked) and requests[asked[0] : asked[-1] + 1].all():
+            stops = np.cumsum(self.groups)
+            return slice(int(stops[asked[0]] - self.groups[asked[0]]), int(stops[asked[-1]]))
+        return np.repeat(requests, self.groups)
+
 
 def replay_and_log(
     live: LiveState,
@@ -98,11 +106,8 @@ def _share(facts: pl.DataFrame, is_entry: npt.NDArray[np.bool_], world: World, c
     sizes = world.config.pipeline.sources
     brought = sizes.nearest + sizes.transition + sizes.popular + sizes.newcomers
     candidates = np.where(live > config.ranker_rooms, np.minimum(live, brought), live)
-    return min(
-        1.0,
-        config.ranker_requests / max(len(live), 1),
-        config.ranker_candidates / max(int(candidates.sum()), 1),
-    )
+    requests, rows = max(len(live), 1), max(int(candidates.sum()), 1)
+    return min(1.0, config.ranker_requests / requests, config.ranker_candidates / rows)
 
 
 def requests_of(facts: pl.DataFrame, taken: npt.NDArray[np.bool_]) -> dict[int, list[tuple[int, int, int]]]:
@@ -217,8 +222,6 @@ class _Log:
 class _Rows:
     """Rows added part by part in one array that grows where it lies, so that all are never held twice."""
 
-    _STEP = 100_000
-
     def __init__(self, width: int) -> None:
         self._held = np.empty((0, width), dtype=np.float32)
         self._filled = 0
@@ -227,7 +230,7 @@ class _Rows:
         """Add rows (n, width)."""
         end = self._filled + len(rows)
         if end > len(self._held):
-            self._held.resize((end + self._STEP, self._held.shape[1]), refcheck=False)
+            self._held.resize((end + 100_000, self._held.shape[1]), refcheck=False)
         self._held[self._filled : end] = rows
         self._filled = end
 

@@ -85,3 +85,14 @@ def test_many_live_rooms_make_fewer_requests_not_a_larger_log() -> None:
     assert len(everything.rows) > 45_000
     assert 5_000 < len(some.rows) < 7_000
     assert some.rows.base is None and some.rows.nbytes == some.groups.sum() * everything.rows.shape[1] * 4
+
+
+def test_candidates_of_a_stretch_are_a_slice_and_of_others_the_same_rows() -> None:
+    live = assemble(empty_parts(2))
+    live.register_rooms(ROOMS)
+    log = replay_and_log(live, facts(), BuildConfig(), 0)
+    for picked in ([1, 2, 3], [0, 3], [], [5]):
+        requests = np.isin(np.arange(len(log.groups)), picked)
+        where = log.candidates_of(requests)
+        assert isinstance(where, slice) == (picked in ([1, 2, 3], [5]))
+        np.testing.assert_array_equal(log.rows[where], log.rows[np.repeat(requests, log.groups)])
