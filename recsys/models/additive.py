@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from recsys.compiled import compiled
 from recsys.errors import LaotieError
 from recsys.models.binning import Binning
 from recsys.models.bound import column_blocks, rows_of
@@ -36,17 +37,37 @@ class PairTerm:
     table: Floats
 
 
-class _Flat(NamedTuple):
-    """Tables end to end: `codes` maps bins of a pair's features to parts of a position in `tables`."""
+class _Tables(NamedTuple):
+    """Tables end to end: a bin of a feature is a position in `mains`; pair p adds the `codes` of its features' bins,
+    from `first_starts[p]` and `second_starts[p]` on, to a position in `cells`."""
 
-    binning: Binning
     mains: Floats
-    codes: npt.NDArray[np.intp]
-    first_starts: npt.NDArray[np.intp]
-    second_starts: npt.NDArray[np.intp]
     firsts: npt.NDArray[np.intp]
     seconds: npt.NDArray[np.intp]
-    tables: Floats
+    first_starts: npt.NDArray[np.intp]
+    second_starts: npt.NDArray[np.intp]
+    codes: npt.NDArray[np.intp]
+    cells: Floats
+
+
+class _Flat(NamedTuple):
+    binning: Binning
+    tables: _Tables
+
+
+@compiled
+def _read_tables(bins: npt.NDArray[np.int64], tables: _Tables, out: Floats) -> None:
+    """Values of all terms, (F + pairs, n), of columns whose features fall into `bins` (F, n)."""
+    n_features, n = bins.shape
+    for j in range(n_features):
+        for i in range(n):
+            out[j, i] = tables.mains[bins[j, i]]
+    for p in range(len(tables.firsts)):
+        first, second = tables.firsts[p], tables.seconds[p]
+        first_start, second_start = tables.first_starts[p], tables.second_starts[p]
+        for i in range(n):
+            code = tables.codes[first_start + bins[first, i]] + tables.codes[second_start + bins[second, i]]
+            out[n_features + p, i] = tables.cells[code]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,21 +109,12 @@ class AdditiveModel:
         Args:
             values: (F, n), or the table of the names the model is bound to.
         """
-        if self.inputs is not None:
-            values = values[self.inputs]
-        if len(values) != len(self.features):
+        if self.inputs is None and len(values) != len(self.features):
             raise LaotieError(
                 "features do not match the model", got=f"{len(values)} rows", expected=f"{len(self.features)} features"
             )
-        flat = self._flat
-        n = len(self.features)
-        bins = flat.binning(values)
-        out = np.empty((n + len(self.pairs), values.shape[1]))
-        flat.mains.take(bins, out=out[:n], mode="clip")
-        firsts, seconds = bins.take(flat.firsts, axis=0), bins.take(flat.seconds, axis=0)
-        cells = flat.codes.take(np.add(firsts, flat.first_starts, out=firsts), mode="clip")
-        cells += flat.codes.take(np.add(seconds, flat.second_starts, out=seconds), mode="clip")
-        flat.tables.take(cells, out=out[n:], mode="clip")
+        out = np.empty((len(self.features) + len(self.pairs), values.shape[1]))
+        _read_tables(self._flat.binning(values, self.inputs), self._flat.tables, out)
         return out
 
     def score(self, values: npt.NDArray[np.floating[Any]]) -> Floats:
@@ -143,7 +155,7 @@ class AdditiveModel:
 
     @cached_property
     def _flat(self) -> _Flat:
-        """All tables end to end, so that a request costs a few gathers instead of some per term."""
+        """All tables end to end: one pass over a request's columns reads them."""
         binning = Binning(self.edges)
         codes: list[npt.NDArray[np.intp]] = []
         starts: list[int] = []
@@ -156,16 +168,16 @@ class AdditiveModel:
                 at_code += len(code)
             at_table += pair.table.size
         column = np.array(starts, dtype=np.intp).reshape(-1, 2)
-        return _Flat(
-            binning=binning,
+        tables = _Tables(
             mains=np.concatenate([np.empty(0), *self.mains]),
-            codes=np.concatenate([np.empty(0, dtype=np.intp), *codes]),
-            first_starts=column[:, :1],
-            second_starts=column[:, 1:],
             firsts=np.array([pair.first for pair in self.pairs], dtype=np.intp),
             seconds=np.array([pair.second for pair in self.pairs], dtype=np.intp),
-            tables=np.concatenate([np.empty(0), *(pair.table.ravel() for pair in self.pairs)]),
+            first_starts=np.ascontiguousarray(column[:, 0]),
+            second_starts=np.ascontiguousarray(column[:, 1]),
+            codes=np.concatenate([np.empty(0, dtype=np.intp), *codes]),
+            cells=np.concatenate([np.empty(0), *(pair.table.ravel() for pair in self.pairs)]),
         )
+        return _Flat(binning, tables)
 
     def arrays(self, prefix: str) -> dict[str, npt.NDArray[np.generic]]:
         """The model as plain arrays for a bundle, named with `prefix`; `from_arrays` reads them back."""

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.compiled import compiled
 from recsys.events.facts import NEVER, US_PER_DAY
 
 Floats = NDArray[np.float64]
@@ -30,11 +31,9 @@ PRESENCE_US = 30 * 60 * 1_000_000
 """A host without a further entry counts as on air for so long, µs."""
 _HOUR = US_PER_DAY // 24
 _HALF_DAY, _WEEK, _TWO_HOURS, _HALF_HOUR = _HALF_LIVES_US = (12 * _HOUR, 7 * US_PER_DAY, 2 * _HOUR, _HOUR // 2)
-_RATES = -1.0 / np.array(_HALF_LIVES_US)
-_DECAY_OF = np.array([0, 1, 0, 1, 2, 3, 3, 3, 3])
-"""Half-life of each column: exposed and chosen (two each), entries, entries by segment."""
-_EXPOSED, _CHOSEN, _RATE, _SEGMENT = slice(0, 2), slice(2, 4), 4, 5
-_WIDTH = len(_DECAY_OF)
+_CHOSEN, _RATE, _SEGMENT, _WIDTH = 2, 4, 5, 9
+"""Where the columns of a host begin: exposed (half a day, a week), chosen (the same), entries of two hours, entries of
+half an hour by segment; and how many there are."""
 _ROW = Struct(f"{_WIDTH}d")
 _SEGMENTS = (1, 3, 10)
 """Users with fewer entries than the first, second, third of these are of segment 0, 1, 2; others of segment 3."""
@@ -62,7 +61,7 @@ class Audience:
     """
 
     def __init__(self, n_hosts: int = 0, n_users: int = 0) -> None:
-        self._hosts: Floats = np.zeros((n_hosts, len(_DECAY_OF)))
+        self._hosts: Floats = np.zeros((n_hosts, _WIDTH))
         self._last_at: Ints = np.full(n_hosts, NEVER, dtype=np.int64)
         self._seen: Floats = np.zeros((n_hosts, 2))
         self._tastes: Floats = np.full((n_users, len(TASTES)), np.nan)
@@ -127,28 +126,16 @@ class Audience:
             segments (4, n): decayed entries of half an hour by the users of each segment;
             rate (n,): log of the host's share of all entries, 2 h; idle (n,): log seconds since the last entry.
         """
-        rows = np.zeros((len(_DECAY_OF), len(hosts)))
-        last_at = np.full(len(hosts), NEVER, dtype=np.int64)
-        seen = np.zeros((2, len(hosts)))
-        if len(self._last_at):
-            places = np.minimum(hosts, len(self._last_at) - 1)
-            last_at = self._last_at.take(places)
-            width = self._hosts.shape[1]
-            self._hosts.reshape(-1).take(places * width + np.arange(width)[:, None], out=rows, mode="clip")
-            self._seen.reshape(-1).take(places * 2 + np.arange(2)[:, None], out=seen, mode="clip")
-            if len(hosts) and int(hosts.max()) >= len(self._last_at):
-                unknown = hosts >= len(self._last_at)
-                rows[:, unknown], last_at[unknown], seen[:, unknown] = 0.0, NEVER, 0.0
-        met = last_at != NEVER
-        age = np.where(met, at - last_at.astype(np.float64), 0.0)
-        passed = np.where(met, self._count - seen[0], 0.0)
-        passed = np.where(age > PRESENCE_US, np.minimum(passed, seen[1]), passed)
-        np.maximum(age, 0.0, out=age)
-        rows *= np.exp2(age * _RATES[:, None])[_DECAY_OF]
-        conversions = (rows[_CHOSEN] + _PRIOR_CHOICES) / (rows[_EXPOSED] + passed + _PRIOR_EXPOSURE)
-        rate = np.log(rows[_RATE] + 0.05) - log(self._rate_to(at) + 1.0)
-        idle = np.where(met, np.log(age / 1e6 + 1.0), np.nan)
-        return conversions, rows[_SEGMENT:], rate, idle
+        n = len(hosts)
+        conversions, segments, rate, idle = (
+            np.empty((2, n)),
+            np.empty((len(_SEGMENTS) + 1, n)),
+            np.empty(n),
+            np.empty(n),
+        )
+        everyone = (self._count, log(self._rate_to(at) + 1.0))
+        _read(hosts, at, self._hosts, self._last_at, self._seen, everyone, conversions, segments, rate, idle)
+        return conversions, segments, rate, idle
 
     def taste(self, user: int) -> Floats:
         """The user's mean choice (len(TASTES),): logs of share, room age in s, idle s, conversion; NaN unknown."""
@@ -246,3 +233,32 @@ def segment(entries: int) -> int:
         if entries < bound:
             return number
     return len(_SEGMENTS)
+
+
+@compiled
+def _read(
+    hosts: NDArray[np.integer[Any]], at: int, numbers: Floats, last: Ints, seen: Floats, everyone: tuple[float, float],
+    conversions: Floats, segments: Floats, rate: Floats, idle: Floats,
+) -> None:  # fmt: skip
+    """`Audience.read` of hosts as they were at their last entry; `everyone` is the count of all entries and the log of
+    their rate."""
+    count, log_rate = everyone
+    for i in range(len(hosts)):
+        host = hosts[i]
+        if host >= len(last) or last[host] == NEVER:
+            conversions[:, i], segments[:, i] = _PRIOR_CHOICES / _PRIOR_EXPOSURE, 0.0
+            rate[i], idle[i] = np.log(0.05) - log_rate, np.nan
+            continue
+        age = max(float(at) - float(last[host]), 0.0)
+        passed = count - seen[host, 0]
+        if age > PRESENCE_US:
+            passed = min(passed, seen[host, 1])
+        for d in range(2):
+            kept = np.exp2(-age / _HALF_LIVES_US[d])
+            chosen, exposed = numbers[host, _CHOSEN + d] * kept, numbers[host, d] * kept
+            conversions[d, i] = (chosen + _PRIOR_CHOICES) / (exposed + passed + _PRIOR_EXPOSURE)
+        rate[i] = np.log(numbers[host, _RATE] * np.exp2(-age / _TWO_HOURS) + 0.05) - log_rate
+        lately = np.exp2(-age / _HALF_HOUR)
+        for s in range(len(segments)):
+            segments[s, i] = numbers[host, _SEGMENT + s] * lately
+        idle[i] = np.log(age / 1e6 + 1.0)

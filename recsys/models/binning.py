@@ -12,19 +12,31 @@ Shape letters: n columns, F features.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from recsys.compiled import compiled
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _MOST_CELLS = 1024
-_MOST_INSIDE = 3
-"""More edges than this in one cell: the feature is searched after all."""
 _OUTLIERS = 3
 """So many of the lowest and of the highest edges may lie outside the cells: some are zero or immense."""
+
+
+class _Layout(NamedTuple):
+    """Where the cells and edges of F features lie, end to end; all but the last two are (F,)."""
+
+    shifts: Ints
+    lowest: Ints
+    highest: Ints
+    offsets: Ints
+    missing: Ints
+    below: Ints
+    edges: Floats
 
 
 class Binning:
@@ -39,45 +51,53 @@ class Binning:
     def __init__(self, edges: Sequence[Floats]) -> None:
         sizes = np.array([len(e) + 2 for e in edges], dtype=np.int64)
         self.starts: Ints = np.cumsum(sizes) - sizes
-        self._missing: Ints = (self.starts + sizes - 1)[:, None]
         cells = [_Cells(e) for e in edges]
-        self._shifts: Ints = np.array([c.shift for c in cells], dtype=np.int64)[:, None]
-        self._lowest: Ints = np.array([c.origin for c in cells], dtype=np.int64)[:, None]
+        lowest = np.array([c.origin for c in cells], dtype=np.int64)
         widths = np.array([len(c.below) for c in cells], dtype=np.int64)
-        self._highest: Ints = self._lowest + widths[:, None] - 1
-        self._offsets: Ints = (np.cumsum(widths) - widths)[:, None] - self._lowest
-        self._negative = np.flatnonzero(self._lowest[:, 0] < 0)
-        self._below: Ints = np.concatenate(
-            [c.below + start for c, start in zip(cells, self.starts, strict=True)] or [np.empty(0, dtype=np.int64)]
+        self._layout = _Layout(
+            shifts=np.array([c.shift for c in cells], dtype=np.int64),
+            lowest=lowest,
+            highest=lowest + widths - 1,
+            offsets=np.cumsum(widths) - widths - lowest,
+            missing=self.starts + sizes - 1,
+            below=np.concatenate(
+                [c.below + start for c, start in zip(cells, self.starts, strict=True)] or [np.empty(0, dtype=np.int64)]
+            ),
+            # one edge per bin; bins of the largest and of missing values end at infinity, so counting stops there
+            edges=np.concatenate([np.append(e, [np.inf, np.inf]) for e in edges] or [np.empty(0)]),
         )
-        # one edge per bin; bins of the largest and of missing values end at infinity, so counting stops there
-        self._edges: Floats = np.concatenate([np.append(e, [np.inf, np.inf]) for e in edges] or [np.empty(0)])
-        inside = np.array([c.most_inside for c in cells], dtype=np.int64)
-        self._searched = [(j, np.asarray(edges[j])) for j in np.flatnonzero(inside > _MOST_INSIDE).tolist()]
-        inside[inside > _MOST_INSIDE] = 0
-        self._crowded = [np.flatnonzero(inside > passes) for passes in range(1, int(inside.max(initial=0)))]
 
-    def __call__(self, values: npt.NDArray[np.floating[Any]]) -> Ints:
-        """Numbers (F, n) of the bins of feature-major `values`; NaN is missing."""
+    def __call__(self, values: npt.NDArray[np.floating[Any]], rows: npt.NDArray[np.intp] | None = None) -> Ints:
+        """Numbers (F, n) of the bins of feature-major `values`; NaN is missing.
+
+        Args:
+            values: (F, n), or a table whose `rows` (F,) are the features.
+        """
         wide = np.ascontiguousarray(values, dtype=np.float64)
-        keys = wide.view(np.int64)
-        cell = keys >> self._shifts  # of negative numbers some negative number: below all cells where none is negative
-        if len(self._negative):
-            cell[self._negative] = _ordered(wide[self._negative]) >> self._shifts[self._negative]
-        np.maximum(cell, self._lowest, out=cell)  # twice as fast as np.clip with bounds per row
-        np.minimum(cell, self._highest, out=cell)
-        cell += self._offsets
-        bins = self._below.take(cell, mode="clip")
-        bins += self._edges.take(bins, mode="clip") < wide
-        for rows in self._crowded:
-            some = bins[rows]
-            bins[rows] = some + (self._edges.take(some, mode="clip") < wide[rows])
-        for j, edges in self._searched:
-            bins[j] = edges.searchsorted(wide[j]) + self.starts[j]
-        missing = np.isnan(wide)
-        if missing.any():
-            np.copyto(bins, self._missing, where=missing)
+        bins = np.empty((len(self.starts), wide.shape[1]), dtype=np.int64)
+        every = np.arange(len(self.starts)) if rows is None else rows
+        _bin(wide, wide.view(np.int64), every, self._layout, bins)
         return bins
+
+
+@compiled
+def _bin(values: Floats, keys: Ints, rows: npt.NDArray[np.intp], layout: _Layout, bins: Ints) -> None:
+    """`keys` (R, n) are the bits of `values`, which grow with positive numbers and fall with negative ones."""
+    for j in range(len(rows)):
+        row, shift = rows[j], layout.shifts[j]
+        lowest, highest, offset = layout.lowest[j], layout.highest[j], layout.offsets[j]
+        for i in range(values.shape[1]):
+            value = values[row, i]
+            if np.isnan(value):
+                bins[j, i] = layout.missing[j]
+                continue
+            key = keys[row, i]
+            if key < 0:
+                key ^= 0x7FFFFFFFFFFFFFFF  # `_ordered`, for one number
+            number = layout.below[min(max(key >> shift, lowest), highest) + offset]
+            while layout.edges[number] < value:
+                number += 1
+            bins[j, i] = number
 
 
 class _Cells:

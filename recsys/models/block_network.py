@@ -24,16 +24,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recsys.compiled import compiled
 from recsys.errors import LaotieError
 from recsys.models.bound import column_blocks, rows_of
+from recsys.models.common_scale import scaled
 
 Numbers = npt.NDArray[np.floating[Any]]
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 VIEWER, TIE = "viewer", "tie"
 """The block of features that all candidates of a request share, and the one at its reference for most of them."""
-_CUT = 4.0
-"""Scaled features are cut at so many standard deviations."""
 _ARRAYS = ("centre", "scale", "reference", "first", "first_bias", "second", "second_bias", "last")
 
 
@@ -85,7 +86,7 @@ class BlockNetwork:
     @cached_property
     def bias(self) -> float:
         """The score of a candidate of whom nothing is known, for a viewer as they are on average."""
-        return float(self._outcome(self._start[:, None])[0])
+        return float(self._outcome(self._start[None])[0])
 
     def score(self, values: Numbers) -> Floats:
         """Scores (n,) of feature-major `values`, (F, n) or the table of the names the model is bound to; NaN: missing.
@@ -93,9 +94,7 @@ class BlockNetwork:
         Raises:
             LaotieError: `values` has other rows than the model has features.
         """
-        return column_blocks(
-            lambda some: self._outcome(self._told(some, slice(None), slice(None)) + self._start[:, None]), values
-        )
+        return column_blocks(lambda some: self._outcome(self._told(some, slice(None)) + self._start), values)
 
     def score_request(self, values: Numbers, tied: npt.NDArray[np.intp]) -> Floats:
         """`score` of the candidates of one request, with less work.
@@ -107,42 +106,30 @@ class BlockNetwork:
         if not values.shape[1]:
             return np.empty(0)
         viewer, tie = (self._spans.get(name, slice(0)) for name in (VIEWER, TIE))
-        hidden = self._told(values, slice(max(viewer.stop, tie.stop), None), slice(None))
-        hidden += (self._start + self._told(values, viewer, slice(1))[:, 0])[:, None]
+        hidden_nH = self._told(values, slice(max(viewer.stop, tie.stop), None))
+        hidden_nH += self._start + self._told(values[:, :1], viewer)
         if len(tied):
-            hidden[:, tied] += self._told(values, tie, tied)
-        return np.asarray(self._outcome(hidden), np.float64)
+            hidden_nH[tied] += self._told(values, tie, tied)
+        return self._outcome(hidden_nH)
 
     def contributions(self, values: Numbers) -> Floats:
         """What each term adds to the score, (1 + B, n), of `values` as for `score`."""
-        moved_Fn = self._moved(values, slice(None), slice(None))
-        told = {name: self.first[:, span] @ moved_Fn[span] for name, span in self._spans.items()}
-        start_Hn = self._start[:, None] + told.pop(VIEWER, np.zeros((1, values.shape[1])))
-        before, whole = self._outcome(np.stack([start_Hn, start_Hn + sum(told.values())]))
-        out = np.zeros((1 + len(told), values.shape[1]))
-        out[0] = before - self.bias
-        light_Hn, parts_BHn = start_Hn.astype(np.float32), [part.astype(np.float32) for part in told.values()]
-        codes = np.zeros(values.shape[1], dtype=np.int64)
-        for block, name in enumerate(told):
-            codes |= moved_Fn[self._spans[name]].any(axis=0).astype(np.int64) << block
-        for code in set(codes.tolist()) - {0}:  # a block at its reference has no share and takes no part
-            rows = np.flatnonzero(codes == code)
-            blocks = [block for block in range(len(told)) if code >> block & 1]
-            parts = np.stack([parts_BHn[block][:, rows] for block in blocks])
-            out[1 + np.array(blocks)[:, None], rows] = self._shares(light_Hn[:, rows], parts, before[rows], whole[rows])
+        moved_Fn = self._moved(values, slice(None))
+        spans = [span for name, span in self._spans.items() if name != VIEWER]
+        start_nH = self._start + moved_Fn[: self._viewers].T @ self.first[:, : self._viewers].T
+        told_BnH = np.empty((len(spans), *start_nH.shape))
+        moves_Bn = np.empty((len(spans), len(start_nH)), dtype=np.bool_)
+        for block, span in enumerate(spans):
+            np.matmul(moved_Fn[span].T, self.first[:, span].T, out=told_BnH[block])
+            moved_Fn[span].any(axis=0, out=moves_Bn[block])  # a block at its reference has no share
+        n_subsets = 1 << moves_Bn.sum(axis=0)
+        first_n = np.cumsum(n_subsets) - n_subsets
+        hidden_SH = np.empty((n_subsets.sum(), start_nH.shape[1]))
+        _tell(start_nH, told_BnH, moves_Bn, first_n, hidden_SH)
+        out = np.empty((1 + len(spans), len(start_nH)))
+        _share(self._outcome(hidden_SH), moves_Bn, first_n, _orders(len(spans)), out)
+        out[0] -= self.bias
         return out
-
-    def _shares(self, start_Hn: Numbers, parts_BHn: Numbers, before: Floats, whole: Floats) -> Floats:
-        """Shapley values (B, n) of what blocks add to the first layer; subsets between none and all in float32.
-
-        What float32 rounds away moves from one share to another, never out of their sum.
-        """
-        hidden_SHn = np.empty((1 << len(parts_BHn), *start_Hn.shape), dtype=np.float32)
-        hidden_SHn[0] = start_Hn
-        for block, part_Hn in enumerate(parts_BHn):  # the subsets with it are those of the blocks before it, and it
-            np.add(hidden_SHn[: 1 << block], part_Hn, out=hidden_SHn[1 << block : 2 << block])
-        said_Sn = np.concatenate([before[None], self._single._outcome(hidden_SHn[1:-1]), whole[None]])
-        return np.asarray(_shapley(len(parts_BHn)) @ said_Sn)
 
     def arrays(self, prefix: str) -> dict[str, npt.NDArray[np.generic]]:
         """The model as plain arrays for a bundle, named with `prefix`; `from_arrays` reads them back."""
@@ -178,50 +165,79 @@ class BlockNetwork:
         return np.asarray(self.first @ self.reference + self.first_bias)
 
     @cached_property
-    def _single(self) -> BlockNetwork:
-        """The same in float32."""
-        return replace(self, **{name: getattr(self, name).astype(np.float32) for name in _ARRAYS})
+    def _viewers(self) -> int:
+        """How many features, the first ones, are of the viewer's block."""
+        return sum(name == VIEWER for name in self.blocks)
 
-    def _told(self, values: Numbers, of: slice, columns: Any) -> Floats:
-        """What some features add to the first layer beyond their reference, (H, columns)."""
-        return np.asarray(self.first[:, of] @ self._moved(values, of, columns))
+    def _told(self, values: Numbers, of: slice, columns: npt.NDArray[np.intp] | None = None) -> Floats:
+        """What some features add to the first layer beyond their reference, (columns, H)."""
+        return np.asarray(self._moved(values, of, columns).T @ self.first[:, of].T, dtype=np.float64)
 
-    def _moved(self, values: Numbers, of: slice, columns: Any) -> Numbers:
+    def _moved(self, values: Numbers, of: slice, columns: npt.NDArray[np.intp] | None = None) -> Floats:
         """Some features on the common scale less their reference, (features, columns)."""
         if self.inputs is None and len(values) != len(self.features):
             raise LaotieError(
                 "features do not match the model", got=f"{len(values)} rows", expected=f"{len(self.features)} features"
             )
-        rows = of if self.inputs is None else self.inputs[of]
-        moved = scaled(values[rows][:, columns], self.centre[of], self.scale[of])
-        moved -= self.reference[of, None]
-        return moved
+        rows = np.arange(len(self.features))[of] if self.inputs is None else self.inputs[of]
+        return scaled(values, self.centre[of], self.scale[of], self.reference[of], rows, columns)
 
-    def _outcome(self, hidden: Numbers) -> Numbers:
-        """Scores (…, n) from the first layer (…, H, n)."""
-        units = np.maximum(hidden, 0.0).reshape(*hidden.shape[:-2], *self.second.shape[::2], hidden.shape[-1])
-        units = self.second @ units
-        units += self.second_bias[:, :, None]
-        np.maximum(units, 0.0, out=units)
-        return np.asarray((self.last[:, None, :] @ units).sum(axis=(-3, -2)) + self.constant)
+    def _outcome(self, hidden_nH: Floats) -> Floats:
+        """Scores (n,) from the first layer (n, H), which is left as it comes out of its units."""
+        np.maximum(hidden_nH, 0.0, out=hidden_nH)
+        width = self.second.shape[2]
+        out = np.full(len(hidden_nH), self.constant)
+        for k, (second, bias, last) in enumerate(zip(self.second, self.second_bias, self.last, strict=True)):
+            units_nJ = hidden_nH[:, k * width : (k + 1) * width] @ second.T
+            units_nJ += bias
+            out += np.maximum(units_nJ, 0.0, out=units_nJ) @ last
+        return out
 
 
-def scaled(values: Numbers, centre: Numbers, scale: Numbers) -> Numbers:
-    """sign(x)·log(1 + |x|) of feature-major values (F, n), less the centre, over the scale, cut; missing: 0."""
-    moved = np.abs(values)
-    np.copysign(np.log1p(moved, out=moved), values, out=moved)
-    moved -= centre[:, None]
-    moved /= scale[:, None]
-    np.minimum(np.maximum(moved, -_CUT, out=moved), _CUT, out=moved)  # twice as fast as np.clip
-    np.copyto(moved, 0.0, where=np.isnan(moved))
-    return moved
+@compiled
+def _tell(start_nH: Floats, told_BnH: Floats, moves_Bn: npt.NDArray[np.bool_], first_n: Ints, out: Floats) -> None:
+    """First layers of every subset of the blocks that move a row, those of row i from `first_n[i]` on; bit b of a
+    subset's number: it has the b-th of them."""
+    for i in range(len(start_nH)):
+        subsets = out[first_n[i] :]
+        subsets[0] = start_nH[i]
+        n_subsets = 1
+        for block in range(len(moves_Bn)):
+            if moves_Bn[block, i]:
+                for s in range(n_subsets):  # the subsets with it are those of the blocks before it, and it
+                    subsets[n_subsets + s] = subsets[s] + told_BnH[block, i]
+                n_subsets *= 2
+
+
+@compiled
+def _share(said: Floats, moves_Bn: npt.NDArray[np.bool_], first_n: Ints, orders: Floats, out: Floats) -> None:
+    """Into `out` (1 + B, n) the score without any block, and every block's Shapley value, from the scores `said` of the
+    subsets of `_tell`; `orders[m, s]` is the share of the orders of m blocks in which s given ones, and no others, come
+    before a given one."""
+    for i in range(len(first_n)):
+        said_S = said[first_n[i] :]
+        out[0, i] = said_S[0]
+        n_moves = 0
+        for block in range(len(moves_Bn)):
+            n_moves += moves_Bn[block, i]
+        b = 0
+        for block in range(len(moves_Bn)):
+            share = 0.0
+            if moves_Bn[block, i]:
+                for s in range(1 << n_moves):
+                    if not s >> b & 1:
+                        size = 0
+                        for other in range(n_moves):
+                            size += s >> other & 1
+                        share += orders[n_moves, size] * (said_S[s | 1 << b] - said_S[s])
+                b += 1
+            out[1 + block, i] = share
 
 
 @lru_cache
-def _shapley(blocks: int) -> Floats:
-    """What the score of each subset weighs in each share, (B, S); bit b of a subset's number: it has block b."""
-    inside = (np.arange(1 << blocks)[:, None] >> np.arange(blocks)) & 1
-    size = inside.sum(axis=1)
-    orders = np.array([factorial(k) * factorial(blocks - k - 1) / factorial(blocks) for k in range(blocks)])
-    weights: Floats = np.where(inside, orders[size - 1][:, None], -orders[np.minimum(size, blocks - 1)][:, None])
-    return weights.T
+def _orders(blocks: int) -> Floats:
+    found = np.zeros((blocks + 1, blocks + 1))
+    for m in range(1, blocks + 1):
+        for s in range(m):
+            found[m, s] = factorial(s) * factorial(m - s - 1) / factorial(m)
+    return found

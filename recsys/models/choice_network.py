@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from recsys.models.block_network import TIE, VIEWER, BlockNetwork, scaled
+from recsys.models.block_network import TIE, VIEWER, BlockNetwork
+from recsys.models.common_scale import scaled
 
 Floats = npt.NDArray[np.float64]
 _BATCH, _FEWEST = 256, 16

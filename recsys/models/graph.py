@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from recsys.compiled import compiled
+
 
 @dataclass(frozen=True)
 class HostGraph:
@@ -44,15 +46,7 @@ class HostGraph:
             n_hosts: length of the result, at least the graph's.
         """
         scores = np.zeros(max(n_hosts, self.n_hosts), dtype=np.float32)
-        known = hosts < self.n_hosts
-        if not known.all():
-            hosts, weights = hosts[known], weights[known]
-        if len(hosts):
-            starts, stops = self.indptr[hosts], self.indptr[hosts + 1]
-            rows = [slice(*ends) for ends in zip(starts.tolist(), stops.tolist(), strict=True)]
-            shares = np.concatenate([self.data[row] for row in rows])
-            shares *= np.repeat(weights.astype(np.float32), stops - starts)
-            np.add.at(scores, np.concatenate([self.indices[row] for row in rows]), shares)
+        _add_rows(self.indptr, self.indices, self.data, hosts, weights, scores)
         return scores
 
     def arrays(self, prefix: str) -> dict[str, npt.NDArray[np.generic]]:
@@ -63,3 +57,20 @@ class HostGraph:
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> HostGraph:
         """The graph written by `arrays`."""
         return cls(*(arrays[f"{prefix}_{part}"] for part in ("indptr", "indices", "data")))
+
+
+@compiled
+def _add_rows(
+    indptr: npt.NDArray[np.int64],
+    indices: npt.NDArray[np.int32],
+    data: npt.NDArray[np.float32],
+    hosts: npt.NDArray[np.integer],
+    weights: npt.NDArray[np.floating[Any]],
+    scores: npt.NDArray[np.float32],
+) -> None:
+    """Add the weighted rows of the graph to `scores`; hosts it does not know have none."""
+    for i in range(len(hosts)):
+        if hosts[i] < len(indptr) - 1:
+            weight = np.float32(weights[i])
+            for z in range(indptr[hosts[i]], indptr[hosts[i] + 1]):
+                scores[indices[z]] += weight * data[z]

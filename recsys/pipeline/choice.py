@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recsys.compiled import compiled
 from recsys.models.audience import TASTES, Audience
 from recsys.pipeline.spans import Spans
 from recsys.ties.algebra import Floats
@@ -54,20 +55,31 @@ def choice_features(
         out[:] = np.nan
         return
     conversions, segments, rate, idle = audience.read(hosts, at)
-    out[:2] = conversions
+    segment_of = np.array([audience.segment_of(user) for user in users])
+    tastes = np.stack([audience.taste(user) for user in users])
     lately = np.empty((2, len(hosts)))
-    segments.sum(axis=0, out=lately[1])
-    tastes = np.empty((len(TASTES), len(spans)))
-    for i, (user, part) in enumerate(zip(users, spans.parts(), strict=True)):
-        lately[0, part] = segments[audience.segment_of(user), part]
-        tastes[:, i] = audience.taste(user)
-    lately = spans.shares(lately)
-    lately *= 0.5
-    np.add(lately[0], lately[1], out=out[2])
-    np.multiply(np.where(np.isnan(lifts), 1.0, lifts), conversions[1], out=out[3:5])
-    taste = spans.spread(tastes)
-    np.subtract(rate, taste[0], out=out[6])
-    np.subtract(np.log(age_min * 60.0 + 30.0), taste[1], out=out[7])
-    np.subtract(idle, taste[2], out=out[8])
-    np.subtract(np.log(conversions[1]), taste[3], out=out[9])
-    out[10:] = taste[:2]
+    _choices(np.array(spans.bounds), segment_of, tastes, conversions, segments, rate, idle, age_min, lifts, lately, out)
+    spans.shares(lately, lately)
+    np.add(0.5 * lately[0], 0.5 * lately[1], out=out[2])
+
+
+@compiled
+def _choices(
+    bounds: npt.NDArray[np.int64], segment_of: npt.NDArray[np.int64], tastes: Floats, conversions: Floats,
+    segments: Floats, rate: Floats, idle: Floats, age_min: Floats, lifts: Floats, lately: Floats, out: Floats,
+) -> None:  # fmt: skip
+    """All but shares and ranks; into `lately` (2, n) recent entries by viewers like each request's, and by all."""
+    for request in range(len(segment_of)):
+        taste = tastes[request]
+        for i in range(bounds[request], bounds[request + 1]):
+            lately[0, i], lately[1, i] = segments[segment_of[request], i], 0.0
+            for s in range(len(segments)):
+                lately[1, i] += segments[s, i]
+            for d in range(2):
+                lift = 1.0 if np.isnan(lifts[d, i]) else lifts[d, i]
+                out[d, i], out[3 + d, i] = conversions[d, i], lift * conversions[1, i]
+            out[6, i] = rate[i] - taste[0]
+            out[7, i] = np.log(age_min[i] * 60.0 + 30.0) - taste[1]
+            out[8, i] = idle[i] - taste[2]
+            out[9, i] = np.log(conversions[1, i]) - taste[3]
+            out[10, i], out[11, i] = taste[0], taste[1]

@@ -22,7 +22,7 @@ from recsys.models.suite import PERSONAL_FEATURES, Viewer
 from recsys.models.trust import TRUST_FEATURES
 from recsys.pipeline.choice import CHOICE_FEATURES, choice_features
 from recsys.pipeline.moment import MOMENT_FEATURES, moment_features
-from recsys.pipeline.spans import Spans, taken
+from recsys.pipeline.spans import Spans
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
 from recsys.ties.features import TIE_FEATURES, tie_features
@@ -211,8 +211,10 @@ def feature_tables(world: World, askings: Sequence[Asking], at: int) -> FeatureT
     if world.models.trust is None:
         values[_TRUST] = np.nan
     else:
-        had = [[world.blocks.host.int_column(name)] for name in ("n_refunds", "n_disputes")]
-        values[_TRUST] = world.models.trust.features(hosts, *taken(world.hosts.rows.ints, hosts, np.array(had)))
+        columns = (world.blocks.host.int_column(name) for name in ("n_refunds", "n_disputes"))
+        values[_TRUST] = world.models.trust.features(
+            hosts, *(world.hosts.rows.ints[hosts, column] for column in columns)
+        )
     same = np.empty((len(REQUEST_FEATURES), len(spans)))
     for i, (asking, part) in enumerate(zip(askings, spans.parts(), strict=True)):
         mine = known[:, ties.bounds[i] : ties.bounds[i + 1]]

@@ -7,17 +7,18 @@ Shape letters: n candidates, F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from recsys.compiled import compiled
 from recsys.events.facts import NEVER, US_PER_DAY
-from recsys.pipeline.spans import Spans, taken
+from recsys.pipeline.spans import Spans
 from recsys.pipeline.world import World
-from recsys.ties.algebra import Floats
-from recsys.ties.blocks import Blocks
+from recsys.ties.algebra import Block, Floats, Ints
 from recsys.ties.blocks import blocks as declared_blocks
 from recsys.ties.standing import STANDINGS
 
@@ -60,106 +61,155 @@ MOMENT_FEATURES = (
 )
 """Names of the features, in the order of the rows of `moment_features`."""
 
+_N_RATES, _N_SHARES = len(_WINDOWS), len(_WINDOWS) + len(_ARRIVAL_WINDOWS) + len(_ROOM_WINDOWS)
+_GONE = 1_000.0
+"""What has halved so often is nothing; a number as small as that takes many times as long to work out."""
 PRIOR_BUYERS = 10.0
 PRIOR_RETURNING = 5.0
 PRIOR_SPEND_MINOR = 5_000.0
 
 
+class _Columns(NamedTuple):
+    """Where the columns lie that `_others` reads: integers of hosts, of rooms (`room_…`) and of schedules, standings
+    (`n_…`)."""
+
+    n_entries: int
+    n_comments: int
+    n_likes: int
+    refunded_minor: int
+    spend_minor: int
+    hours_0: int
+    room_entries: int
+    room_stays: int
+    room_stay_ms: int
+    room_last_entry_at: int
+    n_broadcasts: int
+    first_broadcast_at: int
+    n_visitors: int
+    n_returning: int
+    n_fans: int
+    n_buyers: int
+    n_repeat_buyers: int
+
+
+class _Sums(NamedTuple):
+    """Decayed sums: columns and half-lives, µs."""
+
+    columns: Ints
+    half_lives: Floats
+
+
+@dataclass(frozen=True)
 class _Plan:
-    """Where the columns lie that features read, looked up once per declaration of blocks; rows of decayed sums are in
-    the order hosts, arrivals, rooms."""
-
-    def __init__(self, blocks: Blocks) -> None:
-        host, room = blocks.host, blocks.room
-        names = ("ref_at", "n_entries", "n_comments", "n_likes", "refunded_minor", "spend_minor", "hours_0")
-        self.host = _column(host.int_column(name) for name in names)
-        self.hour_row = len(names) - 1
-        self.host_sums = _column(host.decay_column(name) for name in ("lines_1d", *(f"entries_{w}" for w in _WINDOWS)))
-        self.arrival_sums = _column(blocks.arrivals.decay_column(f"arrivals_{w}") for w in _ARRIVAL_WINDOWS)
-        of_room = ("ref_at", "n_entries", "n_stays", "stay_ms", "last_entry_at")
-        self.room = _column(room.int_column(name) for name in of_room)
-        sums = (*(f"entries_{w}" for w in _ROOM_WINDOWS), "comments_10m", "lines_10m")
-        self.room_sums = _column(room.decay_column(name) for name in sums)
-        self.schedule = _column(blocks.schedule.int_column(name) for name in ("n_broadcasts", "first_broadcast_at"))
-        columns = (self.host_sums, self.arrival_sums, self.room_sums)
-        lives = [
-            block.half_lives_us[where] for block, where in zip((host, blocks.arrivals, room), columns, strict=True)
-        ]
-        self.half_lives = np.concatenate(lives)
-        self.age_of = np.repeat(np.arange(3), [len(where) for where in columns])
+    columns: _Columns
+    host_entries: _Sums
+    host_lines: _Sums
+    arrivals: _Sums
+    room_entries: _Sums
+    room_acts: _Sums
 
 
-def _column(places: Iterable[int]) -> npt.NDArray[np.intp]:
-    return np.array(list(places), dtype=np.intp)[:, None]
-
-
-@lru_cache(maxsize=4)
+@cache
 def _plan(slot_ms: int) -> _Plan:
-    return _Plan(declared_blocks(slot_ms // 1000))
+    blocks = declared_blocks(slot_ms // 1000)
+    host, room, schedule = blocks.host, blocks.room, blocks.schedule
+
+    def sums(block: Block, *names: str) -> _Sums:
+        columns = np.array([block.decay_column(name) for name in names])
+        return _Sums(columns, block.half_lives_us[columns])
+
+    places = [
+        *(host.int_column(name) for name in _Columns._fields[:6]),
+        *(room.int_column(name) for name in ("n_entries", "n_stays", "stay_ms", "last_entry_at")),
+        *(schedule.int_column(name) for name in ("n_broadcasts", "first_broadcast_at")),
+        *(STANDINGS.index(name) for name in ("visitors", "returning", "fans", "buyers", "repeat_buyers")),
+    ]
+    return _Plan(
+        _Columns(*places),
+        host_entries=sums(host, *(f"entries_{w}" for w in _WINDOWS)),
+        host_lines=sums(host, "lines_1d"),
+        arrivals=sums(blocks.arrivals, *(f"arrivals_{w}" for w in _ARRIVAL_WINDOWS)),
+        room_entries=sums(room, *(f"entries_{w}" for w in _ROOM_WINDOWS)),
+        room_acts=sums(room, "comments_10m", "lines_10m"),
+    )
 
 
-def moment_features(
-    world: World, rooms: npt.NDArray[np.int64], hosts: npt.NDArray[np.int64], at: int, spans: Spans, out: Floats
-) -> None:
+def moment_features(world: World, rooms: Ints, hosts: Ints, at: int, spans: Spans, out: Floats) -> None:
     """Write the features (F, n) of candidate rooms and their hosts at instant `at`, µs, into `out`, except
     the two ranks."""
-    plan = _plan(world.blocks.host.slot_ms)
-    hour = (at % US_PER_DAY) // (US_PER_DAY // 24)
-    host_columns = plan.host.copy()
-    host_columns[plan.hour_row] += hour
-    host = taken(world.hosts.rows.ints, hosts, host_columns).astype(np.float64)  # instants in µs are exact
-    room = taken(world.moments.rows.ints, rooms, plan.room).astype(np.float64)
-    ages = np.empty((3, len(rooms)))
-    ages[0], ages[1], ages[2] = host[0], world.arrivals.rows.ints[hosts, 0], room[0]
-    np.subtract(at, ages, out=ages)
-    np.maximum(ages, 0.0, out=ages)
-    ages = ages[plan.age_of]
-    ages /= -plan.half_lives
-    sums = np.exp2(ages, out=ages)
-    split = (len(plan.host_sums), len(plan.host_sums) + len(plan.arrival_sums))
-    sums[: split[0]] *= taken(world.hosts.rows.decayed, hosts, plan.host_sums)
-    sums[split[0] : split[1]] *= taken(world.arrivals.rows.decayed, hosts, plan.arrival_sums)
-    sums[split[1] :] *= taken(world.moments.rows.decayed, rooms, plan.room_sums)
-    rates, arrivals, in_room = sums[1 : split[0]], sums[split[0] : split[1]], sums[split[1] :]
-    by_column = world.standings.T.reshape(-1)  # columns lie one after the other
-    users = by_column.take(hosts + _STANDINGS * len(world.standings)).astype(np.float64)
-    visitors, returning, fans, buyers, repeat = users
-    entries, comments, likes, refunded, spent, in_hour = host[1:]
-    room_entries, stays, stay_ms, last_entry = room[1:]
-    started = world.rooms.started_at.take(rooms)
-    age_min = np.where(started != NEVER, (at - started.astype(np.float64)) / US_PER_MINUTE, np.nan)
-    idle_s = np.where(last_entry != NEVER, 60.0 * ((at - last_entry) / US_PER_MINUTE), np.nan)
-    broadcasts, first_seen = taken(world.schedule.rows.ints, hosts, plan.schedule).astype(np.float64)
-    n, shared = len(_WINDOWS), len(sums) - 3
-    out[:n] = rates
-    out[n : n + shared] = spans.shares(sums[1 : 1 + shared])
-    others = out[n + shared :]
-    others[0] = (arrivals[2] + 0.1) / (arrivals[3] + 1.0)
-    others[1], others[2], others[4] = age_min, room_entries, idle_s
-    np.divide(room_entries, age_min + 10.0, out=others[3])
-    others[7] = (in_room[1] + 0.1) / (in_room[2] + 0.5)
-    others[8:10] = in_room[3:]
-    np.divide(stay_ms / 60_000.0, np.where(stays > 0, stays, np.nan), out=others[10])
-    others[11] = (rates[2] + 0.1) / (rates[4] + 0.5)
-    others[12] = (rates[1] + 0.05) / (rates[3] + 0.2)
-    others[13], others[16] = visitors, fans
-    priors = world.priors
-    others[14] = shrunk(returning, visitors, priors.returning_share, PRIOR_RETURNING)
-    np.divide(entries, np.maximum(visitors, 1.0), out=others[15])
-    others[17] = shrunk(repeat, buyers, priors.repeat_buyer_share, PRIOR_BUYERS)
-    others[18] = shrunk(refunded, spent, priors.refund_share, PRIOR_SPEND_MINOR)
-    others[19] = (comments + 1.0) / (comments + likes + 9.0)
-    others[20] = sums[0]
-    others[21] = (in_hour + 1.0) / (entries + 24.0) * 24.0
-    others[22] = broadcasts
-    others[23] = (entries + 1.0) / (broadcasts + 1.0)
-    np.divide(at - np.minimum(first_seen, at), US_PER_DAY, out=others[24])
-    others[25] = world.rooms.n_cohosts.take(rooms)
+    host, arrivals, room = world.hosts.rows, world.arrivals.rows, world.moments.rows
+    plan, priors = _plan(world.blocks.host.slot_ms), world.priors
+    rates, shares, others = out[:_N_RATES], out[_N_RATES : _N_RATES + _N_SHARES], out[_N_RATES + _N_SHARES :]
+    sums = np.empty((_N_SHARES, len(rooms)))  # of entries, in the order of their shares
+    of_host, of_arrivals, of_room = np.split(sums, [_N_RATES, _N_RATES + len(_ARRIVAL_WINDOWS)])
+    _decay(hosts, host.ints, host.decayed, *plan.host_entries, at, of_host)
+    _decay(hosts, arrivals.ints, arrivals.decayed, *plan.arrivals, at, of_arrivals)
+    _decay(rooms, room.ints, room.decayed, *plan.room_entries, at, of_room)
+    _decay(rooms, room.ints, room.decayed, *plan.room_acts, at, others[8:10])
+    _decay(hosts, host.ints, host.decayed, *plan.host_lines, at, others[20:21])
+    rates[:] = of_host
+    spans.shares(sums, shares)
+    _others(
+        rooms, hosts, at, plan.columns, of_host, of_arrivals, of_room, host.ints, room.ints, world.schedule.rows.ints,
+        world.standings, world.rooms.started_at, world.rooms.n_cohosts,
+        (priors.returning_share, priors.repeat_buyer_share, priors.refund_share), others,
+    )  # fmt: skip
 
 
-_STANDINGS = _column(STANDINGS.index(name) for name in ("visitors", "returning", "fans", "buyers", "repeat_buyers"))
+@compiled
+def _decay(rows: Ints, ints: Ints, decayed: Floats, columns: Ints, half_lives: Floats, at: int, out: Floats) -> None:
+    """Decayed sums (S, n) of some rows (n,) of a block at instant `at`, as `decay_to` brings them there."""
+    for i in range(len(rows)):
+        age = max(float(at) - float(ints[rows[i], 0]), 0.0)
+        for s in range(len(columns)):
+            halvings = age / half_lives[s]
+            out[s, i] = decayed[rows[i], columns[s]] * np.exp2(-halvings) if halvings < _GONE else 0.0
 
 
-def shrunk(hits: Floats, trials: Floats, prior_rate: float, prior_weight: float) -> Floats:
+@compiled
+def _shrunk(hits: float, trials: float, prior_rate: float, prior_weight: float) -> float:
     """A rate shrunk to the mean: (hits + weight · prior) / (trials + weight); the posterior mean under a Beta prior."""
     return (hits + prior_weight * prior_rate) / (trials + prior_weight)
+
+
+@compiled
+def _others(
+    rooms: Ints, hosts: Ints, at: int, of: _Columns, rates: Floats, arrivals: Floats, in_room: Floats, host_ints: Ints,
+    room_ints: Ints, schedule: Ints, standings: Ints, started_at: Ints, n_cohosts: npt.NDArray[np.int32],
+    priors: tuple[float, float, float], out: Floats,
+) -> None:  # fmt: skip
+    """The features after rates and shares, but for ranks and decayed sums."""
+    hour = at % US_PER_DAY // (US_PER_DAY // 24)
+    returning_share, repeat_share, refund_share = priors
+    for i in range(len(rooms)):
+        room = rooms[i]
+        age_min = np.nan if started_at[room] == NEVER else (at - started_at[room]) / US_PER_MINUTE
+        entries, last_entry = room_ints[room, of.room_entries], room_ints[room, of.room_last_entry_at]
+        stays = room_ints[room, of.room_stays]
+        out[0, i] = (arrivals[2, i] + 0.1) / (arrivals[3, i] + 1.0)
+        out[1, i] = age_min
+        out[2, i] = entries
+        out[3, i] = entries / (age_min + 10.0)
+        out[4, i] = np.nan if last_entry == NEVER else 60.0 * ((at - last_entry) / US_PER_MINUTE)
+        out[7, i] = (in_room[1, i] + 0.1) / (in_room[2, i] + 0.5)
+        out[10, i] = room_ints[room, of.room_stay_ms] / 60_000.0 / stays if stays > 0 else np.nan
+        out[11, i] = (rates[2, i] + 0.1) / (rates[4, i] + 0.5)
+        out[12, i] = (rates[1, i] + 0.05) / (rates[3, i] + 0.2)
+        out[25, i] = n_cohosts[room]
+    for i in range(len(hosts)):
+        host = hosts[i]
+        visitors, buyers = standings[host, of.n_visitors], standings[host, of.n_buyers]
+        entries, broadcasts = host_ints[host, of.n_entries], schedule[host, of.n_broadcasts]
+        comments, likes = host_ints[host, of.n_comments], host_ints[host, of.n_likes]
+        refunded, spent = host_ints[host, of.refunded_minor], host_ints[host, of.spend_minor]
+        out[13, i] = visitors
+        out[14, i] = _shrunk(standings[host, of.n_returning], visitors, returning_share, PRIOR_RETURNING)
+        out[15, i] = entries / max(visitors, 1)
+        out[16, i] = standings[host, of.n_fans]
+        out[17, i] = _shrunk(standings[host, of.n_repeat_buyers], buyers, repeat_share, PRIOR_BUYERS)
+        out[18, i] = _shrunk(refunded, spent, refund_share, PRIOR_SPEND_MINOR)
+        out[19, i] = (comments + 1.0) / (comments + likes + 9.0)
+        out[21, i] = (host_ints[host, of.hours_0 + hour] + 1.0) / (entries + 24.0) * 24.0
+        out[22, i] = broadcasts
+        out[23, i] = (entries + 1.0) / (broadcasts + 1.0)
+        out[24, i] = (at - min(schedule[host, of.first_broadcast_at], at)) / US_PER_DAY

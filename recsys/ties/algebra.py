@@ -163,6 +163,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ints)
 
+    @property
+    def parts(self) -> tuple[Ints, Floats, Ints]:
+        """`ints`, `decayed`, `latest`."""
+        return self.ints, self.decayed, self.latest
+
     def take(self, positions: npt.NDArray[np.integer] | slice) -> Rows:
         """The states at `positions`."""
         return Rows(self.ints[positions], self.decayed[positions], self.latest[positions])

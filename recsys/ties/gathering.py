@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recsys.ties.algebra import Rows
+from recsys.compiled import compiled
+from recsys.ties.algebra import Floats, Ints, Rows
 from recsys.ties.store import TieStore, UserTies
 
 
@@ -49,24 +50,19 @@ def gather(store: TieStore, held: Mapping[str, UserTies], hosts: npt.NDArray[np.
         asked = (position[hosts] >= 0).nonzero()[0]
         position[mine] = -1
     m = len(asked)
-    tied, first = hosts[asked], np.zeros(m, dtype=np.intp)
+    tied = hosts[asked]
     rows: dict[str, Rows] = {}
     has: dict[str, npt.NDArray[np.bool_]] = {}
     for name, ties in held.items():
         nothing = store.nothing[name]
         if not m or not len(ties):
-            rows[name], has[name] = nothing.take(first), np.zeros(m, np.bool_)
+            rows[name], has[name] = nothing.take(np.zeros(m, dtype=np.intp)), np.zeros(m, np.bool_)
             continue
-        position[ties.hosts] = np.arange(len(ties), dtype=np.int32)
-        at = position[tied]
-        position[ties.hosts] = -1
-        known = has[name] = at >= 0
-        taken = rows[name] = ties.rows.take(at)  # −1 takes the last one, for the time being
-        if not known.all():
-            absent = ~known
-            taken.ints[absent], taken.decayed[absent], taken.latest[absent] = (
-                nothing.ints, nothing.decayed, nothing.latest
-            )  # fmt: skip
+        base = ties.rows
+        (_, n_ints), (_, n_decayed), (_, n_latest) = (part.shape for part in base.parts)
+        taken = Rows(np.empty((m, n_ints), np.int64), np.empty((m, n_decayed)), np.empty((m, n_latest), np.int64))
+        rows[name], has[name] = taken, np.empty(m, np.bool_)
+        _take(ties.hosts, tied, position, *base.parts, *nothing.parts, *taken.parts, has[name])
     return GatheredTies(asked, rows, has, (held["visits"].rows,), (0, m))
 
 
@@ -92,3 +88,23 @@ def side_by_side(parts: Sequence[GatheredTies], starts: Sequence[int]) -> Gather
         tuple(visits for part in parts for visits in part.all_visits),
         tuple(bounds),
     )
+
+
+@compiled
+def _take(
+    hosts: npt.NDArray[np.int32], tied: npt.NDArray[np.integer], position: npt.NDArray[np.int32], ints: Ints,
+    decayed: Floats, latest: Ints, no_ints: Ints, no_decayed: Floats, no_latest: Ints, out_ints: Ints,
+    out_decayed: Floats, out_latest: Ints, has: npt.NDArray[np.bool_],
+) -> None:  # fmt: skip
+    """The states of the `tied` hosts (m,) among those of `hosts`, `no_…` where there is none; `position` is scratch."""
+    for at in range(len(hosts)):
+        position[hosts[at]] = at
+    for i in range(len(tied)):
+        at = position[tied[i]]
+        has[i] = at >= 0
+        if at >= 0:
+            out_ints[i], out_decayed[i], out_latest[i] = ints[at], decayed[at], latest[at]
+        else:
+            out_ints[i], out_decayed[i], out_latest[i] = no_ints[0], no_decayed[0], no_latest[0]
+    for at in range(len(hosts)):
+        position[hosts[at]] = -1

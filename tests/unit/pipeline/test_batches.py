@@ -65,6 +65,7 @@ def test_ranks_and_shares_are_each_requests_own() -> None:
     spans = Spans([3, 1, 4])
     values = np.array([[5.0, np.nan, 1.0, 9.0, 2.0, 2.0, 0.0, 2.0]])
     assert spans.ranks(values).tolist() == [[1, 2, 0, 0, 1, 2, 0, 3]]
-    shares = spans.shares(np.array([[1.0, 1.0, 2.0, 7.0, 1.0, 1.0, 1.0, 1.0]]))[0]
-    np.testing.assert_allclose(shares[[0, 3, 4]], [1.001 / 4.003, 1.0, 0.25])
+    shares = np.array([[1.0, 1.0, 2.0, 7.0, 1.0, 1.0, 1.0, 1.0]])
+    spans.shares(shares, shares)
+    np.testing.assert_allclose(shares[0, [0, 3, 4]], [1.001 / 4.003, 1.0, 0.25])
     assert spans.spread(np.array([[1.0, 2.0, 3.0]])).tolist() == [[1, 1, 1, 2, 3, 3, 3, 3]]

@@ -39,7 +39,7 @@ def test_every_rate_stands_under_its_window() -> None:
         assert len(rates) > 2
         for name, rate in rates.items():
             if f"{level}_{name}" in values:
-                np.testing.assert_array_equal(values[f"{level}_{name}"], rate)
+                np.testing.assert_allclose(values[f"{level}_{name}"], rate, rtol=1e-15)
             share = (rate + 1e-3) / (rate + 1e-3).sum()
             np.testing.assert_allclose(values[f"{level}_{name}_share"], share, rtol=1e-12)
 
