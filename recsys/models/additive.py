@@ -58,16 +58,16 @@ class _Flat(NamedTuple):
 @compiled
 def _read_tables(bins: npt.NDArray[np.int64], tables: _Tables, out: Floats) -> None:
     """Values of all terms, (F + pairs, n), of columns whose features fall into `bins` (F, n)."""
-    n_features, n = bins.shape
+    n_features = len(bins)
     for j in range(n_features):
-        for i in range(n):
-            out[j, i] = tables.mains[bins[j, i]]
+        term, bin_of = out[j], bins[j]
+        for i in range(len(term)):
+            term[i] = tables.mains[bin_of[i]]
     for p in range(len(tables.firsts)):
-        first, second = tables.firsts[p], tables.seconds[p]
+        term, first, second = out[n_features + p], bins[tables.firsts[p]], bins[tables.seconds[p]]
         first_start, second_start = tables.first_starts[p], tables.second_starts[p]
-        for i in range(n):
-            code = tables.codes[first_start + bins[first, i]] + tables.codes[second_start + bins[second, i]]
-            out[n_features + p, i] = tables.cells[code]
+        for i in range(len(term)):
+            term[i] = tables.cells[tables.codes[first_start + first[i]] + tables.codes[second_start + second[i]]]
 
 
 @dataclass(frozen=True, eq=False)

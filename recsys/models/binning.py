@@ -84,20 +84,17 @@ class Binning:
 def _bin(values: Floats, keys: Ints, rows: npt.NDArray[np.intp], layout: _Layout, bins: Ints) -> None:
     """`keys` (R, n) are the bits of `values`, which grow with positive numbers and fall with negative ones."""
     for j in range(len(rows)):
-        row, shift = rows[j], layout.shifts[j]
-        lowest, highest, offset = layout.lowest[j], layout.highest[j], layout.offsets[j]
-        for i in range(values.shape[1]):
-            value = values[row, i]
-            if np.isnan(value):
-                bins[j, i] = layout.missing[j]
+        value, key, bin_of = values[rows[j]], keys[rows[j]], bins[j]
+        shift, lowest, highest, offset = layout.shifts[j], layout.lowest[j], layout.highest[j], layout.offsets[j]
+        for i in range(len(bin_of)):
+            if np.isnan(value[i]):
+                bin_of[i] = layout.missing[j]
                 continue
-            key = keys[row, i]
-            if key < 0:
-                key ^= 0x7FFFFFFFFFFFFFFF  # `_ordered`, for one number
-            number = layout.below[min(max(key >> shift, lowest), highest) + offset]
-            while layout.edges[number] < value:
+            ordered = key[i] if key[i] >= 0 else key[i] ^ 0x7FFFFFFFFFFFFFFF  # `_ordered`, for one number
+            number = layout.below[min(max(ordered >> shift, lowest), highest) + offset]
+            while layout.edges[number] < value[i]:
                 number += 1
-            bins[j, i] = number
+            bin_of[i] = number
 
 
 class _Cells:

@@ -33,35 +33,32 @@ def scaled(
         columns: (n,) columns to read, all by default.
     """
     rows = np.arange(values.shape[0]) if rows is None else rows
-    columns = np.arange(values.shape[1]) if columns is None else columns
-    moved = np.empty((len(rows), len(columns)))
-    _sizes(values, rows, columns, moved)
+    if columns is not None:
+        values, rows = values[rows[:, None], columns], np.arange(len(rows))
+    moved = np.empty((len(rows), values.shape[1]))
+    _sizes(values, rows, moved)
     np.log1p(moved, out=moved)  # several at a time, which a compiled loop would not do
-    _place(values, rows, columns, centre, scale, np.zeros(len(rows)) if reference is None else reference, moved)
+    _place(values, rows, centre, scale, np.zeros(len(rows)) if reference is None else reference, moved)
     return moved
 
 
 @compiled
-def _sizes(values: Numbers, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], out: Floats) -> None:
+def _sizes(values: Numbers, rows: npt.NDArray[np.intp], out: Floats) -> None:
     for j in range(len(rows)):
-        for i in range(len(columns)):
-            value = values[rows[j], columns[i]]
-            out[j, i] = 0.0 if np.isnan(value) else abs(value)  # logarithms of NaN take four times as long
+        value, size = values[rows[j]], out[j]
+        for i in range(len(size)):
+            size[i] = 0.0 if np.isnan(value[i]) else abs(value[i])  # logarithms of NaN take four times as long
 
 
 @compiled
 def _place(
-    values: Numbers,
-    rows: npt.NDArray[np.intp],
-    columns: npt.NDArray[np.intp],
-    centre: Numbers,
-    scale: Numbers,
-    reference: Numbers,
-    out: Floats,
+    values: Numbers, rows: npt.NDArray[np.intp], centre: Numbers, scale: Numbers, reference: Numbers, out: Floats
 ) -> None:
     """Give the logarithms `out` their signs, and put them where a network expects them."""
     for j in range(len(rows)):
-        for i in range(len(columns)):
-            value, size = values[rows[j], columns[i]], out[j, i]
-            place = ((-size if value < 0 else size) - centre[j]) / scale[j]
-            out[j, i] = (0.0 if np.isnan(value) else min(max(place, -_CUT), _CUT)) - reference[j]
+        value, place = values[rows[j]], out[j]
+        middle, spread, silent = centre[j], scale[j], reference[j]
+        for i in range(len(place)):
+            moved = ((-place[i] if value[i] < 0 else place[i]) - middle) / spread
+            moved = _CUT if moved > _CUT else -_CUT if moved < -_CUT else moved
+            place[i] = (0.0 if np.isnan(value[i]) else moved) - silent

@@ -114,13 +114,14 @@ class Answer:
         if not self.heads:
             return [{} for _ in range(len(self))]
         names = tuple(self.heads)
-        columns = [[None if p != p else p for p in said.tolist()] for said in self.heads.values()]
-        made: dict[tuple[float | None, ...], dict[str, float]] = {}
+        table = np.stack(list(self.heads.values()), axis=1)
+        made: dict[bytes, dict[str, float]] = {}
         found = []
-        for row in zip(*columns, strict=True):
-            by_name = made.get(row)
+        for i, said in enumerate(table.view(f"V{table.itemsize * len(names)}").ravel().tolist()):
+            by_name = made.get(said)
             if by_name is None:
-                by_name = made[row] = {name: p for name, p in zip(names, row, strict=True) if p is not None}
+                pairs = zip(names, table[i].tolist(), strict=True)
+                by_name = made[said] = {name: p for name, p in pairs if p == p}
             found.append(by_name)
         return found
 

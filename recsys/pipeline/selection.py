@@ -31,9 +31,7 @@ class Selected(NamedTuple):
 def select(world: World, request: Request, kept: Candidates, hosts: npt.NDArray[np.int64], score: Floats) -> Selected:
     """Choose and order. Equal scores are ordered by the rooms' external ids (by row, where nobody knows them): rows of
     new rooms depend on who told of them first."""
-    order = np.lexsort((kept.rooms, -score))
-    if world.room_ids is not None:
-        _settle_ties(order, score, kept.rooms, world.room_ids)
+    order = _best_first(score, kept.rooms, world.room_ids)
     top = order[: request.k]
     reserved = np.zeros(len(top), dtype=np.bool_)
     places = int(request.k * world.config.pipeline.explore_share)
@@ -51,14 +49,16 @@ def select(world: World, request: Request, kept: Candidates, hosts: npt.NDArray[
     return Selected(chosen, np.arange(len(chosen)) >= len(staying))
 
 
-def _settle_ties(
-    order: npt.NDArray[np.intp], score: Floats, rooms: npt.NDArray[np.int64], room_ids: Vocabulary
-) -> None:
-    """Put runs of equal scores within `order` (n,) into the order of external ids; only ids of such runs are read."""
+def _best_first(score: Floats, rooms: npt.NDArray[np.int64], room_ids: Vocabulary | None) -> npt.NDArray[np.intp]:
+    """Positions (n,), best score first; runs of equal scores in the order of external ids, read for these only."""
+    order: npt.NDArray[np.intp] = (-score).argsort()
     descending = score[order]
     same = descending[1:] == descending[:-1]
     if not same.any():
-        return
+        return order
+    order = np.lexsort((rooms, -score))
+    if room_ids is None:
+        return order
     equal = np.zeros(len(order), dtype=np.bool_)
     equal[1:] = same
     equal[:-1] |= same
@@ -67,3 +67,4 @@ def _settle_ties(
     ids = room_ids.listed(rooms[order[where]])
     by_id = sorted(range(len(where)), key=list(zip(run, ids, strict=True)).__getitem__)
     order[where] = order[where[by_id]]
+    return order

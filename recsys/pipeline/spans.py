@@ -16,6 +16,8 @@ import numpy.typing as npt
 from recsys.compiled import compiled
 
 Floats = npt.NDArray[np.float64]
+_INFINITY = 0x7F800000
+"""Its bits, in single precision."""
 
 
 class Spans:
@@ -48,11 +50,40 @@ class Spans:
         _share(values, self._ends, out)
 
     def ranks(self, values: Floats) -> Floats:
-        """Places (R, N) within the request: 0 for the smallest, 1 for the next …; equal values in the order given, NaN
-        last."""
+        """Places (R, N) within the request: 0 for the smallest, 1 for the next …; values equal in single precision in
+        the order given, NaN last."""
+        keys = np.empty(values.shape, dtype=np.int64)
+        _key(values.astype(np.float32).view(np.int32), keys)
+        for part in self.parts():
+            keys[:, part].sort(axis=1)
         found = np.empty(values.shape)
-        _rank(values, self._ends, found)
+        _place(keys, self._ends, found)
         return found
+
+
+@compiled
+def _key(bits: npt.NDArray[np.int32], keys: npt.NDArray[np.int64]) -> None:
+    """Integers that sort as the numbers do, above the columns they stand in."""
+    for row in range(len(bits)):
+        bit, key = bits[row], keys[row]
+        for i in range(len(key)):
+            number = np.int64(bit[i])
+            size = number & 0x7FFFFFFF
+            if size > _INFINITY:  # NaN
+                number = np.int64(0x7FFFFFFF)
+            elif number < 0:
+                number = -size
+            key[i] = number << 32 | i
+
+
+@compiled
+def _place(keys: npt.NDArray[np.int64], ends: npt.NDArray[np.intp], found: Floats) -> None:
+    for row in range(len(keys)):
+        start = 0
+        for end in ends:
+            for place in range(end - start):
+                found[row, keys[row, start + place] & 0xFFFFFFFF] = place
+            start = end
 
 
 @compiled
@@ -65,15 +96,4 @@ def _share(values: Floats, ends: npt.NDArray[np.intp], out: Floats) -> None:
                 total += values[row, i]
             for i in range(start, end):
                 out[row, i] = (values[row, i] + 1e-3) / total
-            start = end
-
-
-@compiled
-def _rank(values: Floats, ends: npt.NDArray[np.intp], found: Floats) -> None:
-    for row in range(len(values)):
-        start = 0
-        for end in ends:
-            order = np.argsort(values[row, start:end], kind="mergesort")  # stable
-            for place in range(len(order)):
-                found[row, start + order[place]] = place
             start = end
