@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.compiled import compiled
 from recsys.index.flat import FloatMatrix, IntVector, as_queries, as_query, best, inner_products
 from recsys.index.largest import near_largest
 
@@ -123,14 +124,16 @@ class Epoch:
         by_host = flags[: self._host_bound]
         if len(by_host) < self._host_bound:
             by_host = np.concatenate((by_host, np.zeros(self._host_bound - len(by_host), dtype=np.int8)))
-        own = np.flatnonzero(by_host[self._hosts_N] != 0)
-        own = own[self._alive[own]]
-        joint = np.flatnonzero(by_host[self._cohosts] != 0)
+        own = np.empty(len(self._hosts_N), dtype=np.int64)
+        own = own[: _with_flag(by_host, self._hosts_N, own)]
+        if len(self._dead):
+            own = own[self._alive[own]]
+        joint = np.flatnonzero(by_host[self._cohosts])
         joint = joint[self._alive[self._cohost_slots[joint]]]
         guest_slots = self._cohost_slots[joint]
         order = np.argsort(guest_slots, kind="stable")
         return FlaggedRooms(
-            self._position_of_slot[own],
+            self._position_of_slot[own] if len(self._dead) else own,
             by_host[self._hosts_N[own]],
             self._position_of_slot[guest_slots[order]],
             by_host[self._cohosts[joint[order]]],
@@ -241,6 +244,16 @@ class Epoch:
         found = slots >= 0
         slots[found] = np.where(self._alive[slots[found]], slots[found], -1)
         return slots
+
+
+@compiled
+def _with_flag(flags: NDArray[np.int8], hosts: IntVector, found: IntVector) -> int:
+    """Into `found` where hosts with a flag stand, ascending; how many there are."""
+    n = 0
+    for i in range(len(hosts)):
+        found[n] = i
+        n += flags[hosts[i]] != 0
+    return n
 
 
 def _frozen(array: IntVector) -> IntVector:

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from recsys.compiled import compiled
 from recsys.config import AffinityConfig
-from recsys.ties.algebra import Block, Floats, Rows
+from recsys.ties.algebra import Block, Floats, Ints, Rows
 from recsys.ties.blocks import Blocks
 from recsys.ties.layers import State
 from recsys.ties.standing import blocked, followed
@@ -76,14 +77,26 @@ def history(
             values.append(confidence(getattr(blocks, name), ties.rows, config))
     if not hosts:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-    every, number = np.concatenate(hosts), store.scratch(n_hosts)
-    order = np.arange(len(every), dtype=np.int32)
-    number[every] = order  # of a host in several blocks the last place stays
-    distinct = np.sort(every[number[every] == order])
-    number[distinct] = order[: len(distinct)]
-    total = np.bincount(number[every], weights=np.concatenate(values))
-    number[distinct] = -1
-    kept = total > 0
-    if kept.all():
-        return distinct.astype(np.int64), total.astype(np.float32)
-    return distinct[kept].astype(np.int64), total[kept].astype(np.float32)
+    every = np.concatenate(hosts)
+    distinct, total = np.empty(len(every), dtype=np.int64), np.zeros(len(every))
+    n = _add_up(every, np.concatenate(values), store.scratch(n_hosts), distinct, total)
+    kept = np.flatnonzero(total[:n] > 0)
+    kept = kept[distinct[kept].argsort()]
+    return distinct[kept], total[kept].astype(np.float32)
+
+
+@compiled
+def _add_up(
+    hosts: npt.NDArray[np.int32], values: Floats, position: npt.NDArray[np.int32], distinct: Ints, total: Floats
+) -> int:
+    """Into `distinct` every host once, into `total` the sum of its values; how many there are. `position` is scratch."""
+    n = 0
+    for i in range(len(hosts)):
+        host = hosts[i]
+        if position[host] < 0:
+            position[host], distinct[n] = n, host
+            n += 1
+        total[position[host]] += values[i]
+    for i in range(n):
+        position[distinct[i]] = -1
+    return n

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recsys.compiled import compiled
 from recsys.models.additive import AdditiveModel
 
 Floats = npt.NDArray[np.float64]
@@ -37,18 +38,24 @@ class StackedModels:
             0.0,
             np.concatenate([np.empty(0, dtype=np.intp), *inputs]),
         )
-        self._bias: Floats = np.array([model.bias for model in models])[:, None]
+        self._bias: Floats = np.array([model.bias for model in models])
         number = np.arange(len(models))
-        terms = [
-            np.repeat(number, [len(m.features) for m in models]),
-            np.repeat(number, [len(m.pairs) for m in models]),
-        ]
-        self._sums: Floats = (np.concatenate(terms) == number[:, None]).astype(np.float64)
+        terms = np.array([[len(model.features), len(model.pairs)] for model in models], dtype=np.int64).reshape(-1, 2)
+        self._model_of = np.concatenate([np.repeat(number, terms[:, 0]), np.repeat(number, terms[:, 1])])
 
     def scores(self, values: npt.NDArray[np.floating[Any]]) -> Floats:
         """Scores (H, n) from the table the models are bound to."""
-        total: Floats = self._sums @ self._all.contributions(values)
-        return total + self._bias
+        total: Floats = np.repeat(self._bias[:, None], values.shape[1], axis=1)
+        _add(self._all.contributions(values), self._model_of, total)
+        return total
+
+
+@compiled
+def _add(terms: Floats, model_of: npt.NDArray[np.intp], total: Floats) -> None:
+    for t in range(len(terms)):
+        term, sums = terms[t], total[model_of[t]]
+        for i in range(len(sums)):
+            sums[i] += term[i]
 
 
 @lru_cache(maxsize=8)
