@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recsys.bundle import Bundle, Manifest, resolve
+from recsys.compiled import kept_in
 from recsys.errors import InputRefused, LaotieError
 from recsys.events.lake.manifest import LakeManifest
 from serving.config import load_serving_config
@@ -60,6 +61,7 @@ def examine(bundle: Path, log: Path | None, config: Path | None) -> Report:
     where = log if log is not None else (bundle if (bundle / "CURRENT").is_file() else bundle.parent) / "events.db"
     checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
         ("packages", _packages),
+        ("compiled", _compiled),
         ("config", lambda: _config(config)),
         ("bundle", lambda: _bundle(bundle)),
         ("log", lambda: _log(where)),
@@ -81,6 +83,14 @@ def _packages() -> Finding:
     if lacking:
         return Finding("packages", "fault", f"not installed: {', '.join(lacking)}; pip install 'laotie[serve]'")
     return Finding("packages", "ok", "all there")
+
+
+def _compiled() -> Finding:
+    folder = kept_in()
+    if folder is None:
+        why = "no folder to keep machine code in: every start compiles for some 15 s; set NUMBA_CACHE_DIR to a writable one"
+        return Finding("compiled", "warning", why)
+    return Finding("compiled", "ok", f"machine code is kept in {folder}")
 
 
 def _config(path: Path | None) -> Finding:

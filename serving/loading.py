@@ -12,6 +12,7 @@ from recsys.bundle import Bundle
 from recsys.errors import BundleRefused, GateFailed
 from recsys.events.log_tables import ERASE, log_source
 from recsys.live.artefact import load
+from recsys.pipeline.rehearsal import rehearse
 from serving.config import ServingConfig
 from serving.event_log import EventLog
 from serving.intake import Intake
@@ -69,6 +70,7 @@ def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us:
                 loaded.take(record)
         loaded.applied = last
     intake.keep_alive(now_us)
+    rehearse(live.world, bundle.manifest.window.as_of_us)
     return loaded
 
 

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.config import ProbabilityConfig, RankerConfig
-from recsys.models.additive import AdditiveModel, from_boosted_trees
+from recsys.models.additive import AdditiveModel
+from recsys.models.boosted_trees import from_boosted_trees
 from recsys.models.boosting import LEAF_ROWS, Floats, Objective, boost
 from recsys.models.choice_network import fit_choice_network
 

@@ -89,7 +89,7 @@ def history(
 def _add_up(
     hosts: npt.NDArray[np.int32], values: Floats, position: npt.NDArray[np.int32], distinct: Ints, total: Floats
 ) -> int:
-    """Into `distinct` every host once, into `total` the sum of its values; how many there are. `position` is scratch."""
+    """Into `distinct` every host once, into `total` the sum of its values; how many hosts. `position` is scratch."""
     n = 0
     for i in range(len(hosts)):
         host = hosts[i]

@@ -86,7 +86,7 @@ class BlockNetwork:
     @cached_property
     def bias(self) -> float:
         """The score of a candidate of whom nothing is known, for a viewer as they are on average."""
-        return float(self._outcome(self._start[None])[0])
+        return float(self._outcome(self._start[None].copy())[0])
 
     def score(self, values: Numbers) -> Floats:
         """Scores (n,) of feature-major `values`, (F, n) or the table of the names the model is bound to; NaN: missing.
@@ -183,7 +183,7 @@ class BlockNetwork:
         return scaled(values, self.centre[of], self.scale[of], self.reference[of], rows, columns)
 
     def _outcome(self, hidden_nH: Floats) -> Floats:
-        """Scores (n,) from the first layer (n, H), which is left as it comes out of its units."""
+        """Scores (n,) from the first layer (n, H), which is overwritten."""
         np.maximum(hidden_nH, 0.0, out=hidden_nH)
         width = self.second.shape[2]
         out = np.full(len(hidden_nH), self.constant)

@@ -226,10 +226,11 @@ def commerce(
 
 @compiled
 def relation(
-    ints: Ints, has: Flags, follows: Flags, since: Ints, blocks: Flags, came: Ints, broadcasts: Ints,
-    live_started: Ints, at: int, of: OfRelation, out: Floats,
+    ints: Ints, has: Flags, follows: Flags, since: Ints, blocks: Flags, visit_ints: Ints, last_entry_at: int,
+    broadcasts: Ints, live_started: Ints, at: int, of: OfRelation, out: Floats,
 ) -> None:  # fmt: skip
-    """`RELATION_FEATURES`; `follows`, `since`, `blocks` (m,) are how things stand now, `came` (m,) the last entries.
+    """`RELATION_FEATURES`; `follows`, `since`, `blocks` (m,) are how things stand now; `last_entry_at` is a column of
+    `visit_ints`.
 
     `tie_follow_missed` counts the broadcasts a follower let pass since he followed or last came, which tells a follow
     that went cold before it was ever used from a fresh one.
@@ -243,7 +244,7 @@ def relation(
         out[4, i] = _days_since(ints[i, of.last_negative_at], at)
         if follows[i]:
             out[1, i] = _days_since(since[i], at)
-            out[5, i] = _missed(broadcasts[i], live_started[i], max(since[i], came[i]))
+            out[5, i] = _missed(broadcasts[i], live_started[i], max(since[i], visit_ints[i, last_entry_at]))
 
 
 @compiled

@@ -136,10 +136,10 @@ def tie_features(
     if has["relation"].any():
         held, block = rows["relation"], blocks.relation
         stands = followed(block, held), following_since(block, held), blocked(block, held)
-        came = seen.ints[:, blocks.visits.int_column("last_entry_at")]
         loops.relation(
-            held.ints, has["relation"], *stands, came, broadcasts, live_started, at, plan.relation, values[_RELATION]
-        )
+            held.ints, has["relation"], *stands, seen.ints, plan.visits.last_entry_at, broadcasts, live_started, at,
+            plan.relation, values[_RELATION],
+        )  # fmt: skip
     if has["exposure"].any():
         held, out = rows["exposure"], values[_EXPOSURE]
         loops.exposure(

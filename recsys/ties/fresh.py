@@ -58,7 +58,7 @@ class _Run:
         return slice(self.start, self.start + self.n)
 
     def view(self) -> UserTies:
-        return UserTies(self.slab.hosts[self.where], self.slab.rows.take(self.where))
+        return UserTies.sealed(self.slab.hosts[self.where], self.slab.rows.take(self.where))
 
     def find(self, host: int) -> int:
         """The row of a host's tie in the slab, −1 if it is not here."""
@@ -245,13 +245,13 @@ def _together(base: UserTies, run: _Run) -> UserTies:
     if not len(new):
         ints, decayed, latest = old.ints.copy(), old.decayed.copy(), old.latest.copy()
         ints[at], decayed[at], latest[at] = slab.rows.ints[where], slab.rows.decayed[where], slab.rows.latest[where]
-        return UserTies(base.hosts, Rows(ints, decayed, latest))
+        return UserTies.sealed(base.hosts, Rows(ints, decayed, latest))
     changed, n = slab.rows.take(where), len(base)
     at = at.copy()
     at[new] = np.arange(n, n + len(new))
     hosts = np.concatenate([base.hosts, slab.hosts[where][new]])
     pairs = ((old.ints, changed.ints), (old.decayed, changed.decayed), (old.latest, changed.latest))
-    return UserTies(hosts, Rows(*(_placed(held, fresh, at, n + len(new)) for held, fresh in pairs)))
+    return UserTies.sealed(hosts, Rows(*(_placed(held, fresh, at, n + len(new)) for held, fresh in pairs)))
 
 
 def _placed(held: npt.NDArray[Any], fresh: npt.NDArray[Any], at: npt.NDArray[np.int32], n: int) -> npt.NDArray[Any]:

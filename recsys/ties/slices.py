@@ -18,10 +18,18 @@ Hosts = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class UserTies:
-    """The ties of one user in one block: `hosts` (n,) host rows and their states, position by position."""
+    """The ties of one user in one block: `hosts` (n,) host rows and their states, position by position; not to be
+    written."""
 
     hosts: Hosts
     rows: Rows
+
+    @classmethod
+    def sealed(cls, hosts: Hosts, rows: Rows) -> UserTies:
+        """Ties whose arrays, made or viewed for this, refuse to be written, like those of a memory-mapped bundle."""
+        for array in (hosts, *rows.parts):
+            array.flags.writeable = False
+        return cls(hosts, rows)
 
     def __len__(self) -> int:
         return len(self.hosts)
@@ -92,7 +100,7 @@ class Slices:
             return last[1]
         base = self._base
         where = base.of(user)
-        ties = UserTies(base.hosts[where], base.rows.take(where))
+        ties = UserTies.sealed(base.hosts[where], base.rows.take(where))
         if self._over is None:
             return ties
         mine = self._over.of(user)
@@ -133,9 +141,5 @@ class Slices:
         kept[at[at >= 0] - first] = False
         hosts = np.concatenate([ties.hosts[kept], over.hosts[mine]])
         order = hosts.argsort()
-        pairs = zip(_arrays(ties.rows), _arrays(over.rows), strict=True)
-        return UserTies(hosts[order], Rows(*(np.concatenate([a[kept], b[mine]])[order] for a, b in pairs)))
-
-
-def _arrays(rows: Rows) -> tuple[npt.NDArray[Any], ...]:
-    return rows.ints, rows.decayed, rows.latest
+        pairs: Any = zip(ties.rows.parts, over.rows.parts, strict=True)
+        return UserTies.sealed(hosts[order], Rows(*(np.concatenate([a[kept], b[mine]])[order] for a, b in pairs)))

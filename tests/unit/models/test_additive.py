@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from recsys.errors import LaotieError
-from recsys.models.additive import AdditiveModel, from_boosted_trees
+from recsys.models.additive import AdditiveModel
+from recsys.models.boosted_trees import from_boosted_trees
 from recsys.models.stacked import stacked
 
 FEATURES = ("a", "b", "c", "d")
