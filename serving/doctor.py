@@ -88,7 +88,7 @@ def _packages() -> Finding:
 def _compiled() -> Finding:
     folder = kept_in()
     if folder is None:
-        why = "no folder to keep machine code in: every start compiles for some 15 s; set NUMBA_CACHE_DIR to a writable one"
+        why = "no folder to keep machine code in: every start takes some 15 s more; set NUMBA_CACHE_DIR"
         return Finding("compiled", "warning", why)
     return Finding("compiled", "ok", f"machine code is kept in {folder}")
 
