@@ -28,7 +28,7 @@ _SEARCHED = 256
 class _Slab:
     """Rows in identity state, of which the first `used` are given out."""
 
-    __slots__ = ("at", "cells", "hosts", "hosts_seen", "rows", "used")
+    __slots__ = ("at", "cells", "hosts", "hosts_seen", "rows", "seen", "used")
 
     def __init__(self, block: Block, n: int) -> None:
         self.hosts: Hosts = np.zeros(n, dtype=np.int32)
@@ -37,6 +37,7 @@ class _Slab:
         """Where the tie stands among those of the base, −1: it is new."""
         self.rows = identity(block, n)
         self.cells = cells(self.rows)
+        self.seen = UserTies.sealed(self.hosts.view(), Rows(*(part.view() for part in self.rows.parts)))
         self.used = 0
 
 
@@ -58,7 +59,7 @@ class _Run:
         return slice(self.start, self.start + self.n)
 
     def view(self) -> UserTies:
-        return UserTies.sealed(self.slab.hosts[self.where], self.slab.rows.take(self.where))
+        return self.slab.seen.part(self.where)
 
     def find(self, host: int) -> int:
         """The row of a host's tie in the slab, −1 if it is not here."""

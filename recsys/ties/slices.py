@@ -26,10 +26,15 @@ class UserTies:
 
     @classmethod
     def sealed(cls, hosts: Hosts, rows: Rows) -> UserTies:
-        """Ties whose arrays, made or viewed for this, refuse to be written, like those of a memory-mapped bundle."""
+        """Ties whose arrays, made or viewed for this, refuse to be written, like those of a memory-mapped bundle: loops
+        compiled for these (`recsys.compiled`) then serve all."""
         for array in (hosts, *rows.parts):
             array.flags.writeable = False
         return cls(hosts, rows)
+
+    def part(self, where: slice) -> UserTies:
+        """Some of the ties, one after the other."""
+        return UserTies(self.hosts[where], self.rows.take(where))
 
     def __len__(self) -> int:
         return len(self.hosts)
@@ -46,19 +51,20 @@ class Found(NamedTuple):
 class _Layer:
     """States of one layer, by user."""
 
-    __slots__ = ("ahead", "hosts", "hosts_seen", "n_users", "offsets", "rows")
+    __slots__ = ("ahead", "hosts", "hosts_seen", "n_users", "offsets", "rows", "ties")
 
     def __init__(self, state: BlockState) -> None:
         keys = np.asarray(state.keys)
         self.n_users = int(keys[-1] >> 32) + 1 if len(keys) else 0
         self.offsets = np.searchsorted(keys, np.arange(self.n_users + 1, dtype=np.int64) << 32).astype(np.int64).data
         # the lower half of each key, without a copy of all keys in between
-        self.hosts: Hosts = np.ascontiguousarray(keys).astype("<i8", copy=False).view("<i4")[::2].astype(np.int32)
-        self.hosts_seen = self.hosts.data
+        hosts: Hosts = np.ascontiguousarray(keys).astype("<i8", copy=False).view("<i4")[::2].astype(np.int32)
         # plain views of the maps: slicing a memmap costs several times as much
         held = state.rows
-        self.rows = Rows(np.asarray(held.ints), np.asarray(held.decayed), np.asarray(held.latest))
-        self.ahead = Ahead(self.rows.ints, self.rows.decayed, self.rows.latest)
+        rows = Rows(np.asarray(held.ints).view(), np.asarray(held.decayed).view(), np.asarray(held.latest).view())
+        self.ties = UserTies.sealed(hosts, rows)
+        self.hosts, self.rows, self.hosts_seen = hosts, rows, hosts.data
+        self.ahead = Ahead(*rows.parts)
 
     def fetch(self, user: int) -> None:
         """The ties of a user will be read soon."""
@@ -100,7 +106,7 @@ class Slices:
             return last[1]
         base = self._base
         where = base.of(user)
-        ties = UserTies.sealed(base.hosts[where], base.rows.take(where))
+        ties = base.ties.part(where)
         if self._over is None:
             return ties
         mine = self._over.of(user)
