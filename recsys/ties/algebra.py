@@ -168,6 +168,10 @@ class Rows:
         """`ints`, `decayed`, `latest`."""
         return self.ints, self.decayed, self.latest
 
+    def view(self) -> Rows:
+        """The same states through arrays of their own."""
+        return Rows(self.ints.view(), self.decayed.view(), self.latest.view())
+
     def take(self, positions: npt.NDArray[np.integer] | slice) -> Rows:
         """The states at `positions`."""
         return Rows(self.ints[positions], self.decayed[positions], self.latest[positions])

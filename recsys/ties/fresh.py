@@ -37,7 +37,7 @@ class _Slab:
         """Where the tie stands among those of the base, −1: it is new."""
         self.rows = identity(block, n)
         self.cells = cells(self.rows)
-        self.seen = UserTies.sealed(self.hosts.view(), Rows(*(part.view() for part in self.rows.parts)))
+        self.seen = UserTies.sealed(self.hosts.view(), self.rows.view())
         self.used = 0
 
 

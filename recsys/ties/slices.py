@@ -61,7 +61,7 @@ class _Layer:
         hosts: Hosts = np.ascontiguousarray(keys).astype("<i8", copy=False).view("<i4")[::2].astype(np.int32)
         # plain views of the maps: slicing a memmap costs several times as much
         held = state.rows
-        rows = Rows(np.asarray(held.ints).view(), np.asarray(held.decayed).view(), np.asarray(held.latest).view())
+        rows = Rows(np.asarray(held.ints), np.asarray(held.decayed), np.asarray(held.latest)).view()
         self.ties = UserTies.sealed(hosts, rows)
         self.hosts, self.rows, self.hosts_seen = hosts, rows, hosts.data
         self.ahead = Ahead(*rows.parts)
