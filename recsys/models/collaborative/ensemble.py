@@ -17,7 +17,8 @@ from recsys.models.collaborative.protocol import CollaborativeModel, FittedColla
 from recsys.models.collaborative.validation import Check, Quality, list_gains, members, quality_of, top_unseen
 
 _POOL = 8  # of each member the best 8 · k hosts stay in the pool that weights are tuned on
-_LADDER = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+_LADDER = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5)
+_ROUNDS = 3
 _MIN_GAIN = 1e-4  # a weight is only changed for a gain beyond noise in the last digit
 
 
@@ -77,8 +78,11 @@ class Pool:
         """Quality of the blend with these weights."""
         total = np.tensordot(np.asarray(weights, np.float32), self.scores, axes=1)
         total[~self.valid] = -np.inf
-        order = np.argsort(-total, axis=1, kind="stable")[:, : self.k]
-        return quality_of(list_gains(np.take_along_axis(self.relevant, order, axis=1), self.counts))
+        k = min(self.k, total.shape[1])
+        places = np.argpartition(-total, k - 1, axis=1)[:, :k]
+        order = np.argsort(-np.take_along_axis(total, places, axis=1), axis=1, kind="stable")
+        places = np.take_along_axis(places, order, axis=1)
+        return quality_of(list_gains(np.take_along_axis(self.relevant, places, axis=1), self.counts))
 
 
 def candidate_pool(models: Sequence[FittedCollaborative], check: Check) -> Pool:
@@ -103,12 +107,12 @@ def candidate_pool(models: Sequence[FittedCollaborative], check: Check) -> Pool:
 def tuned_weights(pool: Pool, start: int) -> tuple[tuple[float, ...], Quality]:
     """Weights by coordinate ascent from the member `start` alone, whose weight stays 1.
 
-    At most two rounds over the others, each trying a fixed ladder of weights; ties keep the smaller weight.
+    At most three rounds over the others, each trying a fixed ladder of weights; ties keep the smaller weight.
     """
     weights = [0.0] * len(pool.scores)
     weights[start] = 1.0
     best = pool.quality(weights)
-    for _ in range(2):
+    for _ in range(_ROUNDS):
         changed = False
         for member in range(len(weights)):
             if member == start:

@@ -129,6 +129,16 @@ def als_moves(size: float) -> Moves:
     ]
 
 
+def cosine_moves(size: float) -> Moves:
+    """Moves of `CosineConfig`."""
+    return [
+        {"*temperature": 1.5**size},
+        {"source_exponent": 0.2 * size},
+        {"*temperature": 1.5**-size},
+        {"source_exponent": -0.2 * size},
+    ]
+
+
 def _tried(bench: Bench, model: Tunable) -> Found:
     """Fit and check; what can be read off without fitting again is set to its best on the way."""
     if isinstance(model, LowPass):

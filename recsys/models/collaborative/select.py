@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from recsys.models.collaborative.cosine import Cosine
 from recsys.models.collaborative.ease import Ease, dense_dimension
 from recsys.models.collaborative.ensemble import Blend, FittedBlend, candidate_pool, tuned_weights
 from recsys.models.collaborative.interactions import Interactions
 from recsys.models.collaborative.low_pass import LowPass, LowPassConfig
+from recsys.models.collaborative.neighbours import Neighbours
 from recsys.models.collaborative.protocol import CollaborativeModel, FittedCollaborative
 from recsys.models.collaborative.search import (
     Bench,
@@ -23,6 +25,7 @@ from recsys.models.collaborative.search import (
     Trial,
     Tunable,
     als_moves,
+    cosine_moves,
     ease_moves,
     low_pass_moves,
     search,
@@ -53,6 +56,10 @@ class SelectionConfig(BaseModel):
     als_fits: int = Field(6, ge=0)
     """0 leaves ALS, and with it `implicit`, out."""
     als_max_factors: int = Field(256, ge=1)
+    cosine_fits: int = Field(4, ge=0)
+    """0 leaves the cosine softmax out."""
+    cosine_tera_ops: float = Field(6.0, gt=0)
+    """So few fits of the cosine softmax that their multiply-adds add up to no more than this, in 10¹²."""
     threads: int = Field(1, ge=1)
     """For ALS and the filter; linear algebra uses what its library was given."""
 
@@ -97,6 +104,11 @@ def select_model(
         found.append(search(bench, Ease(), ease_moves, ease_fits, "choosing EASE"))
     if config.als_fits:
         found.append(_als(bench, config))
+    cosine_fits = min(config.cosine_fits, int(config.cosine_tera_ops * 1e12 / max(Cosine().work(train), 1)))
+    if cosine_fits:
+        found.append(search(bench, Cosine(), cosine_moves, cosine_fits, "choosing the cosine softmax"))
+    # by itself a blunter one does better, but the blend wants what the others lack: the closest few
+    found.append(search(bench, Neighbours(), lambda _: [], 1, "counting neighbours"))
     model, fitted, quality = _blended(found, check, bench.trials)
     return Selection(model, quality, tuple(bench.trials), fitted)
 

@@ -13,7 +13,7 @@ from recsys.errors import InputRefused
 from recsys.models.collaborative.select import SelectionConfig
 from training.bench_pairs import bench_pairs
 
-QUICK = SelectionConfig(low_pass_fits=2, ease_fits=2, als_fits=0)
+QUICK = SelectionConfig(low_pass_fits=2, ease_fits=2, als_fits=0, cosine_fits=1)
 
 
 @pytest.fixture

@@ -10,10 +10,12 @@ from pydantic import ValidationError
 
 from recsys.models.collaborative import low_pass
 from recsys.models.collaborative.als import Als, AlsConfig, AlsFactors
+from recsys.models.collaborative.cosine import Cosine, CosineConfig
 from recsys.models.collaborative.ease import Ease, EaseConfig
 from recsys.models.collaborative.ensemble import Blend
 from recsys.models.collaborative.interactions import Interactions
 from recsys.models.collaborative.low_pass import LowPass, LowPassConfig, coefficients
+from recsys.models.collaborative.neighbours import Neighbours, NeighboursConfig
 from recsys.models.collaborative.validation import top_unseen
 
 SMALL_ALS = AlsConfig(factors=4, iterations=8, confidence=5, regularization=0.01, cg_steps=8)
@@ -23,6 +25,8 @@ MODELS = [
     Ease(EaseConfig(regularization=20)),
     Ease(EaseConfig(regularization=20, dense_hosts=1, neighbours=10)),
     Als(SMALL_ALS),
+    Neighbours(),
+    Cosine(CosineConfig(factors=8)),
     Blend((LowPass(), Ease(EaseConfig(regularization=20))), (0.5, 1.0)),
 ]
 
@@ -109,6 +113,24 @@ class TestEase:
         assert_array_equal(pruned[kept], full[kept])
         for row in range(30):
             assert np.abs(full[row][kept[row]]).min() >= np.abs(full[row][~kept[row]]).max()
+
+
+class TestNeighbours:
+    def test_a_power_of_the_similarity_of_the_scaled_graph(self, noisy) -> None:
+        dense = noisy.matrix.toarray().astype(np.float64)
+        users, hosts = np.maximum(dense.sum(axis=1), 1), dense.sum(axis=0)
+        graph = users[:, None] ** -0.2 * dense
+        expected = (hosts[:, None] ** -0.4 * (graph.T @ graph) * hosts**-0.3) ** 1.5
+        np.fill_diagonal(expected, 0)
+        config = NeighboursConfig(user_exponent=0.2, source_exponent=0.4, target_exponent=0.3, sharpness=1.5)
+        weights = Neighbours(config).fit(noisy).weights
+        assert_allclose(weights.toarray(), expected, rtol=1e-5)
+
+    def test_only_the_closest_are_kept(self, noisy) -> None:
+        full = Neighbours().fit(noisy).weights.toarray()
+        pruned = Neighbours(NeighboursConfig(neighbours=4)).fit(noisy).weights.toarray()
+        for whole, kept in zip(full, pruned, strict=True):
+            assert_array_equal(np.sort(kept[kept > 0]), np.sort(whole)[-4:])
 
 
 class TestLowPass:

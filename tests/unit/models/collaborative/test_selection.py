@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 
+from recsys.models.collaborative.cosine import Cosine
 from recsys.models.collaborative.ensemble import FittedBlend, candidate_pool, standardised, tuned_weights
 from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions, power
 from recsys.models.collaborative.low_pass import LowPass, LowPassConfig
@@ -18,7 +19,7 @@ from recsys.models.collaborative.select import SelectionConfig, select_model
 from recsys.models.collaborative.validation import Check, internal_check, list_gains, top_unseen
 
 FIXED = {"user_exponent", "host_exponent", "source_exponent", "degree"}
-QUICK = SelectionConfig(k=3, low_pass_fits=4, ease_fits=4, als_fits=0)
+QUICK = SelectionConfig(k=3, low_pass_fits=4, ease_fits=4, als_fits=0, cosine_fits=0)
 
 
 @dataclass
@@ -163,8 +164,22 @@ def test_a_response_found_on_the_pool_is_as_good_on_all_hosts(noisy) -> None:
 def test_als_takes_part(blocks) -> None:
     interactions, _ = blocks
     trials = select_model(interactions, QUICK.model_copy(update={"als_fits": 2}), seed=7).trials
-    assert [trial.model for trial in trials[-3:]] == ["als", "als", "blend"]
-    assert trials[-3].settings["factors"] != trials[-2].settings["factors"]
+    assert [trial.model for trial in trials[-4:]] == ["als", "als", "neighbours", "blend"]
+    assert trials[-4].settings["factors"] != trials[-3].settings["factors"]
+
+
+@pytest.mark.parametrize(("affordable", "fits"), [(0.5, 0), (2.5, 2), (100, 3)])
+def test_the_cosine_softmax_is_fitted_as_often_as_its_work_allows(blocks, affordable: float, fits: int) -> None:
+    interactions, _ = blocks
+    bounds = {"cosine_fits": 3, "cosine_tera_ops": affordable * Cosine().work(interactions) / 1e12}
+    trials = select_model(interactions, QUICK.model_copy(update=bounds), seed=7).trials
+    assert len([trial for trial in trials if trial.model == "cosine"]) == fits
+
+
+def test_neighbours_take_part(blocks) -> None:
+    trials = select_model(blocks[0], QUICK, seed=7).trials
+    assert [trial.model for trial in trials].count("neighbours") == 1
+    assert "neighbours" in trials[-1].settings
 
 
 def test_nothing_to_keep_back() -> None:
