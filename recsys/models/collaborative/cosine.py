@@ -28,7 +28,7 @@ class CosineConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     factors: int = Field(128, ge=2)
-    temperature: float = Field(0.1, gt=0, le=2)
+    temperature: float = Field(0.07, gt=0, le=2)
     """The smaller, the more a host is pushed away from the few most like it and the less from the rest."""
     source_exponent: float = Field(0.25, ge=-1, le=1)
     """Vectors of the history are summed times degree ** -this."""

@@ -17,7 +17,7 @@ from recsys.models.collaborative.protocol import CollaborativeModel, FittedColla
 from recsys.models.collaborative.validation import Check, Quality, list_gains, members, quality_of, top_unseen
 
 _POOL = 8  # of each member the best 8 · k hosts stay in the pool that weights are tuned on
-_LADDER = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5)
+_LADDER = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5)
 _ROUNDS = 3
 _MIN_GAIN = 1e-4  # a weight is only changed for a gain beyond noise in the last digit
 

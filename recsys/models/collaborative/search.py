@@ -132,9 +132,9 @@ def als_moves(size: float) -> Moves:
 def cosine_moves(size: float) -> Moves:
     """Moves of `CosineConfig`."""
     return [
+        {"*temperature": 0.8**size},
         {"*temperature": 1.5**size},
         {"source_exponent": 0.2 * size},
-        {"*temperature": 1.5**-size},
         {"source_exponent": -0.2 * size},
     ]
 

@@ -58,7 +58,7 @@ class SelectionConfig(BaseModel):
     als_max_factors: int = Field(256, ge=1)
     cosine_fits: int = Field(4, ge=0)
     """0 leaves the cosine softmax out."""
-    cosine_tera_ops: float = Field(6.0, gt=0)
+    cosine_tera_ops: float = Field(4.0, gt=0)
     """So few fits of the cosine softmax that their multiply-adds add up to no more than this, in 10¹²."""
     threads: int = Field(1, ge=1)
     """For ALS and the filter; linear algebra uses what its library was given."""
