@@ -124,10 +124,14 @@ class BlockNetwork:
             moved_Fn[span].any(axis=0, out=moves_Bn[block])  # a block at its reference has no share
         n_subsets = 1 << moves_Bn.sum(axis=0)
         first_n = np.cumsum(n_subsets) - n_subsets
-        hidden_SH = np.empty((n_subsets.sum(), start_nH.shape[1]))
+        hidden_SH = np.empty((n_subsets.sum(), start_nH.shape[1]), dtype=np.float32)
         _tell(start_nH, told_BnH, moves_Bn, first_n, hidden_SH)
+        said_S = self._single._outcome(hidden_SH)
+        # What single precision rounds away in between moves from one share to another, never out of their sum.
+        said_S[first_n + n_subsets - 1] = self._outcome(start_nH + told_BnH.sum(axis=0))
+        said_S[first_n] = self._outcome(start_nH)
         out = np.empty((1 + len(spans), len(start_nH)))
-        _share(self._outcome(hidden_SH), moves_Bn, first_n, _orders(len(spans)), out)
+        _share(said_S, moves_Bn, first_n, _orders(len(spans)), out)
         out[0] -= self.bias
         return out
 
@@ -169,6 +173,11 @@ class BlockNetwork:
         """How many features, the first ones, are of the viewer's block."""
         return sum(name == VIEWER for name in self.blocks)
 
+    @cached_property
+    def _single(self) -> BlockNetwork:
+        """The same in single precision."""
+        return replace(self, **{name: getattr(self, name).astype(np.float32) for name in _ARRAYS})
+
     def _told(self, values: Numbers, of: slice, columns: npt.NDArray[np.intp] | None = None) -> Floats:
         """What some features add to the first layer beyond their reference, (columns, H)."""
         return np.asarray(self._moved(values, of, columns).T @ self.first[:, of].T, dtype=np.float64)
@@ -182,7 +191,7 @@ class BlockNetwork:
         rows = np.arange(len(self.features))[of] if self.inputs is None else self.inputs[of]
         return scaled(values, self.centre[of], self.scale[of], self.reference[of], rows, columns)
 
-    def _outcome(self, hidden_nH: Floats) -> Floats:
+    def _outcome(self, hidden_nH: Numbers) -> Floats:
         """Scores (n,) from the first layer (n, H), which is overwritten."""
         np.maximum(hidden_nH, 0.0, out=hidden_nH)
         width = self.second.shape[2]
@@ -195,7 +204,7 @@ class BlockNetwork:
 
 
 @compiled
-def _tell(start_nH: Floats, told_BnH: Floats, moves_Bn: npt.NDArray[np.bool_], first_n: Ints, out: Floats) -> None:
+def _tell(start_nH: Floats, told_BnH: Floats, moves_Bn: npt.NDArray[np.bool_], first_n: Ints, out: Numbers) -> None:
     """First layers of every subset of the blocks that move a row, those of row i from `first_n[i]` on; bit b of a
     subset's number: it has the b-th of them."""
     for i in range(len(start_nH)):
