@@ -11,8 +11,9 @@ has started and ended. Anything but a right answer, a full queue aside (503), en
 - the memory of the process (anonymous pages) grows less than `--growth` per cent in the second half.
 
 Without --bundle it makes a small synthetic one. The large one: `benchmarks/large_bundle.py`. What is known of a tie
-stays until a bundle that holds it takes over, so memory grows as long as viewers come to rooms they never were in;
-`--regulars` lets some viewers enter each room, over and over: nothing may grow once the memories of repeats are full.
+stays until a bundle that holds it takes over, so memory grows as long as viewers come to rooms they never were in
+(`ties that changed` tells how much of it is that); `--regulars` lets some viewers enter each room, over and over:
+nothing may grow once the memories of repeats are full.
 """
 
 from __future__ import annotations
@@ -213,7 +214,11 @@ def soak(
         grown = []
         while any(caller.is_alive() for caller in callers):
             time.sleep(min(5.0, seconds / 20))
-            grown.append(memory(worker.pid))
+            held = httpx.get(url + "/metrics", timeout=60, trust_env=False).text
+            ties = next(
+                float(line.split()[1]) for line in held.splitlines() if line.startswith("laotie_fresh_ties_bytes")
+            )
+            grown.append(memory(worker.pid) | {"ties that changed": round(ties / 2**20)})
         health = httpx.get(url + "/readyz", timeout=60, trust_env=False).json()
         worker.kill()
         worker.join()
@@ -243,6 +248,7 @@ def soak(
         "memory at the end": grown[-1],
         "most memory": {name: max(one[name] for one in grown) for name in grown[-1]},
         "growth of the second half, %": round(growth, 1),
+        "growth of the second half, MiB": {name: half[-1][name] - half[0][name] for name in half[-1]},
         "records": again["log_offset"],
         "ready after kill -9, s": round(recovery_s, 1),
         "faults": load.faults,

@@ -276,6 +276,7 @@ class Engine:
                 "bundle_age_seconds": (now - loaded.bundle.manifest.window.as_of_us) / 1e6,
                 "feed_age_seconds": (now - received) / 1e6 if received > NEVER else None,
                 "fresh_users": loaded.live.world.ties.fresh_users,
+                "fresh_ties_bytes": loaded.live.world.ties.fresh_bytes,
                 "dedup_ids": len(loaded.intake.ids),
             }
 

@@ -35,6 +35,7 @@ class Measures:
                 ("bundle_age_seconds", "Since the bundle's as-of"),
                 ("feed_age_seconds", "Since an event was received last"),
                 ("fresh_users", "Users whose ties differ from the bundle"),
+                ("fresh_ties_bytes", "Memory of ties that differ from the bundle"),
                 ("dedup_ids", "Event ids remembered"),
             )
         }

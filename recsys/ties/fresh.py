@@ -91,6 +91,8 @@ class FreshTies:
         self._base = base
         self._runs: dict[int, _Run] = {}
         self._slab = _Slab(block, 1)
+        self.bytes = 0
+        """Memory asked for to hold what changed."""
         self._last: tuple[int, UserTies] | None = None
 
     def users(self) -> Iterable[int]:
@@ -224,6 +226,7 @@ class FreshTies:
         slab = self._slab
         if slab.used + space > len(slab.hosts):
             slab = _Slab(self.block, max(_SLAB_ROWS, space))
+            self.bytes += sum(part.nbytes for part in (slab.hosts, slab.at, *slab.rows.parts))
             if space < _SLAB_ROWS:
                 self._slab = slab
         run = _Run(slab, slab.used, space, whole)

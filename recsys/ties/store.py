@@ -106,3 +106,8 @@ class TieStore:
     def fresh_users(self) -> int:
         """How many users have ties that differ from the base, over all blocks."""
         return len(set().union(*(fresh.users() for fresh in self._fresh.values())))
+
+    @property
+    def fresh_bytes(self) -> int:
+        """Memory asked for to hold ties that differ from the base, over all blocks."""
+        return sum(fresh.bytes for fresh in self._fresh.values())

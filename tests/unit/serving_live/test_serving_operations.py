@@ -90,3 +90,13 @@ def test_the_erase_command_gives_a_receipt(market: Path, tmp_path: Path, user: s
     ran = CliRunner().invoke(build_app(), ["erase", "--bundle", str(shelf), "--log", str(log), "--user", user])
     assert ran.exit_code == 0 and '"erased_at"' in ran.stdout
     assert ('"now": "b1-e1"' in ran.stdout) == (user == "3")
+
+
+def test_the_vitals_tell_what_changed_ties_hold(market: Path, tmp_path: Path) -> None:
+    with Engine.open(market / "bundles", tmp_path / "log.db", clock=lambda: AS_OF + 100_000_000) as engine:
+        before = engine.vitals()
+        assert before["fresh_users"] == before["fresh_ties_bytes"] == 0
+        row = {"host_id": 1, "at": AS_OF + 99_000_000, "action": "follow"}
+        engine.apply([(f"f{user}", "follows", row | {"user_id": user}) for user in (1, 2, 3)])
+        after = engine.vitals()
+        assert after["fresh_users"] == 3 and after["fresh_ties_bytes"] > 10_000
