@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped, unused-ignore]
 from typer.testing import CliRunner
 
 from recsys.cli import build_app
@@ -21,6 +22,7 @@ from serving.asked import Asked
 from serving.config import ServingConfig
 from serving.doctor import examine
 from serving.engine import Engine
+from serving.server import listening, work
 from training.states import snapshot
 
 from .brokers import HAS_VALKEY
@@ -100,3 +102,24 @@ def test_the_vitals_tell_what_changed_ties_hold(market: Path, tmp_path: Path) ->
         engine.apply([(f"f{user}", "follows", row | {"user_id": user}) for user in (1, 2, 3)])
         after = engine.vitals()
         assert after["fresh_users"] == 3 and after["fresh_ties_bytes"] > 10_000
+
+
+def test_a_worker_holds_its_kernels_to_one_thread(
+    market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ready(Exception):
+        pass
+
+    def ready() -> None:
+        held.extend(pool["num_threads"] for pool in threadpool_info())
+        raise Ready
+
+    held: list[int] = []
+    config = ServingConfig(port=0)
+    monkeypatch.setattr("serving.server.settle_memory", lambda: None)
+    monkeypatch.setattr("serving.server.sys.setswitchinterval", lambda _: None)
+    with threadpool_limits(2):
+        assert {pool["num_threads"] for pool in threadpool_info()} == {2}
+        with pytest.raises(Ready):
+            work(market / "bundles", tmp_path / "log.db", config, listening(config), ready)
+    assert held and set(held) == {1}
