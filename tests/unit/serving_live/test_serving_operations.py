@@ -107,19 +107,16 @@ def test_the_vitals_tell_what_changed_ties_hold(market: Path, tmp_path: Path) ->
 def test_a_worker_holds_its_kernels_to_one_thread(
     market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Ready(Exception):
-        pass
+    held: list[int] = []
 
     def ready() -> None:
         held.extend(pool["num_threads"] for pool in threadpool_info())
-        raise Ready
 
-    held: list[int] = []
     config = ServingConfig(port=0)
     monkeypatch.setattr("serving.server.settle_memory", lambda: None)
     monkeypatch.setattr("serving.server.sys.setswitchinterval", lambda _: None)
-    with threadpool_limits(2):
+    monkeypatch.setattr("serving.server.uvicorn.Server.run", lambda *_, **__: None)
+    with threadpool_limits(2), listening(config) as bound:
         assert {pool["num_threads"] for pool in threadpool_info()} == {2}
-        with pytest.raises(Ready):
-            work(market / "bundles", tmp_path / "log.db", config, listening(config), ready)
+        work(market / "bundles", tmp_path / "log.db", config, bound, ready)
     assert held and set(held) == {1}
