@@ -10,10 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from recsys.events.facts import FactKind
 from recsys.index.live_rooms import LiveRoomIndex
 from recsys.pipeline.lookup import lookups
 from recsys.pipeline.request import Request
 from recsys.pipeline.world import RoomTable, World
+from recsys.ties.algebra import identity
 from recsys.ties.row_store import RowStore
 
 _ROOMS = 48
@@ -23,8 +25,10 @@ _SEARCHED_USERS = 4_096
 def rehearse(world: World, at: int) -> None:
     """Answer viewers with ties of every kind, and one without any, alone and together; instant `at`, µs.
 
-    Without hosts there is nothing to rehearse.
+    Without hosts there is no answer to rehearse. What an answer's impressions move is rehearsed on states of nobody.
     """
+    for updater in world.ties.updaters.values():
+        updater.apply_many(identity(updater.block, 1), np.zeros(1, dtype=np.int64), FactKind.IMPRESSION, at)
     users = _with_ties(world)
     hosts = {int(host) for user in users for ties in world.ties.held(user).values() for host in ties.hosts[:_ROOMS]}
     hosts |= set(range(min(_ROOMS, len(world.standings))))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from recsys.compiled import compiled
 from recsys.events.facts import NEVER, US_PER_DAY, FactKind
 from recsys.ties.algebra import DAY_BITS, Block, Column, Kind, Rows
 
@@ -51,6 +52,7 @@ class Updater:
         self.programs: list[Program | None] = [None] * len(FactKind)
         for kind in block.facts:
             self.programs[kind] = _compiled(block, kind)
+        self._together = {kind: _plan(block, kind) for kind in FactKind}
 
     def reads(self, kind: int) -> bool:
         """Whether facts of this kind touch the block."""
@@ -73,43 +75,70 @@ class Updater:
     def apply_many(self, rows: Rows, positions: npt.NDArray[np.int64], kind: FactKind, at: int) -> None:
         """Let several states (n,) know a fact each, all of one kind and instant, with count 1; as one after the other.
 
-        The factors of decay are computed one by one, so the states are the same to the last bit.
-
         Args:
             rows: as in `apply`.
             positions: (n,) distinct.
         """
-        block = self.block
-        fed = [column for column in block.columns if kind in column.facts]
-        if any(column.kind not in _TOGETHER or column.source not in ("one", "at", "count") for column in fed):
+        plan = self._together[kind]
+        if plan is not None:
+            _apply_many(rows.ints, rows.decayed, positions, at, plan)
+        elif self.reads(kind):
             for position in positions.tolist():
                 self.apply(rows, position, kind, at, 1, 0)
-            return
-        ints = rows.ints[positions]
-        before = ints[:, 0].tolist()
-        amounts = np.zeros(len(block.decays))
-        for column in fed:
-            if column.kind is Kind.DECAYED:
-                amounts[block.decay_column(column.name)] = at if column.source == "at" else 1
-                continue
-            amount, where = at if column.source == "at" else 1, ints[:, block.int_column(column.name)]
-            if column.kind is Kind.SUM:
-                where += amount
+
+
+class _Together(NamedTuple):
+    """The columns that facts of one kind and instant feed: which are sums, and whether the instant is what they are fed
+    instead of a one; of decayed sums what each is fed, ones and instants, 0 for nothing, and its rate, −1 / half-life."""
+
+    columns: npt.NDArray[np.int64]
+    is_sum: npt.NDArray[np.bool_]
+    of_instants: npt.NDArray[np.bool_]
+    decayed_ones: npt.NDArray[np.float64]
+    decayed_instants: npt.NDArray[np.float64]
+    rates: npt.NDArray[np.float64]
+
+
+def _plan(block: Block, kind: FactKind) -> _Together | None:
+    """None: facts of this kind are applied one by one."""
+    fed = [column for column in block.columns if kind in column.facts]
+    if not fed or any(one.kind not in _TOGETHER or one.source not in ("one", "at", "count") for one in fed):
+        return None
+    plain = [column for column in fed if column.kind is not Kind.DECAYED]
+    amounts = np.zeros((2, len(block.decays)))
+    for column in fed:
+        if column.kind is Kind.DECAYED:
+            amounts[int(column.source == "at"), block.decay_column(column.name)] = 1.0
+    return _Together(
+        np.array([block.int_column(column.name) for column in plain], dtype=np.int64),
+        np.array([column.kind is Kind.SUM for column in plain], dtype=np.bool_),
+        np.array([column.source == "at" for column in plain], dtype=np.bool_),
+        *(*amounts, -1.0 / block.half_lives_us),
+    )
+
+
+@compiled
+def _apply_many(
+    ints: npt.NDArray[np.int64], decayed: npt.NDArray[np.float64], positions: npt.NDArray[np.int64], at: int,
+    plan: _Together,
+) -> None:  # fmt: skip
+    for row in positions:
+        ref = ints[row, 0]
+        for c in range(len(plan.columns)):
+            column, amount = plan.columns[c], at if plan.of_instants[c] else 1
+            held = ints[row, column]
+            ints[row, column] = held + amount if plan.is_sum[c] else max(held, amount)
+        for d in range(len(plan.rates)):
+            amount_d = plan.decayed_ones[d] + plan.decayed_instants[d] * at
+            factor = 1.0 if ref == NEVER else np.exp2(abs(at - ref) * plan.rates[d])
+            if at > ref:
+                decayed[row, d] = decayed[row, d] * factor + amount_d
             else:
-                (np.maximum if column.kind is Kind.MAX else np.minimum)(where, amount, out=where)
-        if block.decays and fed:
-            rates = [-1.0 / half_life for half_life in block.half_lives_us.tolist()]
-            factors = {ref: [exp2(abs(at - ref) * rate) for rate in rates] for ref in set(before) if ref != NEVER}
-            factors[NEVER] = [1.0] * len(rates)
-            factor, newer = np.array([factors[ref] for ref in before]), ints[:, :1] < at
-            held, new = np.where(newer, factor, 1.0), np.where(newer, 1.0, factor)
-            rows.decayed[positions] = rows.decayed[positions] * held + amounts * new
-        if fed:
-            ints[:, 0] = np.maximum(ints[:, 0], at)
-            rows.ints[positions] = ints
+                decayed[row, d] += amount_d * factor
+        ints[row, 0] = max(ref, at)
 
 
-_TOGETHER = (Kind.SUM, Kind.MIN, Kind.MAX, Kind.DECAYED)
+_TOGETHER = (Kind.SUM, Kind.MAX, Kind.DECAYED)
 
 
 def _compiled(block: Block, kind: FactKind) -> Program:

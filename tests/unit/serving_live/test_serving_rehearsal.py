@@ -40,7 +40,8 @@ def test_every_loop_a_request_needs_is_ready_when_the_bundle_is(market: Path, tm
     engine.apply([(f"f{i}", table, row | {"action": "follow"}) for i, (table, row) in enumerate(follows)])
     for user in (1, 2, 10**12):
         document(engine.lookup(Asked(user, 10)), breakdown=True)
-    for one in engine.lookup_many([Asked(user, 10) for user in (None, 1, 2, 3, 10**12)]):
+    for i, one in enumerate(engine.lookup_many([Asked(user, 10) for user in (None, 1, 2, 3, 10**12)])):
         document(one)
+        engine.apply([], [(one, f"request-{i}")])
     grown = {name: (ready.get(name, 0), n) for name, n in variants().items() if n > ready.get(name, 0)}
     assert grown == {}, "recsys.pipeline.rehearsal does not come by here"
