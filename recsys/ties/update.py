@@ -89,7 +89,7 @@ class Updater:
 
 class _Together(NamedTuple):
     """The columns that facts of one kind and instant feed: which are sums, and whether the instant is what they are fed
-    instead of a one; of decayed sums what each is fed, ones and instants, 0 for nothing, and its rate, −1 / half-life."""
+    instead of a one; of decayed sums what each is fed, ones and instants, 0 for none, and its rate, −1 / half-life."""
 
     columns: npt.NDArray[np.int64]
     is_sum: npt.NDArray[np.bool_]
