@@ -49,10 +49,14 @@ class Neighbours:
         seed: int = 0,  # noqa: ARG002
         start: FittedCollaborative | None = None,  # noqa: ARG002
     ) -> HostWeights:
-        """Counted at once, without seed or start. Time is that of the pairs of hosts that users have in common."""
+        """Counted at once, without seed or start. Time is `work`."""
         return HostWeights(
             self.name, stack_pruned(self._rows(interactions), interactions.n_hosts, self.config.neighbours)
         )
+
+    def work(self, interactions: Interactions) -> float:
+        """How many pairs of hosts are counted: the sum of squares of how many hosts each user has."""
+        return float((np.diff(interactions.matrix.indptr).astype(np.float64) ** 2).sum())
 
     def _rows(self, interactions: Interactions) -> Iterator[Csr]:
         config = self.config

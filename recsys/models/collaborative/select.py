@@ -17,7 +17,7 @@ from recsys.models.collaborative.ease import Ease, dense_dimension
 from recsys.models.collaborative.ensemble import Blend, FittedBlend, candidate_pool, tuned_weights
 from recsys.models.collaborative.interactions import Interactions
 from recsys.models.collaborative.low_pass import LowPass, LowPassConfig
-from recsys.models.collaborative.neighbours import Neighbours
+from recsys.models.collaborative.neighbours import Neighbours, NeighboursConfig
 from recsys.models.collaborative.protocol import CollaborativeModel, FittedCollaborative
 from recsys.models.collaborative.search import (
     Bench,
@@ -60,6 +60,10 @@ class SelectionConfig(BaseModel):
     """0 leaves the cosine softmax out."""
     cosine_tera_ops: float = Field(4.0, gt=0)
     """So few fits of the cosine softmax that their multiply-adds add up to no more than this, in 10¹²."""
+    neighbour_giga_ops: float = Field(3.0, ge=0)
+    """Neighbours are counted only if the pairs of hosts that users have in common are no more than this, in 10⁹."""
+    neighbour_entries: int = Field(60_000_000, ge=1)
+    """At most so many weights of theirs are kept, at 8 bytes each; so few of each host."""
     threads: int = Field(1, ge=1)
     """For ALS and the filter; linear algebra uses what its library was given."""
 
@@ -107,8 +111,11 @@ def select_model(
     cosine_fits = min(config.cosine_fits, int(config.cosine_tera_ops * 1e12 / max(Cosine().work(train), 1)))
     if cosine_fits:
         found.append(search(bench, Cosine(), cosine_moves, cosine_fits, "choosing the cosine softmax"))
-    # by itself a blunter one does better, but the blend wants what the others lack: the closest few
-    found.append(search(bench, Neighbours(), lambda _: [], 1, "counting neighbours"))
+    if Neighbours().work(interactions) <= config.neighbour_giga_ops * 1e9:
+        kept = max(1, min(NeighboursConfig().neighbours, config.neighbour_entries // interactions.n_hosts))
+        # not searched: by itself a blunter one does better, but the blend wants what others lack, the closest few
+        neighbours = Neighbours(NeighboursConfig(neighbours=kept))
+        found.append(search(bench, neighbours, lambda _: [], 1, "counting neighbours"))
     model, fitted, quality = _blended(found, check, bench.trials)
     return Selection(model, quality, tuple(bench.trials), fitted)
 

@@ -182,6 +182,19 @@ def test_neighbours_take_part(blocks) -> None:
     assert "neighbours" in trials[-1].settings
 
 
+def test_neighbours_stay_within_their_bounds(blocks) -> None:
+    interactions, _ = blocks
+    pairs = float((interactions.matrix.getnnz(axis=1) ** 2).sum())
+
+    def trials(**bounds: float) -> list[dict[str, object]]:
+        tried = select_model(interactions, QUICK.model_copy(update=bounds), seed=7).trials
+        return [trial.settings for trial in tried if trial.model == "neighbours"]
+
+    assert trials(neighbour_giga_ops=pairs * 0.99 / 1e9) == []
+    assert len(trials(neighbour_giga_ops=pairs / 1e9)) == 1
+    assert trials(neighbour_entries=40 * 3)[0]["neighbours"] == 3  # of 40 hosts each
+
+
 def test_nothing_to_keep_back() -> None:
     lonely = Interactions.from_rows(np.arange(4), np.array([0, 0, 1, 2]), n_users=4, n_hosts=3)
     selection = select_model(lonely, QUICK, seed=0)
