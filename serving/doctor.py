@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -87,8 +88,10 @@ def _packages() -> Finding:
 
 def _compiled() -> Finding:
     folder = kept_in()
-    if folder is None:
-        why = "no folder to keep machine code in: every start takes some 15 s more; set NUMBA_CACHE_DIR"
+    if folder is None or not os.access(folder if folder.is_dir() else folder.parent, os.W_OK):
+        why = (
+            "machine code cannot be kept, every start takes some 15 s more: NUMBA_CACHE_DIR must name a writable folder"
+        )
         return Finding("compiled", "warning", why)
     return Finding("compiled", "ok", f"machine code is kept in {folder}")
 

@@ -70,7 +70,7 @@ def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us:
                 loaded.take(record)
         loaded.applied = last
     intake.keep_alive(now_us)
-    rehearse(live.world, bundle.manifest.window.as_of_us)
+    rehearse(live.world)
     return loaded
 
 

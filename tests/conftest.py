@@ -21,8 +21,9 @@ settings.load_profile("house")
 for _name in ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # read when polars and numpy are first imported, after this
 
-os.environ.setdefault("NUMBA_BOUNDSCHECK", "1")  # a compiled loop that leaves its arrays raises instead of reading on
-os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".compiled-checked"))
+# A compiled loop that leaves its arrays raises instead of reading on; what is kept is no one else's, for checked and
+# unchecked machine code look alike to the cache.
+os.environ |= {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(Path(__file__).parents[1] / ".compiled-checked")}
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 NOW_US = int(NOW.timestamp() * 1e6)

@@ -16,6 +16,7 @@ import polars as pl
 
 from recsys.bundle import Bundle, BundleWriter
 from recsys.config import EngineConfig
+from recsys.errors import BundleRefused
 from recsys.events.vocabularies import Vocabularies
 from recsys.index.live_rooms import LiveIndexConfig, LiveRoomIndex
 from recsys.live.state import LiveState
@@ -185,6 +186,13 @@ def load(bundle: Bundle) -> tuple[LiveState, Vocabularies]:
     )
     vocabularies = Vocabularies.load(bundle.file("users.ids").parent)
     live = assemble(parts)
+    if live.world.ties.largest_host >= len(live.world.standings):
+        raise BundleRefused(
+            "ties with a host that there is not",
+            where=bundle.path,
+            got=f"host row {live.world.ties.largest_host}",
+            expected=f"rows below {len(live.world.standings)}",
+        )
     live.world.room_ids = vocabularies.rooms
     return live, vocabularies
 

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.compiled import compiled
-from recsys.errors import LaotieError
+from recsys.errors import BundleRefused
 from recsys.models.binning import Binning
-from recsys.models.bound import column_blocks, rows_of
+from recsys.models.bound import check_table, column_blocks, rows_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -109,10 +109,7 @@ class AdditiveModel:
         Args:
             values: (F, n), or the table of the names the model is bound to.
         """
-        if self.inputs is None and len(values) != len(self.features):
-            raise LaotieError(
-                "features do not match the model", got=f"{len(values)} rows", expected=f"{len(self.features)} features"
-            )
+        check_table(values, self.inputs, len(self.features))
         out = np.empty((len(self.features) + len(self.pairs), values.shape[1]))
         _read_tables(self._flat.binning(values, self.inputs), self._flat.tables, out)
         return out
@@ -199,7 +196,11 @@ class AdditiveModel:
 
     @classmethod
     def from_arrays(cls, names: Sequence[str], arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> AdditiveModel:
-        """The model written by `arrays`, bound to `names`."""
+        """The model written by `arrays`, bound to `names`.
+
+        Raises:
+            BundleRefused: the arrays do not fit together.
+        """
         features = tuple(str(name) for name in arrays[f"{prefix}_features"])
         counts = arrays[f"{prefix}_edge_counts"].tolist()
         edges = _split(arrays[f"{prefix}_edges"], counts)
@@ -209,7 +210,10 @@ class AdditiveModel:
         for first, second, rows, columns in arrays[f"{prefix}_pairs"].tolist():
             a, b = counts[first] + 2, counts[second] + 2
             table = tables[at_table : at_table + rows * columns].reshape(rows, columns)
-            pairs.append(PairTerm(first, second, bins[at_bin : at_bin + a], bins[at_bin + a : at_bin + a + b], table))
+            of_first, of_second = bins[at_bin : at_bin + a], bins[at_bin + a : at_bin + a + b]
+            if not (0 <= of_first.min() <= of_first.max() < rows and 0 <= of_second.min() <= of_second.max() < columns):
+                raise BundleRefused("bins of a pair lie outside its table", where=f"models/{prefix}", got=(a, b))
+            pairs.append(PairTerm(first, second, of_first, of_second, table))
             at_table, at_bin = at_table + rows * columns, at_bin + a + b
         return cls(features, edges, mains, tuple(pairs), float(arrays[f"{prefix}_bias"][0])).bound_to(names)
 

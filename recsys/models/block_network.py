@@ -25,8 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.compiled import compiled
-from recsys.errors import LaotieError
-from recsys.models.bound import column_blocks, rows_of
+from recsys.models.bound import check_table, column_blocks, rows_of
 from recsys.models.common_scale import scaled
 
 Numbers = npt.NDArray[np.floating[Any]]
@@ -184,10 +183,7 @@ class BlockNetwork:
 
     def _moved(self, values: Numbers, of: slice, columns: npt.NDArray[np.intp] | None = None) -> Floats:
         """Some features on the common scale less their reference, (features, columns)."""
-        if self.inputs is None and len(values) != len(self.features):
-            raise LaotieError(
-                "features do not match the model", got=f"{len(values)} rows", expected=f"{len(self.features)} features"
-            )
+        check_table(values, self.inputs, len(self.features))
         rows = np.arange(len(self.features))[of] if self.inputs is None else self.inputs[of]
         return scaled(values, self.centre[of], self.scale[of], self.reference[of], rows, columns)
 

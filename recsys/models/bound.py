@@ -26,6 +26,24 @@ def rows_of(features: Sequence[str], names: Sequence[str]) -> npt.NDArray[np.int
     return np.array([position[name] for name in features], dtype=np.intp)
 
 
+def check_table(values: npt.NDArray[Any], inputs: npt.NDArray[np.intp] | None, n_features: int) -> None:
+    """See that a table has the rows a model reads, for compiled loops do not.
+
+    Args:
+        values: (F, n), or a table of which the model reads the rows `inputs` (F,).
+
+    Raises:
+        LaotieError: it has not.
+    """
+    if inputs is None:
+        fits, expected = len(values) == n_features, f"{n_features} features"
+    else:
+        fits = not len(inputs) or len(values) > inputs.max()
+        expected = f"the rows of {n_features} features"
+    if not fits:
+        raise LaotieError("features do not match the model", got=f"{len(values)} rows", expected=expected)
+
+
 def column_blocks(
     score: Callable[[npt.NDArray[np.floating[Any]]], npt.NDArray[np.floating[Any]]],
     values: npt.NDArray[np.floating[Any]],

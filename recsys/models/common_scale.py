@@ -60,5 +60,6 @@ def _place(
         middle, spread, silent = centre[j], scale[j], reference[j]
         for i in range(len(place)):
             moved = ((-place[i] if value[i] < 0 else place[i]) - middle) / spread
+            unknown = np.isnan(value[i]) or np.isnan(moved)
             moved = _CUT if moved > _CUT else -_CUT if moved < -_CUT else moved
-            place[i] = (0.0 if np.isnan(value[i]) else moved) - silent
+            place[i] = (0.0 if unknown else moved) - silent

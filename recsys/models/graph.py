@@ -14,6 +14,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from recsys.compiled import compiled
+from recsys.errors import BundleRefused
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,17 @@ class HostGraph:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> HostGraph:
-        """The graph written by `arrays`."""
-        return cls(*(arrays[f"{prefix}_{part}"] for part in ("indptr", "indices", "data")))
+        """The graph written by `arrays`.
+
+        Raises:
+            BundleRefused: the arrays are no graph: reading it would leave them.
+        """
+        graph = cls(*(arrays[f"{prefix}_{part}"] for part in ("indptr", "indices", "data")))
+        ends, hosts = graph.indptr, graph.indices
+        whole = len(ends) and ends[0] == 0 and ends[-1] == len(hosts) == len(graph.data) and (np.diff(ends) >= 0).all()
+        if not whole or (len(hosts) and not 0 <= hosts.min() <= hosts.max() < graph.n_hosts):
+            raise BundleRefused("rows or hosts of the graph lie outside it", where=f"models/{prefix}", got=len(hosts))
+        return graph
 
 
 @compiled

@@ -151,7 +151,7 @@ def moment_features(world: World, rooms: Ints, hosts: Ints, at: int, spans: Span
     spans.shares(sums, shares)
     _others(
         rooms, hosts, at, plan.columns, of_host, of_arrivals, of_room, host.ints, room.ints, world.schedule.rows.ints,
-        world.standings, world.rooms.started_at, world.rooms.n_cohosts,
+        world.standings.T, world.rooms.started_at, world.rooms.n_cohosts,
         (priors.returning_share, priors.repeat_buyer_share, priors.refund_share), others,
     )  # fmt: skip
 
@@ -198,15 +198,15 @@ def _others(
         out[25, i] = n_cohosts[room]
     for i in range(len(hosts)):
         host = hosts[i]
-        visitors, buyers = standings[host, of.n_visitors], standings[host, of.n_buyers]
+        visitors, buyers = standings[of.n_visitors, host], standings[of.n_buyers, host]
         entries, broadcasts = host_ints[host, of.n_entries], schedule[host, of.n_broadcasts]
         comments, likes = host_ints[host, of.n_comments], host_ints[host, of.n_likes]
         refunded, spent = host_ints[host, of.refunded_minor], host_ints[host, of.spend_minor]
         out[13, i] = visitors
-        out[14, i] = _shrunk(standings[host, of.n_returning], visitors, returning_share, PRIOR_RETURNING)
+        out[14, i] = _shrunk(standings[of.n_returning, host], visitors, returning_share, PRIOR_RETURNING)
         out[15, i] = entries / max(visitors, 1)
-        out[16, i] = standings[host, of.n_fans]
-        out[17, i] = _shrunk(standings[host, of.n_repeat_buyers], buyers, repeat_share, PRIOR_BUYERS)
+        out[16, i] = standings[of.n_fans, host]
+        out[17, i] = _shrunk(standings[of.n_repeat_buyers, host], buyers, repeat_share, PRIOR_BUYERS)
         out[18, i] = _shrunk(refunded, spent, refund_share, PRIOR_SPEND_MINOR)
         out[19, i] = (comments + 1.0) / (comments + likes + 9.0)
         out[21, i] = (host_ints[host, of.hours_0 + hour] + 1.0) / (entries + 24.0) * 24.0

@@ -1,7 +1,8 @@
 """One round of lookups before the first viewer asks, so that nobody waits for what happens once in a process.
 
 Compiled loops (`recsys.compiled`) are read from their cache, or made, when they are first called for the types they are
-called with. The rehearsal asks for rooms that do not exist of hosts that do, on a stage of its own: no state moves.
+called with. The rehearsal asks a bundle's models for rooms, hosts and viewers that do not exist, on a stage of its own:
+what the bundle holds is neither read nor moved, so it does not matter which ties or hosts it has.
 """
 
 from __future__ import annotations
@@ -10,54 +11,68 @@ from dataclasses import replace
 
 import numpy as np
 
-from recsys.events.facts import FactKind
+from recsys.events.facts import US_PER_DAY, FactKind
 from recsys.index.live_rooms import LiveRoomIndex
+from recsys.pipeline.heat import Heat
 from recsys.pipeline.lookup import lookups
 from recsys.pipeline.request import Request
 from recsys.pipeline.world import RoomTable, World
-from recsys.ties.algebra import identity
-from recsys.ties.row_store import RowStore
+from recsys.ties.algebra import Level, identity
+from recsys.ties.row_store import RowStore, UserRows
+from recsys.ties.standing import STANDINGS
+from recsys.ties.store import TieStore
 
-_ROOMS = 48
-_SEARCHED_USERS = 4_096
+_ROOMS = 12
+_FACTS = (FactKind.ENTRY, FactKind.STAY, FactKind.COMMENT, FactKind.ORDER_LINE, FactKind.FOLLOW, FactKind.IMPRESSION)
+_NOBODY, _VIEWER, _FOLLOWER = -1, 0, 1
 
 
-def rehearse(world: World, at: int) -> None:
-    """Answer viewers with ties of every kind, and one without any, alone and together; instant `at`, µs.
-
-    Without hosts there is no answer to rehearse. What an answer's impressions move is rehearsed on states of nobody.
-    """
-    for updater in world.ties.updaters.values():
-        updater.apply_many(identity(updater.block, 1), np.zeros(1, dtype=np.int64), FactKind.IMPRESSION, at)
-    users = _with_ties(world)
-    hosts = {int(host) for user in users for ties in world.ties.held(user).values() for host in ties.hosts[:_ROOMS]}
-    hosts |= set(range(min(_ROOMS, len(world.standings))))
-    if not hosts:
-        return
-    rooms = RoomTable()
-    stage = replace(
-        world,
-        rooms=rooms,
-        index=LiveRoomIndex(world.models.index_vectors),
-        moments=RowStore(world.blocks.room, len(hosts)),
-        room_ids=None,
-    )
-    for room, host in enumerate(sorted(hosts)):
-        rooms.put(room, host, (), at, None)
-        stage.index.start(room, host)
-    requests = [Request(user, at, max(len(hosts) // 2, 1)) for user in [*users, -1]]
+def rehearse(world: World) -> None:
+    """Answer a viewer with ties of every kind, a follower and nobody known, alone and together; and let the impressions
+    of an answer move states of nobody."""
+    at = 20_000 * US_PER_DAY
+    stage = _stage(world, at)
+    requests = [Request(user, at, _ROOMS // 2) for user in (_VIEWER, _FOLLOWER, _NOBODY)]
     for request in requests:
         (answer,) = lookups(stage, [request])
         np.sum(answer.contributions)
-    lookups(stage, requests)
+    one_room = replace(requests[0], rooms=np.array([1]), k=1)
+    lookups(stage, [one_room])
+    for answer in lookups(stage, [*requests, one_room]):
+        np.sum(answer.contributions)
+    for updater in world.ties.updaters.values():
+        updater.apply_many(identity(updater.block, 1), np.zeros(1, dtype=np.int64), FactKind.IMPRESSION, at)
 
 
-def _with_ties(world: World) -> list[int]:
-    """Of every block of ties the first user who has any, as far as users are searched; each once."""
-    found: set[int] = set()
-    for name in world.ties.blocks:
-        for user in range(_SEARCHED_USERS):
-            if len(world.ties.of(name, user)):
-                found.add(user)
-                break
-    return sorted(found)
+def _stage(world: World, at: int) -> World:
+    """A world with the models of another, `_ROOMS` rooms on air and one that has ended, and ties of two viewers."""
+
+    def rows(level: Level) -> list[RowStore]:
+        return [RowStore(block, _ROOMS + 1) for block in world.blocks.of(level)]
+
+    hosts, schedule, arrivals = rows("host")
+    stage = replace(
+        world,
+        ties=TieStore(world.blocks.of("tie")),
+        hosts=hosts,
+        schedule=schedule,
+        arrivals=arrivals,
+        users=UserRows(world.blocks.user),
+        moments=rows("room")[0],
+        rooms=RoomTable(),
+        index=LiveRoomIndex(world.models.index_vectors),
+        standings=np.zeros((_ROOMS + 1, len(STANDINGS)), dtype=np.int64, order="F"),
+        heat=Heat(hosts.block, hosts.rows),
+        room_ids=None,
+        leaves={},
+        newcomers_live=None,
+    )
+    for room in range(_ROOMS + 1):
+        stage.rooms.put(room, room, (), at - US_PER_DAY, None)
+        stage.index.start(room, room)
+    stage.index.end(_ROOMS)
+    for kind in _FACTS:
+        for host in range(3):
+            stage.ties.apply(_VIEWER, host, kind, at - US_PER_DAY, 1, 1)
+    stage.ties.apply(_FOLLOWER, 0, FactKind.FOLLOW, at - US_PER_DAY, 1, 0)
+    return stage

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from recsys.compiled import compiled
 
 Floats = npt.NDArray[np.float64]
-_INFINITY = 0x7F800000
-"""Its bits, in single precision."""
+_INFINITY = 0x7FF00000
+"""The upper half of its bits."""
 
 
 class Spans:
@@ -50,10 +50,10 @@ class Spans:
         _share(values, self._ends, out)
 
     def ranks(self, values: Floats) -> Floats:
-        """Places (R, N) within the request: 0 for the smallest, 1 for the next …; values equal in single precision in
+        """Places (R, N) within the request: 0 for the smallest, 1 for the next …; values that agree to a millionth in
         the order given, NaN last."""
         keys = np.empty(values.shape, dtype=np.int64)
-        _key(values.astype(np.float32).view(np.int32), keys)
+        _key(np.ascontiguousarray(values).view(np.int64), keys)
         for part in self.parts():
             keys[:, part].sort(axis=1)
         found = np.empty(values.shape)
@@ -62,18 +62,19 @@ class Spans:
 
 
 @compiled
-def _key(bits: npt.NDArray[np.int32], keys: npt.NDArray[np.int64]) -> None:
-    """Integers that sort as the numbers do, above the columns they stand in."""
+def _key(bits: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> None:
+    """Integers that sort as the numbers with these bits do: their upper halves, which hold sign, exponent and twenty
+    binary digits, above the columns they stand in."""
     for row in range(len(bits)):
         bit, key = bits[row], keys[row]
         for i in range(len(key)):
-            number = np.int64(bit[i])
-            size = number & 0x7FFFFFFF
-            if size > _INFINITY:  # NaN
-                number = np.int64(0x7FFFFFFF)
-            elif number < 0:
-                number = -size
-            key[i] = number << 32 | i
+            upper = bit[i] >> 32
+            size = upper & 0x7FFFFFFF
+            if size > _INFINITY or (size == _INFINITY and bit[i] & 0xFFFFFFFF):  # NaN
+                upper = 0x7FFFFFFF
+            elif upper < 0:
+                upper = -size
+            key[i] = upper << 32 | i
 
 
 @compiled

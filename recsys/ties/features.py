@@ -150,6 +150,14 @@ def tie_features(
     return values
 
 
+_DECAYS = {
+    "visits": ("entries_2h", "entries_12h", "entries_3d", "entries_14d", "stay_ms_7d", "beyond_ms_30d"),
+    "depth": ("comments_7d", "comments_30d", "likes_14d", "gift_minor_30d"),
+    "commerce": ("lines_30d", "lines_120d", "spend_minor_60d"),
+    "exposure": ("impressions_1d", "impressions_7d"),
+}
+
+
 class _Plan(NamedTuple):
     """Where the columns lie that are read."""
 
@@ -162,6 +170,8 @@ class _Plan(NamedTuple):
 @cache
 def _plan(slot_ms: int) -> _Plan:
     declared = declared_blocks(slot_ms // 1000)
+    for block, columns in _DECAYS.items():  # the loops know them by their places
+        assert getattr(declared, block).decays == columns, f"the loops over {block} read other decayed sums"
 
     def places(block: Block, names: Sequence[str]) -> list[int]:
         return [block.int_column(name) for name in names]

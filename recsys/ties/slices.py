@@ -116,6 +116,12 @@ class Slices:
         self._last = user, ties
         return ties
 
+    @property
+    def largest_host(self) -> int:
+        """The largest host row anybody has a tie with, −1 without ties."""
+        layers = (self._base, self._over)
+        return max(int(layer.hosts.max(initial=-1)) for layer in layers if layer is not None)
+
     def fetch(self, user: int) -> None:
         """The ties of a user will be read soon: the system begins to read what is not in memory, nobody waits."""
         self._base.fetch(user)

@@ -39,7 +39,10 @@ class TieStore:
         self.blocks = {block.name: block for block in tie_blocks}
         self.updaters = {block.name: Updater(block) for block in tie_blocks}
         held = base or {}
-        self._fresh = {b.name: FreshTies(b, Slices(held.get(b.name, empty_state(b)))) for b in tie_blocks}
+        slices = {b.name: Slices(held.get(b.name, empty_state(b))) for b in tie_blocks}
+        self._fresh = {b.name: FreshTies(b, slices[b.name]) for b in tie_blocks}
+        self.largest_host = max((one.largest_host for one in slices.values()), default=-1)
+        """The largest host row of the base, −1 without ties."""
         self._blocks_of = [
             [name for name, updater in self.updaters.items() if updater.reads(kind)] for kind in range(len(FactKind))
         ]

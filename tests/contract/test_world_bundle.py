@@ -105,6 +105,14 @@ def test_a_loaded_world_answers_like_the_one_saved_and_moves_on_alike(
     assert_same(asked(memory, n, at + DAY), asked(loaded, n, at + DAY))
 
 
+def test_ties_with_a_host_that_there_is_not_are_refused(
+    tmp_path: Path, parts: WorldParts, vocabularies: Vocabularies, at: int
+) -> None:
+    path = write(tmp_path, "few", replace(parts, n_hosts=2, standings=parts.standings[:2]), vocabularies, at)
+    with pytest.raises(BundleRefused, match="a host that there is not"):
+        load(Bundle.open(path))
+
+
 def test_transitions_keep_the_settings_they_were_fitted_with(
     tmp_path: Path, parts: WorldParts, vocabularies: Vocabularies, at: int
 ) -> None:

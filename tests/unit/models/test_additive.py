@@ -9,7 +9,7 @@ import lightgbm as lgb
 import numpy as np
 import pytest
 
-from recsys.errors import LaotieError
+from recsys.errors import BundleRefused, LaotieError
 from recsys.models.additive import AdditiveModel
 from recsys.models.boosted_trees import from_boosted_trees
 from recsys.models.stacked import stacked
@@ -53,6 +53,20 @@ def test_arrays_round_trip() -> None:
     model = from_boosted_trees(FEATURES, booster.dump_model())
     again = AdditiveModel.from_arrays(FEATURES, model.arrays("m"), "m")
     np.testing.assert_array_equal(again.score(x.T), model.score(x.T))
+
+
+def test_tables_are_never_read_beyond_their_ends() -> None:
+    booster, x = boosted(True)
+    model = from_boosted_trees(FEATURES, booster.dump_model())
+    arrays = model.arrays("m")
+    for wrong in (-1, 99):
+        bins = arrays["m_pair_bins"].copy()
+        bins[0] = wrong
+        with pytest.raises(BundleRefused, match="outside its table"):
+            AdditiveModel.from_arrays(FEATURES, arrays | {"m_pair_bins": bins}, "m")
+    bound = model.bound_to(["x", *FEATURES])
+    with pytest.raises(LaotieError, match="do not match"):
+        bound.score(x.T)
 
 
 def test_three_features_on_a_path_are_refused() -> None:

@@ -111,6 +111,10 @@ def test_the_short_cut_for_a_request_is_exact(fitted: tuple[BlockNetwork, np.nda
 def test_a_table_of_other_features_is_refused(fitted: tuple[BlockNetwork, np.ndarray]) -> None:
     with pytest.raises(LaotieError, match="not computed"):
         fitted[0].bound_to(NAMES[:3])
+    bound = fitted[0].bound_to(["another", *NAMES])
+    for said in (bound.score, bound.contributions):
+        with pytest.raises(LaotieError, match="do not match"):
+            said(np.zeros((len(NAMES), 4)))
 
 
 def test_every_feature_is_in_one_block() -> None:

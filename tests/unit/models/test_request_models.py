@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 from recsys.config import AffinityConfig, ProbabilityConfig
+from recsys.errors import BundleRefused
 from recsys.events.facts import FACT_SCHEMA, FactKind
 from recsys.models.additive_training import fit_probability
 from recsys.models.affinity import confidence_matrix, history
@@ -154,3 +155,15 @@ def test_baselines_can_be_worked_out_on_paper() -> None:
     values = table(tie_share_of_user=[0.5, np.nan], tie_share_3d=[0.2, np.nan], host_entries_2h_share=[0.1, 0.9])
     np.testing.assert_allclose(memory(FEATURES, values), [0.25 + 0.1 + 0.005, 0.045])
     np.testing.assert_allclose(popularity(FEATURES, values), [0.1, 0.9])
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("indices", [0, 3]), ("indices", [-1, 0]), ("indptr", [0, 2, 1, 2]), ("indptr", [0, 1, 1, 3]), ("data", [1.0])],
+)
+def test_a_graph_that_would_be_read_beyond_its_end_is_refused(part: str, value: list[float]) -> None:
+    arrays = HostGraph.of(np.array([[0, 1.0, 0], [0, 0, 0], [2.0, 0, 0]])).arrays("graph")
+    assert HostGraph.from_arrays(arrays, "graph").n_hosts == 3
+    broken = np.array(value, dtype=arrays[f"graph_{part}"].dtype)
+    with pytest.raises(BundleRefused, match="outside it"):
+        HostGraph.from_arrays(arrays | {f"graph_{part}": broken}, "graph")

@@ -65,6 +65,8 @@ def test_ranks_and_shares_are_each_requests_own() -> None:
     spans = Spans([3, 1, 4])
     values = np.array([[5.0, np.nan, 1.0, 9.0, 2.0, 2.0, 0.0, 2.0]])
     assert spans.ranks(values).tolist() == [[1, 2, 0, 0, 1, 2, 0, 3]]
+    wide = np.array([[-1e-300, 1e300, -np.inf, 2e-300, np.inf, -0.0, 1e-300, np.nan, -2e300, 2e300, 0.0]])
+    assert Spans([11]).ranks(wide).tolist() == [[2, 7, 0, 6, 9, 3, 5, 10, 1, 8, 4]]
     shares = np.array([[1.0, 1.0, 2.0, 7.0, 1.0, 1.0, 1.0, 1.0]])
     spans.shares(shares, shares)
     np.testing.assert_allclose(shares[0, [0, 3, 4]], [1.001 / 4.003, 1.0, 0.25])

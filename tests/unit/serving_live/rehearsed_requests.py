@@ -1,0 +1,114 @@
+"""A program of its own: opens world-v1, sends a service's requests, and prints which compiled loops these called first.
+
+`python -m tests.unit.serving_live.rehearsed_requests LOG tables|network|no_ties`: with its ranker, with a network, an
+audience and heads of all names, or with these and no tie of anybody.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numba.core.dispatcher import Dispatcher
+
+from recsys.live.state import LiveState
+from recsys.models.audience import Audience
+from recsys.models.block_network import BlockNetwork
+from recsys.models.strength import HEADS
+from recsys.pipeline.features import BLOCKS, FEATURES
+from recsys.pipeline.rehearsal import rehearse
+from recsys.ties.store import TieStore
+from serving.answers import document
+from serving.asked import Asked
+from serving.config import ServingConfig
+from serving.engine import Engine
+
+BUNDLE = Path(__file__).parents[2] / "fixtures" / "bundles" / "world-v1"
+UNKNOWN = 10**12
+
+
+def variants() -> dict[str, int]:
+    """Of every compiled loop of the package how many machine codes there are in this process."""
+    found: dict[str, Any] = {}
+    for name, module in list(sys.modules.items()):
+        if name.startswith("recsys."):
+            found |= {f"{name}.{one}": loop for one, loop in vars(module).items() if isinstance(loop, Dispatcher)}
+    return {name: len(one.signatures) for name, one in found.items()}
+
+
+def network() -> BlockNetwork:
+    """Random weights of trained size over all features."""
+    rng = np.random.default_rng(1)
+    blocks = [(name, block) for block, names in BLOCKS.items() for name in names]
+    n = len(blocks)
+    return BlockNetwork(
+        tuple(name for name, _ in blocks), tuple(block for _, block in blocks), np.zeros(n), np.ones(n), np.zeros(n),
+        rng.normal(size=(96, n)) / 10, np.zeros(96), rng.normal(size=(1, 32, 96)) / 10, np.zeros((1, 32)),
+        rng.normal(size=(1, 32)), 0.0, private_bonus=0.3,
+    ).bound_to(FEATURES)  # fmt: skip
+
+
+def opened(log: Path, kind: str, clock_us: int) -> Engine:
+    """The service before its first request."""
+    engine = Engine.open(BUNDLE, log, ServingConfig(), lambda: clock_us)
+    world = engine.loaded.live.world
+    if kind != "tables":
+        (head,) = world.models.strength.values()
+        world.models.strength |= {name: replace(head, name=name) for name in HEADS}
+        world.models.ranker, world.models.audience = network(), Audience(2, 2)
+    if kind == "no_ties":
+        world.ties = TieStore(world.blocks.of("tie"))
+        engine.loaded.live.__dict__ |= LiveState(world).__dict__  # what writes to ties knows the new ones
+    if kind != "tables":
+        rehearse(world)
+    return engine
+
+
+def ask(engine: Engine, at: int) -> None:
+    """All kinds of requests, before and after events of viewers known and not known."""
+    ids = engine.loaded.vocabularies
+    hosts, users = (ids.hosts.id(0), ids.hosts.id(1), 777), [ids.users.id(row) for row in range(12)]
+    rooms: list[Any] = [("rooms", {"room_id": 9_000 + i, "host_id": hosts[i % 3], "started_at": at}) for i in range(9)]
+    rooms += [("rooms", row | {"ended_at": at + 5}) for _, row in rooms[:2]]
+    rooms.append(("rooms", {"room_id": 9_900, "host_id": 777, "started_at": at, "cohost_ids": [hosts[0]]}))
+    each = {"room_id": 9_003, "host_id": hosts[0]}
+    told = [
+        row
+        for user in (users[0], users[1], UNKNOWN)
+        for row in (
+            ("watches", each | {"user_id": user, "entered_at": at + 10}),
+            ("engagements", each | {"user_id": user, "at": at + 20, "kind": "comment"}),
+            ("purchases", each | {"user_id": user, "order_id": user, "at": at + 30, "amount_minor": 500}),
+            ("follows", {"user_id": user, "host_id": hosts[1], "at": at + 40, "action": "follow"}),
+        )
+    ]
+    told.append(("notices", {"host_id": hosts[1], "at": at + 50, "kind": "leave", "from": at + 60, "to": at + 90}))
+    for events in ([], rooms, told):
+        verdicts = engine.apply([(f"{table}-{i}-{len(events)}", table, row) for i, (table, row) in enumerate(events)])
+        assert {verdict[0] for verdict in verdicts} <= {"accepted"}, verdicts
+        for user in (None, UNKNOWN, *users):
+            for step in range(4):
+                document(engine.lookup(Asked(user, 5, step=step)), breakdown=step == 0)
+            document(engine.lookup(Asked(user, 1, rooms=[9_003])), breakdown=True)
+            engine.lookup(Asked(user, 3, exclude=[9_004], sources=frozenset({"nearest"})))
+        for i, one in enumerate(engine.lookup_many([Asked(user, 5) for user in (None, UNKNOWN, *users)])):
+            document(one, breakdown=True)
+            engine.apply([], [(one, f"request-{i}-{len(events)}")])
+
+
+def main() -> None:
+    """Print the loops as JSON: how many machine codes before, and after the requests, where that is more."""
+    as_of = 1_718_509_025_074_436
+    engine = opened(Path(sys.argv[1]), sys.argv[2], as_of + 100_000_000)
+    ready = variants()
+    ask(engine, as_of + 1_000_000)
+    more = {name: [ready.get(name, 0), n] for name, n in variants().items() if n > ready.get(name, 0)}
+    print(orjson.dumps({"loops": sum(ready.values()), "called first by a request": more}).decode())
+
+
+if __name__ == "__main__":
+    main()
