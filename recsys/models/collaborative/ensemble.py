@@ -14,12 +14,20 @@ import numpy.typing as npt
 
 from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions
 from recsys.models.collaborative.protocol import CollaborativeModel, FittedCollaborative
-from recsys.models.collaborative.validation import Check, Quality, list_gains, members, quality_of, top_unseen
+from recsys.models.collaborative.validation import (
+    Check,
+    Quality,
+    list_gains,
+    members,
+    pooled,
+    quality_of,
+    top_unseen,
+)
 
 _POOL = 8  # of each member the best 8 · k hosts stay in the pool that weights are tuned on
 _LADDER = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5)
 _ROUNDS = 3
-_MIN_GAIN = 1e-4  # a weight is only changed for a gain beyond noise in the last digit
+_ERRORS = 0.5  # standard errors by which a weight must be better; of a setting it is one: those are tried more often
 
 
 def standardised(scores: FloatArray) -> FloatArray:
@@ -101,27 +109,37 @@ def candidate_pool(models: Sequence[FittedCollaborative], check: Check) -> Pool:
         relevant.append(members(hosts, check.relevant[rows]))
         valid.append(fresh & ~members(hosts, histories))
     counts = np.diff(check.relevant.indptr).astype(np.int64)
-    return Pool(np.concatenate(scores, axis=1), np.concatenate(relevant), np.concatenate(valid), counts, check.k)
+    usable = np.concatenate(valid)
+    width = int(usable.sum(axis=1).max(initial=1))  # hosts that several rank high or that are known already go
+    first = np.argsort(~usable, axis=1, kind="stable")[:, :width]
+    kept = [np.take_along_axis(one, first, axis=1) for one in np.concatenate(scores, axis=1)]
+    told, usable = (np.take_along_axis(of, first, axis=1) for of in (np.concatenate(relevant), usable))
+    return Pool(np.stack(kept), told, usable, counts, check.k)
 
 
-def tuned_weights(pool: Pool, start: int) -> tuple[tuple[float, ...], Quality]:
-    """Weights by coordinate ascent from the member `start` alone, whose weight stays 1.
+def tuned_weights(pools: Sequence[Pool], start: Sequence[float]) -> tuple[tuple[float, ...], Quality]:
+    """Weights by coordinate ascent from `start`, on the users of all pools together.
 
-    At most three rounds over the others, each trying a fixed ladder of weights; ties keep the smaller weight.
+    Where the best single member beats `start` the ascent begins there. At most three rounds over the members, each
+    trying a fixed ladder of weights; the best of them is taken if it beats the weight held.
     """
-    weights = [0.0] * len(pool.scores)
-    weights[start] = 1.0
-    best = pool.quality(weights)
+
+    def judged(weights: Sequence[float]) -> Quality:
+        return pooled([pool.quality(weights) for pool in pools])
+
+    weights = list(start)
+    best = judged(weights)
+    alone = [[float(member == other) for other in range(len(weights))] for member in range(len(weights))]
+    single, quality = max(((one, judged(one)) for one in alone), key=lambda pair: pair[1].objective)
+    if quality.beats(best, _ERRORS):
+        weights, best = single, quality
     for _ in range(_ROUNDS):
         changed = False
         for member in range(len(weights)):
-            if member == start:
-                continue
-            for step in _LADDER:
-                trial = [*weights[:member], step, *weights[member + 1 :]]
-                quality = pool.quality(trial)
-                if quality.objective > best.objective + _MIN_GAIN:
-                    weights, best, changed = trial, quality, True
+            trials = [[*weights[:member], step, *weights[member + 1 :]] for step in _LADDER if step != weights[member]]
+            trial, quality = max(((one, judged(one)) for one in trials if any(one)), key=lambda pair: pair[1].objective)
+            if quality.beats(best, _ERRORS):
+                weights, best, changed = trial, quality, True
         if not changed:
             break
     return tuple(weights), best

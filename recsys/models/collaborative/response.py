@@ -23,7 +23,6 @@ _BLOCK_CELLS = 8_000_000  # of one term; all terms of a block are held at once
 _MARKS = ((1.0, 0.0), (4.0, -0.15), (0.25, 0.15))  # cutoff factor and target step of the settings that mark it out
 _MOVES = (("cutoff", 2.0), ("cutoff", 0.5), ("target_exponent", 0.1), ("target_exponent", -0.1))
 _SIZES = (1.0, 0.5, 0.25)
-_MIN_GAIN = 2e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ def tuned_response(operator: GraphOperator, check: Check) -> tuple[LowPassConfig
             for name, step in _MOVES:
                 trial = _moved(best, name, step, size)
                 found = pool.quality(trial) if trial is not None else quality
-                if trial is not None and found.objective > quality.objective + _MIN_GAIN:
+                if trial is not None and found.beats(quality):
                     best, quality, improved = trial, found, True
     return best, quality
 

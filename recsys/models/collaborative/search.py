@@ -10,18 +10,17 @@ import numpy as np
 from pydantic import BaseModel
 
 from recsys.models.collaborative.ease import Ease
-from recsys.models.collaborative.interactions import Interactions, power
+from recsys.models.collaborative.interactions import power
 from recsys.models.collaborative.low_pass import LowPass
 from recsys.models.collaborative.protocol import CollaborativeModel, FittedCollaborative
 from recsys.models.collaborative.response import tuned_response
-from recsys.models.collaborative.validation import Check, Quality
+from recsys.models.collaborative.validation import Draw, Quality
 from recsys.progress import Progress
 
 Moves: TypeAlias = list[dict[str, float]]
 """What to change: a setting and by how much, or a setting with `*` before it and by what factor."""
 
 _DEGREE_STEPS = (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2)
-_MIN_GAIN = 2e-5
 _SMALLEST_SIZE = 0.5
 
 
@@ -54,8 +53,7 @@ class Found:
 class Bench:
     """What candidates are fitted on and checked with, and where trials are noted."""
 
-    train: Interactions
-    check: Check
+    draw: Draw
     seed: int
     trials: list[Trial]
     progress: Progress
@@ -69,7 +67,7 @@ def search(
     step: str,
     allowed: Callable[[Tunable], bool] = lambda _: True,
 ) -> Found:
-    """The best model found from `start`, trying every move at size 1, then at ½, keeping what helps.
+    """The best model found from `start`, trying every move at size 1, then at ½, keeping what helps beyond luck.
 
     Args:
         moves: the moves of a given size.
@@ -90,7 +88,7 @@ def search(
             bench.progress(step, fits / max_fits)
             found = _tried(bench, candidate)
             fits += 1
-            if found.quality.objective > best.quality.objective + _MIN_GAIN:
+            if found.quality.beats(best.quality):
                 best, improved = found, True
         if not improved:
             size /= 2
@@ -142,27 +140,29 @@ def cosine_moves(size: float) -> Moves:
 def _tried(bench: Bench, model: Tunable) -> Found:
     """Fit and check; what can be read off without fitting again is set to its best on the way."""
     if isinstance(model, LowPass):
-        operator = model.operator(bench.train, bench.seed)
-        config, quality = tuned_response(operator, bench.check)
+        operator = model.operator(bench.draw.train, bench.seed)
+        config, quality = tuned_response(operator, bench.draw.check)
         found = Found(LowPass(config), replace(operator, config=config), quality)
     elif isinstance(model, Ease):
         found = _ease_rescaled(bench, model)
     else:
-        fitted = model.fit(bench.train, bench.seed)
-        found = Found(model, fitted, bench.check.quality(fitted))
+        fitted = model.fit(bench.draw.train, bench.seed)
+        found = Found(model, fitted, bench.draw.check.quality(fitted))
     bench.trials.append(Trial(model.name, found.model.config.model_dump(), found.quality))
     return found
 
 
 def _ease_rescaled(bench: Bench, model: Ease) -> Found:
     """The target exponent only multiplies scores, so the best one nearby is read off."""
-    fitted = model.fit(bench.train, bench.seed)
-    degrees = bench.train.host_degrees()
-    qualities = bench.check.qualities(fitted, degrees, _DEGREE_STEPS)
-    at = int(np.argmax([quality.objective for quality in qualities]))
+    fitted = model.fit(bench.draw.train, bench.seed)
+    degrees = bench.draw.train.host_degrees()
+    qualities = bench.draw.check.qualities(fitted, degrees, _DEGREE_STEPS)
+    at, unmoved = int(np.argmax([quality.objective for quality in qualities])), _DEGREE_STEPS.index(0.0)
+    if not qualities[at].beats(qualities[unmoved]):
+        at = unmoved
     moved = _moved(model, {"target_exponent": _DEGREE_STEPS[at]})
     if moved is None:  # beyond the bounds of the setting
-        moved, at = model, _DEGREE_STEPS.index(0.0)
+        moved, at = model, unmoved
     return Found(moved, fitted.rescaled(power(degrees, _DEGREE_STEPS[at])), qualities[at])
 
 

@@ -30,7 +30,7 @@ from recsys.models.collaborative.search import (
     low_pass_moves,
     search,
 )
-from recsys.models.collaborative.validation import Check, Quality, internal_check
+from recsys.models.collaborative.validation import Draw, Quality, internal_check
 from recsys.progress import Progress, silent
 
 
@@ -47,6 +47,10 @@ class SelectionConfig(BaseModel):
     """At most so many users × hosts are scored in one check; beyond it, random users are asked."""
     check_users: int = Field(5000, ge=1)
     """Nor more users than so many."""
+    check_answers: int = Field(20_000, ge=1)
+    """For the weights ties are kept back anew, independently, until there are so many answers, …"""
+    draws: int = Field(3, ge=1)
+    """… at most so often, and so that all checks together stay within `check_cells`."""
     tuning_pairs: int = Field(2_000_000, ge=1)
     """With more ties than this, settings are searched on a random part of the users."""
     low_pass_fits: int = Field(8, ge=1)
@@ -90,17 +94,11 @@ def select_model(
     Where no user has two hosts nothing can be kept back, and the answer is a low-pass filter with its defaults.
     """
     sample = _sampled(interactions, config.tuning_pairs, seed)
-    train, check = internal_check(
-        sample,
-        share=config.held_out_share,
-        max_users=max(1, min(config.check_users, config.check_cells // sample.n_hosts)),
-        k=config.k,
-        seed=seed,
-    )
+    first, *others = _draws(sample, config, seed)
     start = LowPass(LowPassConfig(threads=config.threads))
-    if not check.histories.shape[0]:
+    if not first.check.histories.shape[0]:
         return Selection(start, None, ())
-    bench = Bench(train, check, seed, [], progress)
+    bench = Bench(first, seed, [], progress)
     found = [search(bench, start, low_pass_moves, config.low_pass_fits, "choosing the low-pass filter")]
     side = dense_dimension(interactions.n_users, interactions.n_hosts)
     ease_fits = min(config.ease_fits, int(config.ease_tera_ops * 1e12 / max(side, 1) ** 3))
@@ -108,7 +106,7 @@ def select_model(
         found.append(search(bench, Ease(), ease_moves, ease_fits, "choosing EASE"))
     if config.als_fits:
         found.append(_als(bench, config))
-    cosine_fits = min(config.cosine_fits, int(config.cosine_tera_ops * 1e12 / max(Cosine().work(train), 1)))
+    cosine_fits = min(config.cosine_fits, int(config.cosine_tera_ops * 1e12 / max(Cosine().work(first.train), 1)))
     if cosine_fits:
         found.append(search(bench, Cosine(), cosine_moves, cosine_fits, "choosing the cosine softmax"))
     if Neighbours().work(interactions) <= config.neighbour_giga_ops * 1e9:
@@ -116,17 +114,17 @@ def select_model(
         # not searched: by itself a blunter one does better, but the blend wants what others lack, the closest few
         neighbours = Neighbours(NeighboursConfig(neighbours=kept))
         found.append(search(bench, neighbours, lambda _: [], 1, "counting neighbours"))
-    model, fitted, quality = _blended(found, check, bench.trials)
+    model, fitted, quality = _blended(found, bench, others)
     return Selection(model, quality, tuple(bench.trials), fitted)
 
 
 def _als(bench: Bench, config: SelectionConfig) -> Found:
     from recsys.models.collaborative.als import Als, AlsConfig  # pulls in implicit, which not everybody has or needs
 
-    largest = min(config.als_max_factors, max(4, min(bench.train.matrix.shape)))
+    largest = min(config.als_max_factors, max(4, min(bench.draw.train.matrix.shape)))
     factors = min(AlsConfig().factors, max(4, largest // 2))
     # λ grows with the number of hosts (frequency scaling); what suits it in practice grows with its root only
-    scale = min(1.0, math.sqrt(2000 / bench.train.n_hosts))
+    scale = min(1.0, math.sqrt(2000 / bench.draw.train.n_hosts))
     start = Als(AlsConfig(factors=factors, confidence=40, regularization=0.02 * scale, threads=config.threads))
 
     def allowed(model: Tunable) -> bool:
@@ -136,19 +134,40 @@ def _als(bench: Bench, config: SelectionConfig) -> Found:
 
 
 def _blended(
-    found: Sequence[Found], check: Check, trials: list[Trial]
+    found: Sequence[Found], bench: Bench, others: Sequence[Draw]
 ) -> tuple[CollaborativeModel, FittedCollaborative, Quality]:
-    first = int(np.argmax([one.quality.objective for one in found]))
     if len(found) == 1:
         return found[0].model, found[0].fitted, found[0].quality
-    weights, quality = tuned_weights(candidate_pool([one.fitted for one in found], check), first)
-    trials.append(Trial("blend", {one.model.name: weight for one, weight in zip(found, weights, strict=True)}, quality))
+    pools = [candidate_pool([one.fitted for one in found], bench.draw.check)]
+    for at, draw in enumerate(others):
+        bench.progress("weighing the blend", at / len(others))
+        pools.append(candidate_pool([one.model.fit(draw.train, bench.seed) for one in found], draw.check))
+    # all alike but neighbours, which are there for what others lack
+    weights, quality = tuned_weights(pools, [float(not isinstance(one.model, Neighbours)) for one in found])
+    bench.trials.append(
+        Trial("blend", {one.model.name: weight for one, weight in zip(found, weights, strict=True)}, quality)
+    )
     kept = [(one, weight) for one, weight in zip(found, weights, strict=True) if weight > 0]
     if len(kept) == 1:
         return kept[0][0].model, kept[0][0].fitted, quality
     members, shares = zip(*kept, strict=True)
     blend = Blend(tuple(member.model for member in members), shares)
     return blend, FittedBlend(tuple(member.fitted for member in members), shares), quality
+
+
+def _draws(sample: Interactions, config: SelectionConfig, seed: int) -> list[Draw]:
+    """At least one; ties kept back in one draw may be kept back in another."""
+    max_users = max(1, min(config.check_users, config.check_cells // sample.n_hosts))
+
+    def drawn(number: int) -> Draw:
+        share, own_seed = config.held_out_share, seed + 1000 * number
+        return internal_check(sample, share=share, max_users=max_users, k=config.k, seed=own_seed)
+
+    first = drawn(0)
+    answers, cells = first.check.relevant.nnz, math.prod(first.check.histories.shape)
+    wanted = math.ceil(config.check_answers / max(answers, 1))
+    number = max(1, min(config.draws, wanted, config.check_cells // max(cells, 1)))
+    return [first, *(drawn(at) for at in range(1, number))]
 
 
 def _sampled(interactions: Interactions, max_pairs: int, seed: int) -> Interactions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from recsys.models.collaborative.interactions import Csr, FloatArray, Interactio
 from recsys.models.collaborative.protocol import FittedCollaborative
 
 _BLOCK_CELLS = 24_000_000  # scores held at a time, about 100 MB
+_LEAST_GAIN = 2e-5
 _POOL = 8  # hosts ordered when an exponent is tuned: the best 8 · k at each end
 
 
@@ -21,11 +22,22 @@ class Quality:
 
     recall: float
     ndcg: float
+    gains: npt.NDArray[np.float64] = field(compare=False, repr=False)
+    """Of every user asked, shape (2, n)."""
 
     @property
     def objective(self) -> float:
         """What selection maximises: the mean of both."""
         return (self.recall + self.ndcg) / 2
+
+    def beats(self, other: Quality, errors: float = 1.0) -> bool:
+        """Better than `other`, on the same users, by more than `errors` standard errors of the difference.
+
+        The best of many trials is the best by luck, too; for what is no better than luck no default is left.
+        """
+        differences = (self.gains - other.gains).mean(axis=0)
+        luck = errors * differences.std() / np.sqrt(len(differences))
+        return bool(differences.mean() > max(luck, _LEAST_GAIN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +88,14 @@ class Check:
             yield rows, score(self.histories[rows])
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What was kept back once, and the ties that were left to learn from."""
+
+    train: Interactions
+    check: Check
+
+
 def members(hosts: RowArray, sets: Csr) -> npt.NDArray[np.bool_]:
     """Whether each of `hosts` (n, m) is in the set that is the same row of `sets`."""
     mask = np.zeros(sets.shape, bool)
@@ -99,7 +119,12 @@ def list_gains(hits: npt.NDArray[np.bool_], counts: npt.NDArray[np.integer]) -> 
 def quality_of(gains: npt.NDArray[np.float64]) -> Quality:
     """Mean of per-user gains of shape (2, n)."""
     recall, ndcg = gains.mean(axis=1)
-    return Quality(float(recall), float(ndcg))
+    return Quality(float(recall), float(ndcg), gains)
+
+
+def pooled(qualities: Sequence[Quality]) -> Quality:
+    """Quality over the users of all draws together."""
+    return quality_of(np.concatenate([quality.gains for quality in qualities], axis=1))
 
 
 def row_blocks(n_rows: int, n_hosts: int) -> Iterator[slice]:
@@ -126,9 +151,7 @@ def top_unseen(scores: FloatArray, histories: Csr, k: int) -> RowArray:
     return np.take_along_axis(columns, order, axis=1)
 
 
-def internal_check(
-    interactions: Interactions, *, share: float, max_users: int, k: int, seed: int
-) -> tuple[Interactions, Check]:
+def internal_check(interactions: Interactions, *, share: float, max_users: int, k: int, seed: int) -> Draw:
     """Ask random users for `share` of their hosts each, at most `max_users` of them.
 
     Nobody else gives anything, and all together give about `share` of all pairs at most: where histories are short
@@ -139,4 +162,4 @@ def internal_check(
     enough = int(np.searchsorted(np.cumsum(taken[drawn]), share * interactions.n_pairs)) + 1
     users = np.sort(drawn[: min(enough, max_users)])
     rest, held = interactions.hold_out(share, seed, users)
-    return rest, Check(rest.matrix[users], held[users], k)
+    return Draw(rest, Check(rest.matrix[users], held[users], k))

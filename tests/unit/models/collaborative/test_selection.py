@@ -16,10 +16,10 @@ from recsys.models.collaborative.interactions import Csr, FloatArray, Interactio
 from recsys.models.collaborative.low_pass import LowPass, LowPassConfig
 from recsys.models.collaborative.response import tuned_response
 from recsys.models.collaborative.select import SelectionConfig, select_model
-from recsys.models.collaborative.validation import Check, internal_check, list_gains, top_unseen
+from recsys.models.collaborative.validation import Check, internal_check, list_gains, quality_of, top_unseen
 
 FIXED = {"user_exponent", "host_exponent", "source_exponent", "degree"}
-QUICK = SelectionConfig(k=3, low_pass_fits=4, ease_fits=4, als_fits=0, cosine_fits=0)
+QUICK = SelectionConfig(k=3, draws=1, low_pass_fits=4, ease_fits=4, als_fits=0, cosine_fits=0)
 
 
 @dataclass
@@ -58,7 +58,8 @@ def test_quality_of_a_perfect_and_a_useless_model() -> None:
 
 
 def test_an_exponent_is_tuned_as_if_all_hosts_were_ordered(noisy) -> None:
-    rest, check = internal_check(noisy, share=0.3, max_users=50, k=4, seed=0)
+    draw = internal_check(noisy, share=0.3, max_users=50, k=4, seed=0)
+    rest, check = draw.train, draw.check
     table = np.random.default_rng(2).random((check.histories.shape[0], 30)).astype(np.float32)
     degrees = rest.host_degrees()
     exponents = (-0.5, 0.0, 0.7)
@@ -68,7 +69,8 @@ def test_an_exponent_is_tuned_as_if_all_hosts_were_ordered(noisy) -> None:
 
 
 def test_internal_check_asks_only_users_with_something_kept_back(noisy) -> None:
-    rest, check = internal_check(noisy, share=0.2, max_users=10, k=5, seed=0)
+    draw = internal_check(noisy, share=0.2, max_users=10, k=5, seed=0)
+    rest, check = draw.train, draw.check
     assert check.histories.shape == check.relevant.shape == (10, 30)
     assert rest.n_pairs + check.relevant.nnz == noisy.n_pairs
     assert (np.diff(check.relevant.indptr) > 0).all()
@@ -79,7 +81,8 @@ def test_internal_check_asks_only_users_with_something_kept_back(noisy) -> None:
 def test_internal_check_leaves_the_graph_whole_where_histories_are_short() -> None:
     users = np.repeat(np.arange(400), 2)
     short = Interactions.from_rows(users, np.arange(800) % 30, n_users=400, n_hosts=30)
-    rest, check = internal_check(short, share=0.05, max_users=400, k=5, seed=0)
+    draw = internal_check(short, share=0.05, max_users=400, k=5, seed=0)
+    rest, check = draw.train, draw.check
     assert len(check.histories.indptr) - 1 == 40  # one of two hosts each: 40 pairs are a twentieth of 800
     assert short.n_pairs - rest.n_pairs == check.relevant.nnz == 40
 
@@ -103,7 +106,7 @@ def test_weights_favour_the_member_that_knows() -> None:
         tables.append(table)
     check = Check(histories, sp.csr_matrix(truth), k=1)
     members = [Fixed(tables[0]), Fixed(tables[1])]
-    weights, quality = tuned_weights(candidate_pool(members, check), start=0)
+    weights, quality = tuned_weights([candidate_pool(members, check)], start=(1, 1))
     assert weights[0] == 1
     assert weights[1] > 0
     assert quality.recall > max(check.quality(member).recall for member in members) + 0.2
@@ -111,13 +114,33 @@ def test_weights_favour_the_member_that_knows() -> None:
     assert_allclose([blended.recall, blended.ndcg], [quality.recall, quality.ndcg], atol=1e-6)
 
 
+def test_better_is_better_by_more_than_luck() -> None:
+    base = np.zeros((2, 100))
+    noisy = base + np.tile([1.1, -1.0], 50)  # .05 better on average, the standard error is .105
+    assert not quality_of(noisy).beats(quality_of(base))
+    assert quality_of(np.tile(noisy, 5)).beats(quality_of(np.tile(base, 5)))  # with five times the users it is .047
+    assert not quality_of(base).beats(quality_of(base))
+
+
+def test_weights_stay_where_they_begin_without_evidence() -> None:
+    """Members alike in quality: an ascent would find some better weights for these few users, by luck."""
+    rng = np.random.default_rng(1)
+    truth = np.zeros((40, 50), np.float32)
+    truth[np.arange(40), rng.integers(1, 50, 40)] = 1
+    histories = sp.csr_matrix((np.ones(40, np.float32), (np.arange(40), np.zeros(40, int))), shape=(40, 50))
+    members = [Fixed(rng.normal(size=(40, 50)).astype(np.float32) + 3 * truth) for _ in range(2)]
+    pool = candidate_pool(members, Check(histories, sp.csr_matrix(truth), k=3))
+    assert max(pool.quality((1, step)).objective for step in (0.5, 0.75, 1.5, 2.5)) > pool.quality((1, 1)).objective
+    assert tuned_weights([pool], start=(1, 1))[0] == (1, 1)
+
+
 def test_noise_gets_no_weight(blocks) -> None:
     interactions, same = blocks
-    _, check = internal_check(interactions, share=0.2, max_users=60, k=3, seed=0)
+    check = internal_check(interactions, share=0.2, max_users=60, k=3, seed=0).check
     rows = np.flatnonzero(np.diff(interactions.matrix.indptr) > 1)
     knows = Fixed(same[rows].astype(np.float32))
     noise = Fixed(np.random.default_rng(0).random(check.histories.shape).astype(np.float32))
-    weights, _ = tuned_weights(candidate_pool([knows, noise], check), start=0)
+    weights, _ = tuned_weights([candidate_pool([knows, noise], check)], start=(1, 1))
     assert weights[1] <= 0.1
 
 
@@ -132,6 +155,17 @@ def test_selection_finds_the_blocks_and_is_deterministic(blocks) -> None:
     assert sum(trial.model == "low_pass" for trial in first.trials) <= 4
 
 
+@pytest.mark.parametrize(("bounds", "draws"), [({}, 3), ({"check_answers": 1}, 1), ({"check_cells": 2 * 19 * 40}, 2)])
+def test_few_answers_are_drawn_again_as_far_as_cells_allow(blocks, bounds: dict[str, int], draws: int) -> None:
+    config = QUICK.model_copy(update={"draws": 3, "als_fits": 1} | bounds)
+    selection = select_model(blocks[0], config, seed=7)
+    asked = [trial.quality.gains.shape[1] for trial in selection.trials]
+    assert dict(zip((trial.model for trial in selection.trials), asked, strict=True)) == {
+        "low_pass": 19, "ease": 19, "als": 19, "neighbours": 19, "blend": 19 * draws,
+    }  # fmt: skip
+    assert selection == select_model(blocks[0], config, seed=7)
+
+
 @pytest.mark.parametrize(("affordable", "fits"), [(0.9, 0), (2.5, 2)])
 def test_ease_is_fitted_as_often_as_its_cubes_allow(blocks, affordable: float, fits: int) -> None:
     interactions, _ = blocks
@@ -143,7 +177,7 @@ def test_ease_is_fitted_as_often_as_its_cubes_allow(blocks, affordable: float, f
 def test_the_fitted_model_is_the_chosen_one(blocks) -> None:
     interactions, _ = blocks
     selection = select_model(interactions, QUICK, seed=7)
-    _, check = internal_check(interactions, share=QUICK.held_out_share, max_users=60, k=3, seed=7)
+    check = internal_check(interactions, share=QUICK.held_out_share, max_users=60, k=3, seed=7).check
     assert selection.fitted is not None
     assert selection.fitted.name == selection.model.name
     found = check.quality(selection.fitted)
@@ -151,7 +185,8 @@ def test_the_fitted_model_is_the_chosen_one(blocks) -> None:
 
 
 def test_a_response_found_on_the_pool_is_as_good_on_all_hosts(noisy) -> None:
-    rest, check = internal_check(noisy, share=0.3, max_users=50, k=4, seed=0)
+    draw = internal_check(noisy, share=0.3, max_users=50, k=4, seed=0)
+    rest, check = draw.train, draw.check
     start = LowPass(LowPassConfig(cutoff=0.9, target_exponent=-0.3))
     operator = start.operator(rest, 0)
     config, quality = tuned_response(operator, check)
