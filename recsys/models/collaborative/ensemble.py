@@ -111,9 +111,9 @@ def candidate_pool(models: Sequence[FittedCollaborative], check: Check) -> Pool:
     counts = np.diff(check.relevant.indptr).astype(np.int64)
     usable = np.concatenate(valid)
     width = int(usable.sum(axis=1).max(initial=1))  # hosts that several rank high or that are known already go
-    first = np.argsort(~usable, axis=1, kind="stable")[:, :width]
-    kept = [np.take_along_axis(one, first, axis=1) for one in np.concatenate(scores, axis=1)]
-    told, usable = (np.take_along_axis(of, first, axis=1) for of in (np.concatenate(relevant), usable))
+    front = np.argsort(~usable, axis=1, kind="stable")[:, :width]
+    kept = [np.take_along_axis(one, front, axis=1) for one in np.concatenate(scores, axis=1)]
+    told, usable = (np.take_along_axis(of, front, axis=1) for of in (np.concatenate(relevant), usable))
     return Pool(np.stack(kept), told, usable, counts, check.k)
 
 
