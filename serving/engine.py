@@ -30,7 +30,7 @@ from serving.event_log import Entry, EventLog, Moved, Record, as_text
 from serving.intake import ACCEPTED, DUPLICATE, TAKEN, Verdict
 from serving.ladder import STEPS, restricted, stepped_down
 from serving.loaded import Loaded
-from serving.loading import hand_over_leases, load_bundle
+from serving.loading import hand_over_leases, load_rehearsed
 from serving.seen import Lately
 from serving.snapshots import drop as drop_snapshot
 
@@ -85,7 +85,7 @@ class Engine:
         """
         config = config or ServingConfig()
         opened = EventLog(log) if log is not None else None
-        loaded = load_bundle(resolve(bundle), config, opened, clock())
+        loaded = load_rehearsed(resolve(bundle), config, opened, clock())
         path = resolve(bundle)
         return cls(
             loaded,
@@ -252,7 +252,7 @@ class Engine:
                 path = resolve(self.bundles)
             log = EventLog(self._log.path) if self._log is not None else None
             try:
-                fresh = load_bundle(path, self.config, log, self.clock())
+                fresh = load_rehearsed(path, self.config, log, self.clock())
             finally:
                 if log is not None:
                     log.close()

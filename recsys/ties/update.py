@@ -51,7 +51,7 @@ class Updater:
         self.block = block
         self.programs: list[Program | None] = [None] * len(FactKind)
         for kind in block.facts:
-            self.programs[kind] = _compiled(block, kind)
+            self.programs[kind] = _written_out(block, kind)
         self._together = {kind: _plan(block, kind) for kind in FactKind}
 
     def reads(self, kind: int) -> bool:
@@ -141,7 +141,7 @@ def _apply_many(
 _TOGETHER = (Kind.SUM, Kind.MAX, Kind.DECAYED)
 
 
-def _compiled(block: Block, kind: FactKind) -> Program:
+def _written_out(block: Block, kind: FactKind) -> Program:
     """The declaration of the columns that `kind` feeds, written out as statements."""
     body = [f"i = row * {len(block.ints)}", "ref = I[i]"]
     fed: dict[int, str] = {}
