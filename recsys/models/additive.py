@@ -21,7 +21,7 @@ import numpy.typing as npt
 from recsys.compiled import compiled
 from recsys.errors import BundleRefused
 from recsys.models.binning import Binning
-from recsys.models.bound import check_table, column_blocks, rows_of
+from recsys.models.bound import check_table, column_blocks, rows_needed, rows_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -99,6 +99,10 @@ class AdditiveModel:
         return replace(self, inputs=rows_of(self.features, names))
 
     @cached_property
+    def _needed(self) -> int:
+        return rows_needed(self.inputs, len(self.features))
+
+    @cached_property
     def terms(self) -> tuple[str, ...]:
         """Names of the T terms: a feature, or «first × second»."""
         return self.features + tuple(f"{self.features[p.first]} × {self.features[p.second]}" for p in self.pairs)
@@ -109,7 +113,7 @@ class AdditiveModel:
         Args:
             values: (F, n), or the table of the names the model is bound to.
         """
-        check_table(values, self.inputs, len(self.features))
+        check_table(values, self._needed, exactly=self.inputs is None)
         out = np.empty((len(self.features) + len(self.pairs), values.shape[1]))
         _read_tables(self._flat.binning(values, self.inputs), self._flat.tables, out)
         return out

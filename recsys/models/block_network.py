@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.compiled import compiled
-from recsys.models.bound import check_table, column_blocks, rows_of
+from recsys.models.bound import check_table, column_blocks, rows_needed, rows_of
 from recsys.models.common_scale import scaled
 
 Numbers = npt.NDArray[np.floating[Any]]
@@ -76,6 +76,10 @@ class BlockNetwork:
             LaotieError: a feature of the model is not among `names`.
         """
         return replace(self, inputs=rows_of(self.features, names))
+
+    @cached_property
+    def _needed(self) -> int:
+        return rows_needed(self.inputs, len(self.features))
 
     @cached_property
     def terms(self) -> tuple[str, ...]:
@@ -183,7 +187,7 @@ class BlockNetwork:
 
     def _moved(self, values: Numbers, of: slice, columns: npt.NDArray[np.intp] | None = None) -> Floats:
         """Some features on the common scale less their reference, (features, columns)."""
-        check_table(values, self.inputs, len(self.features))
+        check_table(values, self._needed, exactly=self.inputs is None)
         rows = np.arange(len(self.features))[of] if self.inputs is None else self.inputs[of]
         return scaled(values, self.centre[of], self.scale[of], self.reference[of], rows, columns)
 

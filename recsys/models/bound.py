@@ -26,21 +26,23 @@ def rows_of(features: Sequence[str], names: Sequence[str]) -> npt.NDArray[np.int
     return np.array([position[name] for name in features], dtype=np.intp)
 
 
-def check_table(values: npt.NDArray[Any], inputs: npt.NDArray[np.intp] | None, n_features: int) -> None:
+def rows_needed(inputs: npt.NDArray[np.intp] | None, n_features: int) -> int:
+    """How many rows a table must have whose rows `inputs` (F,) a model reads; None: its features and no other."""
+    return n_features if inputs is None else int(inputs.max(initial=-1)) + 1
+
+
+def check_table(values: npt.NDArray[Any], needed: int, *, exactly: bool) -> None:
     """See that a table has the rows a model reads, for compiled loops do not.
 
     Args:
-        values: (F, n), or a table of which the model reads the rows `inputs` (F,).
+        values: (F, n).
+        needed: `rows_needed` of the model, `exactly` or at least.
 
     Raises:
         LaotieError: it has not.
     """
-    if inputs is None:
-        fits, expected = len(values) == n_features, f"{n_features} features"
-    else:
-        fits = not len(inputs) or len(values) > inputs.max()
-        expected = f"the rows of {n_features} features"
-    if not fits:
+    if len(values) < needed or (exactly and len(values) > needed):
+        expected = f"{needed} features" if exactly else f"at least {needed} rows"
         raise LaotieError("features do not match the model", got=f"{len(values)} rows", expected=expected)
 
 
