@@ -34,7 +34,8 @@ Ints = npt.NDArray[np.int64]
 
 VIEWER, TIE = "viewer", "tie"
 """The block of features that all candidates of a request share, and the one at its reference for most of them."""
-_ARRAYS = ("centre", "scale", "reference", "first", "first_bias", "second", "second_bias", "last")
+_WEIGHTS = ("first", "first_bias", "second", "second_bias", "last")
+_ARRAYS = ("centre", "scale", "reference", *_WEIGHTS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,7 @@ class BlockNetwork:
         return column_blocks(lambda some: self._outcome(self._told(some, slice(None)) + self._start), values)
 
     def score_request(self, values: Numbers, tied: npt.NDArray[np.intp]) -> Floats:
-        """`score` of the candidates of one request, with less work.
+        """`score` of the candidates of one request, with less work: in single precision.
 
         Args:
             values: as for `score`; features of the viewer have one value each in all n columns.
@@ -108,31 +109,36 @@ class BlockNetwork:
         """
         if not values.shape[1]:
             return np.empty(0)
+        net = self._single
         viewer, tie = (self._spans.get(name, slice(0)) for name in (VIEWER, TIE))
-        hidden_nH = self._told(values, slice(max(viewer.stop, tie.stop), None))
-        hidden_nH += self._start + self._told(values[:, :1], viewer)
+        hidden_nH = net._told(values, slice(max(viewer.stop, tie.stop), None))
+        hidden_nH += net._start + net._told(values[:, :1], viewer)
         if len(tied):
-            hidden_nH[tied] += self._told(values, tie, tied)
-        return self._outcome(hidden_nH)
+            hidden_nH[tied] += net._told(values, tie, tied)
+        return net._outcome(hidden_nH)
 
-    def contributions(self, values: Numbers) -> Floats:
-        """What each term adds to the score, (1 + B, n), of `values` as for `score`."""
-        moved_Fn = self._moved(values, slice(None))
+    def contributions(self, values: Numbers, scores: Floats | None = None) -> Floats:
+        """What each term adds to the score, (1 + B, n), of `values` as for `score`.
+
+        Args:
+            scores: (n,) what was said of them, which is what the terms add up to with the bias; `score` by default.
+        """
+        net = self._single
+        moved_Fn = net._moved(values, slice(None))
         spans = [span for name, span in self._spans.items() if name != VIEWER]
-        start_nH = self._start + moved_Fn[: self._viewers].T @ self.first[:, : self._viewers].T
-        told_BnH = np.empty((len(spans), *start_nH.shape))
+        start_nH = net._start + moved_Fn[: self._viewers].T @ net.first[:, : self._viewers].T
+        told_BnH = np.empty((len(spans), *start_nH.shape), dtype=np.float32)
         moves_Bn = np.empty((len(spans), len(start_nH)), dtype=np.bool_)
         for block, span in enumerate(spans):
-            np.matmul(moved_Fn[span].T, self.first[:, span].T, out=told_BnH[block])
+            np.matmul(moved_Fn[span].T, net.first[:, span].T, out=told_BnH[block])
             moved_Fn[span].any(axis=0, out=moves_Bn[block])  # a block at its reference has no share
         n_subsets = 1 << moves_Bn.sum(axis=0)
         first_n = np.cumsum(n_subsets) - n_subsets
         hidden_SH = np.empty((n_subsets.sum(), start_nH.shape[1]), dtype=np.float32)
         _tell(start_nH, told_BnH, moves_Bn, first_n, hidden_SH)
-        said_S = self._single._outcome(hidden_SH)
-        # What single precision rounds away in between moves from one share to another, never out of their sum.
-        said_S[first_n + n_subsets - 1] = self._outcome(start_nH + told_BnH.sum(axis=0))
-        said_S[first_n] = self._outcome(start_nH)
+        said_S = net._outcome(hidden_SH)
+        # What single precision rounds away moves from one share to another, never out of their sum.
+        said_S[first_n + n_subsets - 1] = self.score(values) if scores is None else scores
         out = np.empty((1 + len(spans), len(start_nH)))
         _share(said_S, moves_Bn, first_n, _orders(len(spans)), out)
         out[0] -= self.bias
@@ -167,9 +173,9 @@ class BlockNetwork:
         return spans
 
     @cached_property
-    def _start(self) -> Floats:
+    def _start(self) -> Numbers:
         """The first layer with every block at its reference, (H,)."""
-        return np.asarray(self.first @ self.reference + self.first_bias)
+        return np.asarray(self.first @ self.reference + self.first_bias, dtype=self.first.dtype)
 
     @cached_property
     def _viewers(self) -> int:
@@ -178,18 +184,19 @@ class BlockNetwork:
 
     @cached_property
     def _single(self) -> BlockNetwork:
-        """The same in single precision."""
-        return replace(self, **{name: getattr(self, name).astype(np.float32) for name in _ARRAYS})
+        """The same with weights in single precision; features are still put on their scale in double, for a block at
+        its reference is to be there exactly."""
+        return replace(self, **{name: getattr(self, name).astype(np.float32) for name in _WEIGHTS})
 
-    def _told(self, values: Numbers, of: slice, columns: npt.NDArray[np.intp] | None = None) -> Floats:
+    def _told(self, values: Numbers, of: slice, columns: npt.NDArray[np.intp] | None = None) -> Numbers:
         """What some features add to the first layer beyond their reference, (columns, H)."""
-        return np.asarray(self._moved(values, of, columns).T @ self.first[:, of].T, dtype=np.float64)
+        return np.asarray(self._moved(values, of, columns).T @ self.first[:, of].T)
 
-    def _moved(self, values: Numbers, of: slice, columns: npt.NDArray[np.intp] | None = None) -> Floats:
+    def _moved(self, values: Numbers, of: slice, columns: npt.NDArray[np.intp] | None = None) -> Numbers:
         """Some features on the common scale less their reference, (features, columns)."""
         check_table(values, self._needed, exactly=self.inputs is None)
         rows = np.arange(len(self.features))[of] if self.inputs is None else self.inputs[of]
-        return scaled(values, self.centre[of], self.scale[of], self.reference[of], rows, columns)
+        return scaled(values, self.centre[of], self.scale[of], self.reference[of], rows, columns, self.first.dtype)
 
     def _outcome(self, hidden_nH: Numbers) -> Floats:
         """Scores (n,) from the first layer (n, H), which is overwritten."""
@@ -204,7 +211,7 @@ class BlockNetwork:
 
 
 @compiled
-def _tell(start_nH: Floats, told_BnH: Floats, moves_Bn: npt.NDArray[np.bool_], first_n: Ints, out: Numbers) -> None:
+def _tell(start_nH: Numbers, told_BnH: Numbers, moves_Bn: npt.NDArray[np.bool_], first_n: Ints, out: Numbers) -> None:
     """First layers of every subset of the blocks that move a row, those of row i from `first_n[i]` on; bit b of a
     subset's number: it has the b-th of them."""
     for i in range(len(start_nH)):

@@ -23,7 +23,8 @@ def scaled(
     reference: Numbers | None = None,
     rows: npt.NDArray[np.intp] | None = None,
     columns: npt.NDArray[np.intp] | None = None,
-) -> Floats:
+    precision: npt.DTypeLike = np.float64,
+) -> Numbers:
     """Features (F, n) on the common scale, less their reference.
 
     Args:
@@ -31,11 +32,12 @@ def scaled(
         centre, scale, reference: (F,) of each feature; no reference is 0.
         rows: (F,) rows of the table that are the features, all by default.
         columns: (n,) columns to read, all by default.
+        precision: of the result, and of the logarithms.
     """
     rows = np.arange(values.shape[0]) if rows is None else rows
     if columns is not None:
         values, rows = values[rows[:, None], columns], np.arange(len(rows))
-    moved = np.empty((len(rows), values.shape[1]))
+    moved = np.empty((len(rows), values.shape[1]), dtype=precision)
     _sizes(values, rows, moved)
     np.log1p(moved, out=moved)  # several at a time, which a compiled loop would not do
     _place(values, rows, centre, scale, np.zeros(len(rows)) if reference is None else reference, moved)
@@ -43,7 +45,7 @@ def scaled(
 
 
 @compiled
-def _sizes(values: Numbers, rows: npt.NDArray[np.intp], out: Floats) -> None:
+def _sizes(values: Numbers, rows: npt.NDArray[np.intp], out: Numbers) -> None:
     for j in range(len(rows)):
         value, size = values[rows[j]], out[j]
         for i in range(len(size)):
@@ -52,7 +54,7 @@ def _sizes(values: Numbers, rows: npt.NDArray[np.intp], out: Floats) -> None:
 
 @compiled
 def _place(
-    values: Numbers, rows: npt.NDArray[np.intp], centre: Numbers, scale: Numbers, reference: Numbers, out: Floats
+    values: Numbers, rows: npt.NDArray[np.intp], centre: Numbers, scale: Numbers, reference: Numbers, out: Numbers
 ) -> None:
     """Give the logarithms `out` their signs, and put them where a network expects them."""
     for j in range(len(rows)):

@@ -22,16 +22,22 @@ Ranker = BlockNetwork | AdditiveModel | PriorRanker
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Of n rows: `values` (F, n) are their features, `discounts` (n,) what was added for going through a co-host."""
+    """Of n rows: `values` (F, n) are their features, `scores` (n,) what was said of them, `discounts` (n,) what was added
+    in it for going through a co-host."""
 
     ranker: Ranker
     values: Floats
+    scores: Floats
     discounts: Floats
 
     @cached_property
     def contributions(self) -> Floats:
         """What each term adds, (n, T + 1): the ranker's terms, then the discount. With `bias` they sum to the score."""
-        return np.concatenate([self.ranker.contributions(self.values), self.discounts[None, :]]).T
+        if isinstance(self.ranker, BlockNetwork):
+            terms = self.ranker.contributions(self.values, self.scores - self.discounts)
+        else:
+            terms = self.ranker.contributions(self.values)
+        return np.concatenate([terms, self.discounts[None, :]]).T
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -45,4 +51,4 @@ class Breakdown:
 
     def take(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Breakdown:
         """The breakdown of some of the rows."""
-        return Breakdown(self.ranker, self.values[:, rows], self.discounts[rows])
+        return Breakdown(self.ranker, self.values[:, rows], self.scores[rows], self.discounts[rows])
