@@ -1,7 +1,7 @@
 """Host factors and the vector of a viewer folded in at request time.
 
 The viewer's vector is the exact half-step of implicit-feedback ALS (Hu, Koren, Volinsky, ICDM 2008, eq. 4) on the fixed
-host factors: x = (YᵀY + Yᵀ(C − I)Y + λI)⁻¹ YᵀC p. It needs numpy only, so a viewer whose first minute was just watched
+host factors: x = (YᵀY + Yᵀ(C − I)Y + λI)⁻¹ YᵀC p. It needs no torch, so a viewer whose first minute was just watched
 has a vector in the same request.
 """
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,9 +55,3 @@ def _add(terms: Floats, model_of: npt.NDArray[np.intp], total: Floats) -> None:
         term, sums = terms[t], total[model_of[t]]
         for i in range(len(sums)):
             sums[i] += term[i]
-
-
-@lru_cache(maxsize=8)
-def stacked(models: tuple[AdditiveModel, ...]) -> StackedModels:
-    """The stack of these very models, made once."""
-    return StackedModels(models)

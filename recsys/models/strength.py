@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from recsys.compiled import compiled
 from recsys.models.additive import AdditiveModel
 from recsys.models.calibration import IsotonicMap, sigmoid
-from recsys.models.stacked import stacked
+from recsys.models.stacked import StackedModels
 from recsys.ties.algebra import Floats
 from recsys.ties.features import TIE_FEATURES
 
@@ -38,7 +40,7 @@ _OF_CUSTOMERS = frozenset({"rebuys"})
 _ORDERS = TIE_FEATURES.index("tie_order_lines")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StrengthHead:
     """One calibrated head.
 
@@ -78,6 +80,15 @@ def strength_head(heads: Mapping[str, StrengthHead]) -> StrengthHead | None:
     return heads.get(STRENGTH) or heads.get("returns")
 
 
+class _Stack(NamedTuple):
+    """Heads as one: their models, the knots of their maps end to end (those of head h from `ends[h]` on)."""
+
+    models: StackedModels
+    said: Floats
+    calibrated: Floats
+    ends: npt.NDArray[np.int64]
+
+
 def heads_say(
     heads: Mapping[str, StrengthHead], known: Floats, where: npt.NDArray[np.intp], n: int
 ) -> dict[str, Floats]:
@@ -85,11 +96,31 @@ def heads_say(
 
     NaN where a head does not apply. All heads are read in one go.
     """
-    odds = sigmoid(stacked(tuple(head.model for head in heads.values())).scores(known))
-    found = {}
-    for head, chances in zip(heads.values(), odds, strict=True):
-        said = found[head.name] = np.full(n, head.stranger)
-        said[where] = head.calibration.apply(chances)
-        if head.name in _OF_CUSTOMERS:
-            said[where[~(known[_ORDERS] > 0)]] = np.nan
-    return found
+    stack = _stacked(tuple(heads.values()))
+    chances = sigmoid(stack.models.scores(known))
+    _calibrate(chances, stack.said, stack.calibrated, stack.ends)
+    found = np.empty((len(heads), n))
+    found.T[:] = [head.stranger for head in heads.values()]
+    found[:, where] = chances
+    for name in _OF_CUSTOMERS & heads.keys():
+        found[list(heads).index(name), where[~(known[_ORDERS] > 0)]] = np.nan
+    return dict(zip(heads, found, strict=True))
+
+
+@lru_cache(maxsize=8)
+def _stacked(heads: tuple[StrengthHead, ...]) -> _Stack:
+    maps = [head.calibration for head in heads]
+    return _Stack(
+        StackedModels([head.model for head in heads]),
+        np.concatenate([np.empty(0), *(map_.x for map_ in maps)]),
+        np.concatenate([np.empty(0), *(map_.y for map_ in maps)]),
+        np.cumsum([0, *(len(map_.x) for map_ in maps)]),
+    )
+
+
+@compiled
+def _calibrate(chances: Floats, said: Floats, calibrated: Floats, ends: npt.NDArray[np.int64]) -> None:
+    """`IsotonicMap.apply` of every head to its row of `chances` (H, m), in place."""
+    for h in range(len(chances)):
+        row, x, y = chances[h], said[ends[h] : ends[h + 1]], calibrated[ends[h] : ends[h + 1]]
+        row[:] = np.interp(row, x, y)

@@ -22,8 +22,8 @@ Ranker = BlockNetwork | AdditiveModel | PriorRanker
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Of n rows: `values` (F, n) are their features, `scores` (n,) what was said of them, `discounts` (n,) what was added
-    in it for going through a co-host."""
+    """Of n rows: `values` (F, n) are their features, `scores` (n,) what was said of them; in it `discounts` (n,), what
+    was added for going through a co-host."""
 
     ranker: Ranker
     values: Floats

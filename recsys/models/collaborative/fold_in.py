@@ -1,4 +1,4 @@
-"""A user's ALS factors from his history: numpy only, so that the online path can use it.
+"""A user's ALS factors from his history: without torch or implicit, so that the online path can use it.
 
 Formula and sources: docs/formulas/collaborative.md, «ALS».
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg.lapack import dposv
 
 from recsys.models.collaborative.interactions import FloatArray
 
@@ -38,8 +39,13 @@ def fold_in(
     factors = item_factors.shape[1]
     if not len(indices):
         return np.zeros(factors, np.float32)
-    seen = item_factors[indices].astype(np.float64)
+    seen = item_factors.take(indices, axis=0).astype(np.float64)
     weights = np.asarray(confidences, np.float64)
-    system = YtY.astype(np.float64) + (seen.T * (weights - 1)) @ seen
-    system[np.diag_indices(factors)] += regularization
-    return np.linalg.solve(system, weights @ seen).astype(np.float32)
+    system = (seen.T * (weights - 1)) @ seen
+    system += YtY
+    system.ravel()[:: factors + 1] += regularization
+    # By Cholesky: the system is positive definite. LAPACK wants columns first, and the system is its own transpose.
+    _, solution, fault = dposv(system.T, weights @ seen, overwrite_a=True, overwrite_b=True)
+    if fault:
+        raise np.linalg.LinAlgError(f"the system of a fold-in is not positive definite (dposv: {fault})")
+    return np.asarray(solution, np.float32)

@@ -12,7 +12,7 @@ import pytest
 from recsys.errors import BundleRefused, LaotieError
 from recsys.models.additive import AdditiveModel
 from recsys.models.boosted_trees import from_boosted_trees
-from recsys.models.stacked import stacked
+from recsys.models.stacked import StackedModels
 
 FEATURES = ("a", "b", "c", "d")
 
@@ -112,8 +112,8 @@ def test_a_stack_says_what_its_models_say() -> None:
     constant = AdditiveModel((), (), (), (), 0.25).bound_to(FEATURES)
     models = (whole, constant, whole.given({"b": 0.1}), replace(whole, bias=3.0))
     expected = np.stack([model.score(x.T) for model in models])
-    np.testing.assert_allclose(stacked(models).scores(x.T), expected, atol=1e-9)
-    assert stacked(()).scores(x.T).shape == (0, len(x))
+    np.testing.assert_allclose(StackedModels(models).scores(x.T), expected, atol=1e-9)
+    assert StackedModels(()).scores(x.T).shape == (0, len(x))
 
 
 def test_a_long_table_is_scored_as_its_columns_are() -> None:
