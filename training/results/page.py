@@ -194,14 +194,15 @@ def _calibration(documents: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         }
         for name in sorted(names):
             judged = [m for m in metrics if f"head_{name}_skill" in m]
-            of = {f: sum(m[f"head_{name}_{f}"] for m in judged) / len(judged) for f in ("base_rate", "skill", "ece")}
+            figures = ("base_rate", "skill", "ece", "ece_chance")
+            of = {f: sum(m[f"head_{name}_{f}"] for m in judged) / len(judged) for f in figures}
             rows.append([
                 world, name, f"{len(judged)} of {len(metrics)}", f"{of['base_rate']:.4f}", f"{of['skill']:.4f}",
-                f"{of['ece']:.4f}", f"{of['ece'] / of['base_rate']:.0%}",
+                f"{of['ece']:.4f}", f"{of['ece'] / of['base_rate']:.0%}", f"{of['ece_chance'] / of['base_rate']:.0%}",
             ])  # fmt: skip
     if not rows:
         return []
-    head = ["world", "head", "seeds judged", "base rate", "skill", "calibration error", "of the base rate"]
+    head = ["world", "head", "seeds judged", "base rate", "skill", "calibration error", "of the base rate", "by chance"]
     return ["Calibration of the heads on the latest ties of each world, means over seeds:", "", _table(head, rows)]
 
 
@@ -209,14 +210,15 @@ def _heads(heads: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for head in heads:
         if "skipped" in head:
-            rows.append([head["head"], head["skipped"], "", "", "", ""])
+            rows.append([head["head"], head["skipped"], "", "", "", "", ""])
             continue
         skill = f"{head['skill']:.4f} ({head['skill_low']:.4f}–{head['skill_high']:.4f})"
         rows.append([
             head["head"], f"{head['rows']:,.0f}", f"{head['base_rate']:.5f}", f"{head['auc']:.4f}", skill,
             f"{head['ece']:.5f} ({head['ece'] / head['base_rate']:.0%} of the rate)",
+            f"{head['ece_chance'] / head['base_rate']:.0%}",
         ])  # fmt: skip
-    return _table(["head", "ties", "base rate", "AUC", "log-loss skill", "calibration error"], rows)
+    return _table(["head", "ties", "base rate", "AUC", "log-loss skill", "calibration error", "by chance"], rows)
 
 
 def _by_stratum(rows: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], int]:

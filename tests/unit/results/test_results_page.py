@@ -95,7 +95,10 @@ def test_a_ranking_is_shown_with_intervals_gains_and_heads() -> None:
         for name in ("ndcg_at_10", "hit_at_1", "hit_at_10", "mrr")
         for part in ("", "_low", "_high")
     }
-    head = {"rows": 100.0, "base_rate": 0.1, "auc": 0.7, "skill": 0.2, "skill_low": 0.1, "skill_high": 0.3, "ece": 0.01}
+    head = {
+        "rows": 100.0, "base_rate": 0.1, "auc": 0.7, "skill": 0.2, "skill_low": 0.1, "skill_high": 0.3, "ece": 0.01,
+        "ece_chance": 0.008,
+    }  # fmt: skip
     result = {
         "requests": 1000, "users": 10, "rooms": 5.0, "training_cpu_s": 3.0,
         "metrics": [{"method": m, "stratum": s, "value": v, "requests": 7, **ends}
@@ -109,7 +112,7 @@ def test_a_ranking_is_shown_with_intervals_gains_and_heads() -> None:
     rows = [line for line in text.splitlines() if line.startswith(("| laotie", "| memory"))]
     order = [["| laotie", "all"], ["| memory", "all"], ["| laotie", "host_known: new"]]
     assert [row.split(" | ")[:2] for row in rows[:3]] == order
-    for said in ("0.5000 (0.5000–0.5000)", "+0.1000 (+0.0500 … +0.1500)", "10% of the rate", "graph (3 ties)"):
+    for said in ("0.5000 (0.5000–0.5000)", "+0.1000 (+0.0500 … +0.1500)", "10% of the rate) | 8% |", "graph (3 ties)"):
         assert said in text
     assert "Fan reach in 20 places: 0.9000 (0.8000–1.0000)." in text
 
