@@ -57,7 +57,7 @@ def fit_collaborative(
     n_factors = max(4, min(config.build.factors, n_hosts))
     warm = start is not None and start.shape == (n_hosts, n_factors)
     iterations = WARM_ITERATIONS if warm else COLD_ITERATIONS
-    settings = AlsConfig(factors=n_factors, iterations=iterations, threads=config.build.threads)
+    settings = AlsConfig.suited_to(n_hosts, factors=n_factors, iterations=iterations, threads=config.build.threads)
     fitted = Als(settings).fit(interactions, config.build.seed, start if warm else None)
     factors = HostFactors.of(
         fitted.host_factors,

@@ -85,7 +85,8 @@ def measure(path: Path, k: int, engine: bool = True) -> dict[str, Any]:
         methods[name] = judged(answers, truth, k) | {"training_cpu_s": cpu_s}
 
     add("popularity", _most_popular(train, users, k), 0.0)
-    for name, model in (("EASE, defaults", Ease()), ("iALS, defaults", Als(AlsConfig(threads=1)))):
+    als = Als(AlsConfig.suited_to(interactions.n_hosts, threads=1))
+    for name, model in (("EASE, defaults", Ease()), ("iALS, defaults", als)):
         begun = time.process_time()
         fitted: FittedCollaborative = model.fit(interactions, 1)
         spent = time.process_time() - begun

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from math import sqrt
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -21,6 +22,8 @@ from recsys.models.collaborative.interactions import Csr, FloatArray, Interactio
 from recsys.models.collaborative.protocol import FittedCollaborative
 
 _half_step: Callable[..., None] = _implicit_als._als.least_squares_cg
+_HOSTS_OF_DEFAULT = 2_000
+"""The default regularization is for at most so many hosts."""
 _LEVELS_PER_OCTAVE = 4  # rows are solved in groups of like regularisation, within 9 % of their own
 
 
@@ -39,6 +42,15 @@ class AlsConfig(BaseModel):
     cg_steps: int = Field(3, ge=1)
     threads: int = Field(1, ge=1)
     """More than one changes nothing in the result: rows are solved independently."""
+
+    @classmethod
+    def suited_to(cls, n_hosts: int, **settings: Any) -> Self:
+        """The defaults for a vocabulary of so many hosts, but for `settings`.
+
+        With frequency scaling λ grows with the number of hosts; what suits it in practice grows with its root only.
+        """
+        scale = min(1.0, sqrt(_HOSTS_OF_DEFAULT / max(n_hosts, 1)))
+        return cls(regularization=cls.model_fields["regularization"].default * scale, **settings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,9 +123,7 @@ def _als(bench: Bench, config: SelectionConfig) -> Found:
 
     largest = min(config.als_max_factors, max(4, min(bench.draw.train.matrix.shape)))
     factors = min(AlsConfig().factors, max(4, largest // 2))
-    # λ grows with the number of hosts (frequency scaling); what suits it in practice grows with its root only
-    scale = min(1.0, math.sqrt(2000 / bench.draw.train.n_hosts))
-    start = Als(AlsConfig(factors=factors, confidence=40, regularization=0.02 * scale, threads=config.threads))
+    start = Als(AlsConfig.suited_to(bench.draw.train.n_hosts, factors=factors, confidence=40, threads=config.threads))
 
     def allowed(model: Tunable) -> bool:
         return isinstance(model, Als) and model.config.factors <= largest

@@ -187,6 +187,11 @@ class TestAls:
         fitted = Als(config).fit(noisy, 1)
         assert_allclose(fitted.fold_in(noisy.matrix), fitted.user_factors, atol=0.02)
 
+    def test_the_default_penalty_of_many_hosts_grows_with_their_root(self) -> None:
+        assert AlsConfig.suited_to(2_000, factors=8) == AlsConfig(factors=8)
+        penalty = [AlsConfig.suited_to(n).regularization * n for n in (2_000, 8_000, 200_000)]
+        assert_allclose(penalty, [40, 80, 400])
+
     def test_goes_on_from_a_start(self, noisy) -> None:
         """One more step from a fitted model lands closer to the minimum than one step from nothing."""
         config = AlsConfig(factors=4, iterations=40, confidence=5, regularization=0.05, cg_steps=8)
