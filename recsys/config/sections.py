@@ -105,9 +105,10 @@ class RankerConfig(Section):
     """Of the weights, by AdamW."""
     network_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of the first layer's units that is left out of a step."""
-    private_bonus: float = Field(default=0.3, ge=0, le=5)
-    """By how much more than the log-odds of his choice hosts a viewer knows are scored by the network, in log-odds. On
-    either side of 0 the order is nearly as good; this side of it keeps to those one knows (docs/decisions/0013)."""
+    private_bonus: float = Field(default=0.1, ge=0, le=5)
+    """By how much more than the log-odds of his choice hosts a viewer knows are scored by the network, in log-odds.
+    What known hosts gain by it new ones lose; over all the order is nearly as good on either side of 0. Here neither
+    falls behind its own best part (docs/decisions/0013)."""
     networks: int = Field(default=1, ge=1)
     """Networks that are averaged; each is as much work for every answer, and a second one gained nothing measurable."""
 
