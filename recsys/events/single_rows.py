@@ -246,6 +246,8 @@ def _engagements(v: Any) -> str | None:
 
 
 def _purchases(v: Any) -> str | None:
+    if v.quantity is None and 0 <= v.amount_minor <= MOST_MINOR:
+        return None
     return _first(
         _negative(v, "amount_minor", "negative_amount"),
         _negative(v, "quantity", "negative_quantity"),
@@ -268,6 +270,8 @@ def _feedback(v: Any) -> str | None:
 
 def _impressions(v: Any) -> str | None:
     share = v.propensity
+    if share is None and 0 <= v.position <= MOST_COUNT:
+        return None
     return _first(
         _negative(v, "position", "negative_position"),
         _large(v, "position", MOST_COUNT, "position_too_large"),

@@ -14,9 +14,8 @@ Shape letters: h hosts, u users, n candidates.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import exp2, log, nan
-from struct import Struct
-from typing import Any, NamedTuple
+from math import exp2, log
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,21 +33,12 @@ _HALF_DAY, _WEEK, _TWO_HOURS, _HALF_HOUR = _HALF_LIVES_US = (12 * _HOUR, 7 * US_
 _CHOSEN, _RATE, _SEGMENT, _WIDTH = 2, 4, 5, 9
 """Where the columns of a host begin: exposed (half a day, a week), chosen (the same), entries of two hours, entries of
 half an hour by segment; and how many there are."""
-_ROW = Struct(f"{_WIDTH}d")
 _SEGMENTS = (1, 3, 10)
 """Users with fewer entries than the first, second, third of these are of segment 0, 1, 2; others of segment 3."""
 _PRIOR_CHOICES, _PRIOR_EXPOSURE = 0.175, 5.0
 _SLOWEST = 0.15
 """A taste moves by 1/(entries + 1) of the way to each choice, never by less than this."""
 TASTES = ("rate", "age", "idle", "conversion")
-
-
-class _Cells(NamedTuple):
-    hosts: memoryview[float]
-    last_at: memoryview
-    seen: memoryview[float]
-    tastes: memoryview[float]
-    entries: memoryview
 
 
 class Audience:
@@ -67,7 +57,6 @@ class Audience:
         self._tastes: Floats = np.full((n_users, len(TASTES)), np.nan)
         self._entries: NDArray[np.int32] = np.zeros(n_users, dtype=np.int32)
         self._count, self._rate, self._rate_at = 0.0, 0.0, NEVER
-        self._viewed()
 
     def update(self, user: int, host: int, started_at: int, at: int) -> None:
         """Let an entry be known.
@@ -81,42 +70,17 @@ class Audience:
             self._grow_hosts(host + 1)
         if user >= len(self._entries):
             self._grow_users(user + 1)
-        cells, last, seen, tastes, entries_of = self._cells
-        last_at, entries, count = last[host], entries_of[user], self._count
         if self._rate_at == NEVER:
             self._rate_at = at
         if at > self._rate_at:
             self._rate *= exp2((self._rate_at - at) / (2 * _HOUR))
             self._rate_at = at
-        row: list[float] = list(cells[host * _WIDTH : (host + 1) * _WIDTH])
-        if last_at == NEVER:
-            last_at = at
-        else:
-            passed = count - seen[2 * host]
-            if at - last_at > PRESENCE_US:
-                passed = min(passed, seen[2 * host + 1])
-            if at > last_at:
-                exposed, exposed_week, chosen, chosen_week, rate, none, few, some, many = row
-                back = last_at - at
-                half_day, week, minutes = exp2(back / _HALF_DAY), exp2(back / _WEEK), exp2(back / _HALF_HOUR)
-                row = [
-                    exposed * half_day, exposed_week * week, chosen * half_day, chosen_week * week,
-                    rate * exp2(back / _TWO_HOURS), none * minutes, few * minutes, some * minutes, many * minutes,
-                ]  # fmt: skip
-            row[0] += passed
-            row[1] += passed
-            self._learn_taste(tastes, user, entries, row, started_at, last_at, at)
-        row[2] += 1.0
-        row[3] += 1.0
-        row[_RATE] += 1.0
-        row[_SEGMENT + segment(entries)] += 1.0
-        _ROW.pack_into(cells, 8 * _WIDTH * host, *row)
-        entries_of[user] = entries + 1
+        everyone = (self._count, self._rate)
+        _enter(
+            user, host, started_at, at, everyone, self._hosts, self._last_at, self._seen, self._tastes, self._entries
+        )
         self._rate += 1.0
-        last[host] = at if at > last_at else last_at
-        tail = self._rate * log(2.0) * PRESENCE_US / (2 * _HOUR)  # a decayed sum of 2 h as entries in half an hour
-        seen[2 * host], seen[2 * host + 1] = count, tail
-        self._count = count + 1.0
+        self._count += 1.0
 
     def read(self, hosts: NDArray[np.integer[Any]], at: int) -> tuple[Floats, Floats, Floats, Floats]:
         """Hosts as they are at an instant; a host nobody ever entered is as good as the prior says.
@@ -174,39 +138,7 @@ class Audience:
         )
         made._count, made._rate = np.asarray(arrays["everyone"]).tolist()
         made._rate_at = int(arrays["rate_at"][0])
-        made._viewed()
         return made
-
-    def _learn_taste(
-        self,
-        tastes: memoryview[float],
-        user: int,
-        entries: int,
-        row: list[float],
-        started_at: int,
-        last_at: int,
-        at: int,
-    ) -> None:
-        """Move the user's taste towards a choice, described as `read` describes a candidate."""
-        choice = (
-            log(row[_RATE] + 0.05) - log(self._rate + 1.0),
-            log(max(at - started_at, 0) / 1e6 + 30.0) if started_at != NEVER else nan,
-            log(max(at - last_at, 0) / 1e6 + 1.0),
-            log((row[3] + _PRIOR_CHOICES) / (row[1] + _PRIOR_EXPOSURE)),
-        )
-        step = max(_SLOWEST, 1.0 / (entries + 1))
-        place = user * len(TASTES)
-        for value in choice:
-            if value == value:
-                was = tastes[place]
-                tastes[place] = value if was != was else was + step * (value - was)
-            place += 1
-
-    def _viewed(self) -> None:
-        """Flat views of the arrays, where one number is read and written faster; anew whenever an array is."""
-        held: tuple[NDArray[Any], ...] = (self._hosts, self._last_at, self._seen, self._tastes, self._entries)
-        views: list[Any] = [array.reshape(-1).data for array in held]
-        self._cells = _Cells(*views)
 
     def _rate_to(self, at: int) -> float:
         if self._rate_at == NEVER:
@@ -218,21 +150,75 @@ class Audience:
         self._hosts = np.concatenate([self._hosts, np.zeros((more, self._hosts.shape[1]))])
         self._last_at = np.concatenate([self._last_at, np.full(more, NEVER, dtype=np.int64)])
         self._seen = np.concatenate([self._seen, np.zeros((more, 2))])
-        self._viewed()
 
     def _grow_users(self, n: int) -> None:
         more = max(n, len(self._entries) * 3 // 2) - len(self._entries)
         self._tastes = np.concatenate([self._tastes, np.full((more, len(TASTES)), np.nan)])
         self._entries = np.concatenate([self._entries, np.zeros(more, dtype=np.int32)])
-        self._viewed()
 
 
+@compiled
 def segment(entries: int) -> int:
     """0 for a user without entries, 1 for one or two, 2 for up to nine, 3 for more."""
-    for number, bound in enumerate(_SEGMENTS):
-        if entries < bound:
+    for number in range(len(_SEGMENTS)):
+        if entries < _SEGMENTS[number]:
             return number
     return len(_SEGMENTS)
+
+
+@compiled
+def _enter(
+    user: int, host: int, started_at: int, at: int, everyone: tuple[float, float],
+    numbers: Floats, last: Ints, seen: Floats, tastes: Floats, entries: NDArray[np.int32],
+) -> None:  # fmt: skip
+    """`Audience.update` of a host and a user who have their rows; `everyone` is the count of all entries before this
+    one and their rate at its instant."""
+    count, all_rate = everyone
+    row, last_at = numbers[host], last[host]
+    if last_at == NEVER:
+        last_at = at
+    else:
+        passed = count - seen[host, 0]
+        if at - last_at > PRESENCE_US:
+            passed = min(passed, seen[host, 1])
+        if at > last_at:
+            back = float(last_at - at)
+            for d in range(2):
+                kept = np.exp2(back / _HALF_LIVES_US[d])
+                row[d] *= kept
+                row[_CHOSEN + d] *= kept
+            row[_RATE] *= np.exp2(back / _TWO_HOURS)
+            lately = np.exp2(back / _HALF_HOUR)
+            for s in range(_SEGMENT, _WIDTH):
+                row[s] *= lately
+        row[0] += passed
+        row[1] += passed
+        _learn_taste(tastes[user], entries[user], row, all_rate, started_at, last_at, at)
+    row[_CHOSEN] += 1.0
+    row[_CHOSEN + 1] += 1.0
+    row[_RATE] += 1.0
+    row[_SEGMENT + segment(entries[user])] += 1.0
+    entries[user] += 1
+    last[host] = max(at, last_at)
+    # a decayed sum of 2 h as entries in half an hour
+    seen[host, 0], seen[host, 1] = count, (all_rate + 1.0) * np.log(2.0) * PRESENCE_US / (2 * _HOUR)
+
+
+@compiled
+def _learn_taste(
+    taste: Floats, entries: int, row: Floats, all_rate: float, started_at: int, last_at: int, at: int
+) -> None:
+    """Move a user's taste towards a choice, described as `Audience.read` describes a candidate."""
+    choice = (
+        np.log(row[_RATE] + 0.05) - np.log(all_rate + 1.0),
+        np.log(max(at - started_at, 0) / 1e6 + 30.0) if started_at != NEVER else np.nan,
+        np.log(max(at - last_at, 0) / 1e6 + 1.0),
+        np.log((row[_CHOSEN + 1] + _PRIOR_CHOICES) / (row[1] + _PRIOR_EXPOSURE)),
+    )
+    step = max(_SLOWEST, 1.0 / (entries + 1))
+    for i in range(len(choice)):
+        if not np.isnan(choice[i]):
+            taste[i] = choice[i] if np.isnan(taste[i]) else taste[i] + step * (choice[i] - taste[i])
 
 
 @compiled

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from recsys.compiled import compiled
 from recsys.config import AffinityConfig
 from recsys.events.facts import NEVER
 from recsys.models.additive import AdditiveModel
@@ -48,7 +49,6 @@ RECENT_HOSTS = 5
 """How many of the viewer's last hosts transitions start from."""
 LatestEntered = list[tuple[int, int]]
 """(instant, host row) of a user's last entries, at most `RECENT_HOSTS`, each host once, latest first."""
-_FEW = 64
 
 
 @dataclass
@@ -155,7 +155,7 @@ class Models:
         if self.audience is not None:
             self.audience.update(user, host, started_at, at)
         if self.transition is not None:
-            self.transition.update([one for _, one in latest], [(at - then) / 1e6 for then, _ in latest], host, at)
+            self.transition.update(latest, host, at)
 
 
 def recent_hosts(visits: UserTies, blocks: Blocks, at: int) -> tuple[npt.NDArray[np.int64], Floats]:
@@ -163,25 +163,43 @@ def recent_hosts(visits: UserTies, blocks: Blocks, at: int) -> tuple[npt.NDArray
 
     Of hosts entered at one instant the larger row is the later one, as facts of one instant are applied.
     """
-    last = visits.rows.ints[:, blocks.visits.int_column("last_entry_at")]
-    seen = np.flatnonzero(last != NEVER)
-    latest = seen[np.lexsort((visits.hosts[seen], last[seen]))][::-1][:RECENT_HOSTS]
-    return visits.hosts[latest].astype(np.int64), (at - last[latest]) / 1e6
+    last, hosts = _last_of(visits, blocks)
+    return hosts, (at - last) / 1e6
 
 
 def latest_entered(ties: TieStore, blocks: Blocks, user: int) -> LatestEntered:
-    """`recent_hosts` with the instants of the entries; for a few ties sorting a list is faster than an array."""
-    visits = ties.of("visits", user)
-    last, hosts = visits.rows.ints[:, blocks.visits.int_column("last_entry_at")], visits.hosts
-    if len(hosts) > _FEW:
-        last = np.ascontiguousarray(last)
-        least = np.partition(last, -RECENT_HOSTS)[-RECENT_HOSTS]
-        found = np.flatnonzero(last >= least)  # all of the instant at which they end
-        last, hosts = last[found], hosts[found]
-    latest = sorted(zip(last.tolist(), hosts.tolist(), strict=True), reverse=True)[:RECENT_HOSTS]
-    while latest and latest[-1][0] == NEVER:
-        latest.pop()
-    return latest
+    """`recent_hosts` with the instants of the entries."""
+    last, hosts = _last_of(ties.of("visits", user), blocks)
+    return list(zip(last.tolist(), hosts.tolist(), strict=True))
+
+
+def _last_of(visits: UserTies, blocks: Blocks) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The instants of the last entries of a user and the hosts, latest first."""
+    at, hosts = np.empty(RECENT_HOSTS, dtype=np.int64), np.empty(RECENT_HOSTS, dtype=np.int64)
+    n = _latest(visits.rows.ints, blocks.visits.int_column("last_entry_at"), visits.hosts, at, hosts)
+    return at[:n], hosts[:n]
+
+
+@compiled
+def _latest(
+    ints: npt.NDArray[np.int64], column: int, host_of: npt.NDArray[np.int32],
+    at: npt.NDArray[np.int64], hosts: npt.NDArray[np.int64],
+) -> int:  # fmt: skip
+    """The rows with the latest instants in a column and the hosts they are of, as many as `at` and `hosts` hold; how
+    many there are."""
+    n, most = 0, len(at)
+    for row in range(len(host_of)):
+        then, host = ints[row, column], host_of[row]
+        place = n
+        while place > 0 and (then > at[place - 1] or (then == at[place - 1] and host > hosts[place - 1])):
+            place -= 1
+        if then == NEVER or place == most:
+            continue
+        n = min(n + 1, most)
+        for later in range(n - 1, place, -1):
+            at[later], hosts[later] = at[later - 1], hosts[later - 1]
+        at[place], hosts[place] = then, host
+    return n
 
 
 def entered(latest: LatestEntered, host: int, at: int) -> LatestEntered:

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.events.facts import US_PER_DAY
+from recsys.events.facts import US_PER_DAY, US_PER_S
 from recsys.models.transition_counts import Floats, GrowingRow, TransitionConfig, TransitionCounter, TransitionRow, pack
 
 Ints = NDArray[np.int64]
@@ -80,23 +80,23 @@ class TransitionModel:
             counter.add(frame)
         return cls(counter.arrays(), counter.config)
 
-    def update(self, previous_hosts: Sequence[int], gaps_s: Sequence[float], host: int, at: int) -> None:
+    def update(self, latest: Sequence[tuple[int, int]], host: int, at: int) -> None:
         """Counts one entry, as `fit` would have; a few µs a lag.
 
         Args:
-            previous_hosts: the user's last entries before this one, latest first; those beyond L are ignored.
-            gaps_s: seconds from each of them to this entry.
+            latest: (instant in µs, host) of the user's last entries before, latest first; those beyond L are ignored.
             host: host row entered, may be new.
             at: instant of the entry, µs; late events are welcome.
         """
-        self._reserve(max(host, *previous_hosts) if len(previous_hosts) else host)
+        self._reserve(host)
         config = self.config
         age = exp2((at - self.reference_at) / (config.half_life_days * US_PER_DAY))
         self._entered[host] += age
         self._all_entered += age
         self.last_at = max(self.last_at, at)
-        for lag_weight, previous, gap_s in zip(config.lag_weights, previous_hosts, gaps_s, strict=False):
-            if not 0.0 < gap_s <= config.max_gap_s:
+        for lag_weight, (then, previous) in zip(config.lag_weights, latest, strict=False):
+            self._reserve(previous)
+            if not 0.0 < (gap_s := (at - then) / US_PER_S) <= config.max_gap_s:
                 continue
             weight = lag_weight * age * 2.0 ** (-gap_s / config.gap_half_life_s)
             if previous == host:

@@ -13,6 +13,7 @@ import numpy as np
 
 from recsys.events.facts import US_PER_DAY, FactKind
 from recsys.index.live_rooms import LiveRoomIndex
+from recsys.models.audience import Audience
 from recsys.pipeline.heat import Heat
 from recsys.pipeline.lookup import lookups
 from recsys.pipeline.request import Request
@@ -28,8 +29,8 @@ _NOBODY, _VIEWER, _FOLLOWER = -1, 0, 1
 
 
 def rehearse(world: World) -> None:
-    """Answer a viewer with ties of every kind, a follower and nobody known, alone and together; and let the impressions
-    of an answer move states of nobody."""
+    """Answer a viewer with ties of every kind, a follower and nobody known, alone and together; and let an entry and
+    the impressions of an answer move states of nobody."""
     at = 20_000 * US_PER_DAY
     stage = _stage(world, at)
     requests = [Request(user, at, _ROOMS // 2) for user in (_VIEWER, _FOLLOWER, _NOBODY)]
@@ -42,6 +43,8 @@ def rehearse(world: World) -> None:
         np.sum(answer.contributions)
     for updater in world.ties.updaters.values():
         updater.apply_many(identity(updater.block, 1), np.zeros(1, dtype=np.int64), FactKind.IMPRESSION, at)
+    if world.models.audience is not None:
+        Audience(1, 1).update(0, 0, at, at)
 
 
 def _stage(world: World, at: int) -> World:

@@ -31,8 +31,8 @@ def event_by_event(frame: pl.DataFrame, config: TransitionConfig, model: Transit
     recent: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
     for user, host, at in frame.sort("at", "host", "user").iter_rows():
         before = recent[user]
-        model.update([h for h, _ in before], [(at - then) / US_PER_S for _, then in before], host, at)
-        recent[user] = [(host, at), *(entry for entry in before if entry[0] != host)]
+        model.update(before, host, at)
+        recent[user] = [(at, host), *(entry for entry in before if entry[1] != host)]
     return model
 
 
@@ -100,7 +100,8 @@ def test_probabilities_sum_to_one_also_with_prior_cut_rows_and_updates() -> None
         (int(u), int(h), float(t)) for u, h, t in zip(*rng.integers(0, [[9], [30], [50_000]], (3, 600)), strict=True)
     ]
     model = TransitionModel.fit(entries(*rows), TransitionConfig(row_limit=3, prior=2.0), n_hosts=40)
-    model.update([3, 4], [10.0, 20.0], 55, 60_000 * US_PER_S)
+    at = 60_000 * US_PER_S
+    model.update([(at - 10 * US_PER_S, 3), (at - 20 * US_PER_S, 4)], 55, at)
     for recent in ([5], [5, 5, 7], [3, 4, 5, 6], [39], [1_000], []):
         chances = model.scores(recent, [60.0] * len(recent))
         assert chances.shape == (56,) and (chances >= 0).all()
@@ -141,8 +142,8 @@ def test_rows_are_cut_to_the_largest_counts_and_totals_keep_the_rest() -> None:
 def test_an_online_row_stays_bounded_and_keeps_its_total() -> None:
     model = TransitionModel.fit(entries(), PLAIN.model_copy(update={"row_limit": 4}), n_hosts=2)
     for host in range(1, 200):
-        model.update([0], [100.0], host, 0)
-        model.update([0], [100.0], 1, 0)
+        model.update([(-100 * US_PER_S, 0)], host, 0)
+        model.update([(-100 * US_PER_S, 0)], 1, 0)
     row = model.row(0)
     assert len(row.nexts) <= 8 and row.total == pytest.approx(0.5 * 398 / 1.0)
     assert row.counts[row.nexts == 1].tolist() == pytest.approx([100.0])
@@ -150,7 +151,7 @@ def test_an_online_row_stays_bounded_and_keeps_its_total() -> None:
 
 def test_arrays_round_trip_with_updates() -> None:
     model = TransitionModel.fit(entries((0, 0, 0), (0, 1, 100), (0, 9, 300)), PLAIN)
-    model.update([9, 1], [50.0, 250.0], 4, 350 * US_PER_S)
+    model.update([(300 * US_PER_S, 9), (100 * US_PER_S, 1)], 4, 350 * US_PER_S)
     again = TransitionModel(model.to_arrays(), PLAIN)
     assert np.array_equal(counts(again), counts(model))
     assert np.array_equal(again.scores([1, 9], [1.0, 2.0]), model.scores([1, 9], [1.0, 2.0]))
@@ -208,8 +209,8 @@ def test_batch_equals_event_by_event_split_anywhere_and_permuted(
         for user, host, at in frame.sort("at", "host").iter_rows():
             before = recent[user]
             if at >= cut_at:
-                base.update([h for h, _ in before], [(at - then) / US_PER_S for _, then in before], host, at)
-            recent[user] = [(host, at), *(entry for entry in before if entry[0] != host)]
+                base.update(before, host, at)
+            recent[user] = [(at, host), *(entry for entry in before if entry[1] != host)]
         assert np.allclose(
             base.scores([1, 2], [5.0, 9.0], at=4 * US_PER_DAY),
             whole.scores([1, 2], [5.0, 9.0], at=4 * US_PER_DAY),
