@@ -20,7 +20,7 @@ from recsys.events.vocabularies import Vocabularies
 from recsys.live.leases import Leases
 from recsys.live.state import LiveState
 from serving.refund_shares import Orders
-from serving.seen import Lately
+from serving.seen import ByRow, Lately
 from serving.typed_rows import TypedRows
 
 ACCEPTED: Final = "accepted"
@@ -65,7 +65,7 @@ class Intake:
         self.leases = Leases(lease_us)
         self.as_of_us = NEVER
         """Facts before this instant may be in the bundle; set by whoever loads it."""
-        self.ended: dict[int, int] = {}
+        self.ended = ByRow("q", NEVER)
         """Room row → instant of its end, µs, of rooms known to have ended."""
         self.lapsed: set[int] = set()
         """Room rows whose lease ran out and was not renewed since."""
@@ -76,7 +76,7 @@ class Intake:
         self.ids: Lately[str, bool] = Lately(dedup_horizon)
         self.keys: Lately[tuple[Any, ...], int] = Lately(dedup_horizon)
         self.orders = Orders(dedup_horizon)
-        self.rooms_seen: dict[int, int] = {}
+        self.rooms_seen = ByRow("b", 0)
         self._facts_from = self._received_us = NEVER
         self._apply: Callable[..., None] = live.apply
         self._takers: dict[str, Callable[[Any], Verdict]] = {name: getattr(self, f"_take_{name}") for name in TABLES}
@@ -179,7 +179,7 @@ class Intake:
             same_host = ids.hosts.row(v.host_id) == world.rooms.host[room]
             if not same_host or started != world.rooms.started_at[room]:
                 raise Refused("duplicate_key")
-            flags = self.rooms_seen.get(room, _OPEN)
+            flags = self.rooms_seen.get(room) or _OPEN
             if ended is None:
                 self.rooms_seen[room] = flags | _OPEN
                 if flags & _COMPLETE:
@@ -189,7 +189,7 @@ class Intake:
                 self._renew(room, self._received_us)
                 return DUPLICATE, "lease_renewed"
             if flags & _COMPLETE:
-                self.ended[room] = min(self.ended.get(room, ended), ended)
+                self.ended[room] = min(self.ended[room], ended)
                 raise Refused("duplicate_key")
             self.rooms_seen[room] = flags | _COMPLETE
         else:
