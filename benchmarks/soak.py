@@ -12,8 +12,9 @@ has started and ended. Anything but a right answer, a full queue aside (503), en
 
 Without --bundle it makes a small synthetic one. The large one: `benchmarks/large_bundle.py`. What is known of a tie
 stays until a bundle that holds it takes over, so memory grows as long as viewers come to rooms they never were in
-(`ties that changed` tells how much of it is that); `--regulars` lets some viewers enter each room, over and over:
-nothing may grow once the memories of repeats are full.
+(`ties that changed` tells how much of it is that), up to `--most-fresh-mb`; further ties lie in a file (`of that in a
+file`). `--regulars` lets some viewers enter each room, over and over: nothing may grow once the memories of repeats are
+full.
 """
 
 from __future__ import annotations
@@ -45,16 +46,18 @@ from serving.server import listening, work
 
 FAN, BATCH = 2_100_000_001, 100
 CONFIG = ServingConfig(port=0, lease_s=0.0, deadline_ms=1_000.0, dedup_horizon=50_000)
+FRESH_MB = CONFIG.most_fresh_mb
 
 
 @contextmanager
-def served(shelf: Path, log: Path) -> Iterator[tuple[str, Any, float]]:
+def served(shelf: Path, log: Path, fresh_mb: int) -> Iterator[tuple[str, Any, float]]:
     """A worker in a process of its own: its address, the process, and the seconds until it was ready."""
-    bound = listening(CONFIG)
+    config = CONFIG.model_copy(update={"most_fresh_mb": fresh_mb})
+    bound = listening(config)
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
     begun = time.perf_counter()
     worker = multiprocessing.get_context("spawn").Process(
-        target=work, args=(shelf, log, CONFIG, bound, _nothing), daemon=True
+        target=work, args=(shelf, log, config, bound, _nothing), daemon=True
     )
     worker.start()
     try:
@@ -196,7 +199,14 @@ class Load:
 
 
 def soak(
-    shelf: Path, log: Path, seconds: float, readers: int, rooms: int, regulars: int = 0, pause_s: float = 0.0
+    shelf: Path,
+    log: Path,
+    seconds: float,
+    readers: int,
+    rooms: int,
+    regulars: int = 0,
+    pause_s: float = 0.0,
+    fresh_mb: int = FRESH_MB,
 ) -> dict[str, Any]:
     """Load, kill, start again; what was seen."""
     bundle = Bundle.open(resolve(shelf))
@@ -204,7 +214,7 @@ def soak(
     hosts = ids.hosts.ids(np.arange(len(ids.hosts))).to_list()
     users = ids.users.ids(np.arange(len(ids.users))).to_list()
     found: dict[str, Any] = {"bundle": bundle.manifest.name, "users": len(users), "hosts": len(hosts), "rooms": rooms}
-    with served(shelf, log) as (url, worker, ready_s):
+    with served(shelf, log, fresh_mb) as (url, worker, ready_s):
         found |= {"ready_s": round(ready_s, 1), "memory at start": memory(worker.pid)}
         load = Load(url, users, hosts, rooms, seconds, regulars, pause_s)
         callers = [threading.Thread(target=load.read, args=(seed,)) for seed in range(readers)]
@@ -214,16 +224,19 @@ def soak(
         grown = []
         while any(caller.is_alive() for caller in callers):
             time.sleep(min(5.0, seconds / 20))
-            held = httpx.get(url + "/metrics", timeout=60, trust_env=False).text
-            ties = next(
-                float(line.split()[1]) for line in held.splitlines() if line.startswith("laotie_fresh_ties_bytes")
+            told = httpx.get(url + "/metrics", timeout=60, trust_env=False).text
+            ties, in_file = (
+                round(float(line.split()[1]) / 2**20)
+                for name in ("laotie_fresh_ties_bytes ", "laotie_fresh_ties_file_bytes ")
+                for line in told.splitlines()
+                if line.startswith(name)
             )
-            grown.append(memory(worker.pid) | {"ties that changed": round(ties / 2**20)})
+            grown.append(memory(worker.pid) | {"ties that changed": ties + in_file, "of that in a file": in_file})
         health = httpx.get(url + "/readyz", timeout=60, trust_env=False).json()
         worker.kill()
         worker.join()
         assert worker.exitcode == -signal.SIGKILL
-    with served(shelf, log) as (url, _, recovery_s):
+    with served(shelf, log, fresh_mb) as (url, _, recovery_s):
         again = httpx.get(url + "/readyz", timeout=60, trust_env=False).json()
     if again["log_offset"] < health["log_offset"] or health["log_offset"] < load.events:
         load.faults.append(
@@ -265,13 +278,16 @@ def main() -> int:
     options.add_argument("--rooms", type=int, default=2_000)
     options.add_argument("--regulars", type=int, default=0, help="viewers who enter the same room; 0: any enters any")
     options.add_argument("--pause-ms", type=float, default=0.0, help="of every caller, after each round")
+    options.add_argument("--most-fresh-mb", type=int, default=FRESH_MB, help="MiB of changed ties in memory")
     options.add_argument("--growth", type=float, default=25.0, help="per cent that are too much")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         shelf = given.bundle or synthetic(Path(folder) / "b", users=1_000, hosts=3_000, ties=20, neighbours=100)
         pause_s = given.pause_ms / 1e3
         log = Path(folder) / "log.db"
-        found = soak(shelf, log, given.seconds, given.readers, given.rooms, given.regulars, pause_s)
+        found = soak(
+            shelf, log, given.seconds, given.readers, given.rooms, given.regulars, pause_s, given.most_fresh_mb
+        )
     print(json.dumps(found, indent=2))
     return int(bool(found["faults"]) or found["growth of the second half, %"] > given.growth)
 

@@ -92,6 +92,9 @@ class ServingConfig(Section):
     read_ahead_mb: int = Field(default=500, ge=0)
     """States of a bundle of so many MiB or less are read from disk and mapped on loading, not page by page as viewers
     come."""
+    most_fresh_mb: int = Field(default=2_000, ge=0)
+    """MiB of memory for ties that changed since the bundle; further ones lie in a nameless file beside the log. 0: no
+    limit."""
     watch_current_s: float = Field(default=2.0, ge=0)
     """How often a folder of bundles is asked for a new `CURRENT`; 0: never."""
     verify: Literal["sizes", "hashes"] = "sizes"

@@ -276,7 +276,8 @@ class Engine:
                 "bundle_age_seconds": (now - loaded.bundle.manifest.window.as_of_us) / 1e6,
                 "feed_age_seconds": (now - received) / 1e6 if received > NEVER else None,
                 "fresh_users": loaded.live.world.ties.fresh_users,
-                "fresh_ties_bytes": loaded.live.world.ties.fresh_bytes,
+                "fresh_ties_bytes": loaded.live.world.ties.space.in_memory,
+                "fresh_ties_file_bytes": loaded.live.world.ties.space.in_file,
                 "dedup_ids": len(loaded.intake.ids),
             }
 

@@ -62,6 +62,8 @@ def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us:
     offsets = bundle.manifest.offsets
     loaded = Loaded(bundle, live, vocabularies, intake, offsets.get(LOG_SOURCE), scattered=scattered)
     if log is not None:
+        if config.most_fresh_mb:
+            live.world.ties.space.bound(config.most_fresh_mb << 20, log.path.parent)
         if any(name.startswith(log_source("")) for name in offsets):
             loaded.offset = offsets.get(log_source(log.log_id), 0)
         last = log.last

@@ -36,6 +36,7 @@ class Measures:
                 ("feed_age_seconds", "Since an event was received last"),
                 ("fresh_users", "Users whose ties differ from the bundle"),
                 ("fresh_ties_bytes", "Memory of ties that differ from the bundle"),
+                ("fresh_ties_file_bytes", "The same beyond most_fresh_mb, in a file"),
                 ("dedup_ids", "Event ids remembered"),
             )
         }

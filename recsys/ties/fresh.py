@@ -2,7 +2,8 @@
 
 Of a user only the ties that facts have touched are kept here, in a run of rows; an event of a viewer with hundreds of
 ties copies one. Runs lie in slabs, arrays of some thousand rows that are made once and never moved, so the flat views
-an update works on are made once too. A run that is full moves to a longer one; its old place is not used again.
+an update works on are made once too; where slabs lie is for `recsys.ties.space`. A run that is full moves to a longer
+one; its old place is not used again.
 
 Threading: one writer; readers of a user are serialised with it by the caller.
 """
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from recsys.ties.algebra import Block, Rows, identity
 from recsys.ties.slices import Hosts, Slices, UserTies
+from recsys.ties.space import Space
 from recsys.ties.update import Cells, cells
 
 IntRows = npt.NDArray[np.int64]
@@ -30,12 +32,16 @@ class _Slab:
 
     __slots__ = ("at", "cells", "hosts", "hosts_seen", "rows", "seen", "used")
 
-    def __init__(self, block: Block, n: int) -> None:
-        self.hosts: Hosts = np.zeros(n, dtype=np.int32)
-        self.hosts_seen = self.hosts.data
-        self.at: npt.NDArray[np.int32] = np.full(n, -1, dtype=np.int32)
+    def __init__(self, block: Block, n: int, space: Space) -> None:
+        nothing = identity(block, n)
+        self.hosts: Hosts
+        self.at: npt.NDArray[np.int32]
         """Where the tie stands among those of the base, −1: it is new."""
-        self.rows = identity(block, n)
+        self.hosts, self.at, *parts = space.hold(
+            [np.zeros(n, dtype=np.int32), np.full(n, -1, dtype=np.int32), *nothing.parts]
+        )
+        self.hosts_seen = self.hosts.data
+        self.rows = Rows(*parts)
         self.cells = cells(self.rows)
         self.seen = UserTies.sealed(self.hosts.view(), self.rows.view())
         self.used = 0
@@ -84,15 +90,14 @@ class FreshTies:
 
     Args:
         base: the ties of the bundle.
+        space: where slabs are kept.
     """
 
-    def __init__(self, block: Block, base: Slices) -> None:
+    def __init__(self, block: Block, base: Slices, space: Space) -> None:
         self.block = block
-        self._base = base
+        self._base, self._space = base, space
         self._runs: dict[int, _Run] = {}
-        self._slab = _Slab(block, 1)
-        self.bytes = 0
-        """Memory asked for to hold what changed."""
+        self._slab: _Slab | None = None
         self._last: tuple[int, UserTies] | None = None
 
     def users(self) -> Iterable[int]:
@@ -224,9 +229,8 @@ class FreshTies:
 
     def _run(self, space: int, whole: bool) -> _Run:
         slab = self._slab
-        if slab.used + space > len(slab.hosts):
-            slab = _Slab(self.block, max(_SLAB_ROWS, space))
-            self.bytes += sum(part.nbytes for part in (slab.hosts, slab.at, *slab.rows.parts))
+        if slab is None or slab.used + space > len(slab.hosts):
+            slab = _Slab(self.block, max(_SLAB_ROWS, space), self._space)
             if space < _SLAB_ROWS:
                 self._slab = slab
         run = _Run(slab, slab.used, space, whole)

@@ -20,6 +20,7 @@ from recsys.ties.algebra import Block, Rows, empty_state, identity
 from recsys.ties.fresh import FreshTies
 from recsys.ties.layers import State
 from recsys.ties.slices import Slices, UserTies
+from recsys.ties.space import Space
 from recsys.ties.update import Cells, Updater
 
 __all__ = ["TieStore", "UserTies"]
@@ -40,7 +41,9 @@ class TieStore:
         self.updaters = {block.name: Updater(block) for block in tie_blocks}
         held = base or {}
         slices = {b.name: Slices(held.get(b.name, empty_state(b))) for b in tie_blocks}
-        self._fresh = {b.name: FreshTies(b, slices[b.name]) for b in tie_blocks}
+        self.space = Space()
+        """Where the ties that differ from the base are kept."""
+        self._fresh = {b.name: FreshTies(b, slices[b.name], self.space) for b in tie_blocks}
         self.largest_host = max((one.largest_host for one in slices.values()), default=-1)
         """The largest host row of the base, −1 without ties."""
         self._blocks_of = [
@@ -109,8 +112,3 @@ class TieStore:
     def fresh_users(self) -> int:
         """How many users have ties that differ from the base, over all blocks."""
         return len(set().union(*(fresh.users() for fresh in self._fresh.values())))
-
-    @property
-    def fresh_bytes(self) -> int:
-        """Memory asked for to hold ties that differ from the base, over all blocks."""
-        return sum(fresh.bytes for fresh in self._fresh.values())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from errno import ENOSPC
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
@@ -125,6 +128,28 @@ def test_the_last_hosts_are_those_of_the_ties() -> None:
         assert [(host, age) for host, age in zip(hosts.tolist(), ages_s.tolist(), strict=True)] == [
             (host, (now - at) / 1e6) for at, host in told
         ]
+
+
+def test_ties_beyond_the_bound_of_memory_lie_in_a_nameless_file_and_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    facts = drawn(5)
+    inside, outside, on_full_disk = (based(facts[:1_000], 1) for _ in range(3))
+    outside.space.bound(1 << 20, tmp_path)
+    on_full_disk.space.bound(0, tmp_path)
+    tell(inside, facts[1_000:])
+    tell(outside, facts[1_000:])
+    assert 0 < outside.space.in_memory <= 1 << 20 and outside.space.in_file > 1 << 20 and not list(tmp_path.iterdir())
+    assert_same(inside, outside, exactly=True)
+
+    def no_space(*_: object) -> int:
+        raise OSError(ENOSPC, "no space left on device")
+
+    monkeypatch.setattr("os.pwrite", no_space)
+    tell(on_full_disk, facts[1_000:])
+    assert on_full_disk.space.in_file == 0 and on_full_disk.space.in_memory > 1 << 20
+    assert "stay in memory beyond their bound" in caplog.text
+    assert_same(inside, on_full_disk, exactly=True)
 
 
 def test_the_last_hosts_of_one_with_many_ties() -> None:

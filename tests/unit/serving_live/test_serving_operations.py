@@ -101,7 +101,15 @@ def test_the_vitals_tell_what_changed_ties_hold(market: Path, tmp_path: Path) ->
         row = {"host_id": 1, "at": AS_OF + 99_000_000, "action": "follow"}
         engine.apply([(f"f{user}", "follows", row | {"user_id": user}) for user in (1, 2, 3)])
         after = engine.vitals()
-        assert after["fresh_users"] == 3 and after["fresh_ties_bytes"] > 10_000
+        assert after["fresh_users"] == 3 and after["fresh_ties_bytes"] > 10_000 and not after["fresh_ties_file_bytes"]
+    config = ServingConfig(most_fresh_mb=1)
+    with Engine.open(market / "bundles", tmp_path / "log.db", config, clock=lambda: AS_OF + 100_000_000) as engine:
+        room = {"room_id": 777_777, "host_id": 1, "started_at": AS_OF + 98_000_000}
+        entry = {"user_id": 1, "host_id": 1, "room_id": 777_777, "entered_at": AS_OF + 99_000_000}
+        told = engine.apply([("r1", "rooms", room), ("w1", "watches", entry)])
+        assert [status for status, _ in told] == ["accepted"] * 2
+        bounded = engine.vitals()
+        assert bounded["fresh_ties_bytes"] <= 1 << 20 < bounded["fresh_ties_file_bytes"]
 
 
 def test_a_worker_holds_its_kernels_to_one_thread(
