@@ -13,35 +13,20 @@ File formats, both uncompressed and recognised by their first bytes:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from recsys.errors import BundleRefused, InputRefused
+from recsys.id_kinds import IdKind, id_kind
 
-IdKind: TypeAlias = Literal["int", "str"]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
 _LOOKUP_SPAN = 8  # a direct table is used while the ids span at most this many times their number
 _MOST_MET = 100_000  # ids kept at hand, as searching a mapped file costs microseconds
 _NPY_MAGIC, _IPC_MAGIC = b"\x93NUMPY", b"ARROW1"
-
-
-def id_kind(dtype: pl.DataType) -> IdKind | None:
-    """The kind of ids a column of this type holds; None for a column of type Null.
-
-    Raises:
-        InputRefused: neither an integer nor a text type.
-    """
-    if dtype.is_integer():
-        return "int"
-    if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
-        return "str"
-    if isinstance(dtype, pl.Null):
-        return None
-    raise InputRefused("a column of this type cannot hold ids", got=dtype, expected="integers or strings")
 
 
 class Vocabulary:
@@ -63,6 +48,7 @@ class Vocabulary:
         self._met: dict[int | str, int] = {}  # int ids of the base asked for one at a time of late, and their rows
         self._added: dict[int | str, int] = {}
         self._added_ids: list[int | str] = []
+        self._forgotten: list[int] = []  # rows whose ids are unknown again: those ids have the row −1 in `_added`
 
     def __len__(self) -> int:
         return self._base + len(self._added_ids)
@@ -88,6 +74,8 @@ class Vocabulary:
             table = pl.DataFrame({"id": self._text, "row": np.arange(self._base)}).lazy()
             joined = values.alias("id").to_frame().lazy().join(table, on="id", how="left", maintain_order="left")
             found = joined.collect()["row"].fill_null(-1).to_numpy().astype(np.int64)
+        if self._forgotten:
+            found = np.where(np.isin(found, self._forgotten), -1, found)
         if self._added:
             for position in np.flatnonzero(valid & (found < 0)).tolist():
                 found[position] = self._added.get(values[position], -1)
@@ -134,6 +122,17 @@ class Vocabulary:
         if self._text_rows is None:
             self._text_rows = {text: n for n, text in enumerate(self._text.to_list())}
         return self._text_rows.get(external, -1) if isinstance(external, str) else -1
+
+    def forget(self, row: int) -> None:
+        """Nobody has the id of this row any more: it is unknown, and gets a new row when it is added again."""
+        external = self.id(row)
+        self._added[external] = -1
+        self._forgotten.append(row)
+
+    @property
+    def forgotten(self) -> list[int]:
+        """The rows whose ids were taken from them."""
+        return list(self._forgotten)
 
     def add(self, external: int | str) -> int:
         """The row of one id, appended if unknown.

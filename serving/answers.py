@@ -105,7 +105,7 @@ def _room(served: Served, i: int) -> dict[str, Any]:
 def _why_not(served: Served, row: int) -> str:
     intake = served.loaded.intake
     if row < 0:
-        return "no such room: no event spoke of it"
+        return "unknown room: not live when the bundle was built, and no event spoke of it since"
     if row in intake.ended:
         return f"ended at {format_instant(intake.ended[row])}"
     if row in intake.lapsed:

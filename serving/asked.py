@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from recsys.errors import InputRefused
+from recsys.events.vocabularies import Vocabularies
+from recsys.id_kinds import is_of_kind
 from recsys.pipeline.request import Answer, Request, seed_of
 from serving.ladder import STEPS
 from serving.loaded import Loaded
@@ -50,6 +53,20 @@ class Served:
             "slots": ["reserved" if held else "organic" for held in self.answer.reserved.tolist()],
             "propensities": self.answer.propensity.tolist(),
         }
+
+
+def refuse_other_kinds(asked: Asked, ids: Vocabularies) -> None:
+    """Ids of the other kind name nobody: a viewer would be taken for unknown, a room not be excluded.
+
+    Raises:
+        InputRefused: one of the ids asked for.
+    """
+    users = () if asked.user_id is None else (asked.user_id,)
+    for name, given, vocabulary in (("user_id", users, ids.users), ("exclude", asked.exclude, ids.rooms)):
+        for external in given:
+            if not is_of_kind(external, vocabulary.kind):
+                expected = "an integer" if vocabulary.kind == "int" else "a string"
+                raise InputRefused("an id of the other kind", where=name, got=repr(external), expected=expected)
 
 
 def request_of(asked: Asked, loaded: Loaded, at: int) -> Request:

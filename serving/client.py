@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
+from urllib.parse import quote
 
 import httpx
 
 from recsys.errors import LaotieError
 from serving.answers import document, explanation, live_rooms
-from serving.asked import Asked
+from serving.asked import Asked, refuse_other_kinds
 from serving.config import ServingConfig
 from serving.engine import Engine, Event
 from serving.erasing import erase_everywhere
@@ -72,7 +73,9 @@ class LocalClient:
         breakdown = bool(more.pop("breakdown", False))
         if more.get("sources") is not None:
             more["sources"] = frozenset(more["sources"])
-        return document(self.engine.lookup(Asked(user_id, k, **more)), breakdown=breakdown)
+        asked = Asked(user_id, k, **more)
+        refuse_other_kinds(asked, self.engine.loaded.vocabularies)
+        return document(self.engine.lookup(asked), breakdown=breakdown)
 
     def send(self, events: Sequence[Event]) -> list[Document]:
         """See `Client`."""
@@ -137,7 +140,7 @@ class HttpClient:
 
     def erase(self, user_id: int | str) -> Document:
         """See `Client`."""
-        return self._call("DELETE", f"/v1/users/{user_id}")
+        return self._call("DELETE", f"/v1/users/{quote(str(user_id), safe='')}")
 
     def ready(self) -> Document:
         """The service's /readyz."""

@@ -116,6 +116,7 @@ async def lookup(service: Service, request: Request, request_id: str) -> Any:
         raise Problem(422, "invalid", f"at most {config.most_k} rooms for {config.most_users} users")
     sources = None if body.sources is None else frozenset(body.sources)
     asked = [Asked(user, k, body.exclude, body.category, sources, None, body.explain) for user in users]
+    wire.of_right_kinds(asked, service.engine.loaded.vocabularies)
     served = await service.company.ask(asked) if asked else []
     answers = [document(one, breakdown=body.breakdown) for one in served]
     for one in served:

@@ -126,10 +126,14 @@ class Loaded:
         if row >= 0:
             self.live.forget_user(row)
             self.intake.orders.forgotten[row] = at
+            self.vocabularies.users.forget(row)
 
     def _is_at(self, row: int, user: str) -> bool:
         users = self.vocabularies.users
-        return row < len(users) and pseudonym(users.id(row)) == user
+        if row >= len(users):
+            return False
+        external = users.id(row)
+        return pseudonym(external) == user and users.row(external) == row  # not a row he had before he was erased
 
     def _is_of_erased(self, table: str, text: str) -> bool:
         """Whether a row tells of an erased user's past."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from recsys.bundle import Bundle
 from recsys.errors import ConfigError
+from recsys.id_kinds import id_in
 from recsys.ids import Vocabulary
 from recsys.live.artefact import load
 from recsys.pipeline.lookup import lookup as answer_request
@@ -88,12 +89,10 @@ def typed_id(text: str, vocabulary: Vocabulary) -> int | str:
     Raises:
         ConfigError: the vocabulary's ids are numbers and this is none.
     """
-    if vocabulary.kind != "int":
-        return text
-    try:
-        return int(text)
-    except ValueError as error:
-        raise ConfigError("not a user id", where="--user", got=repr(text), expected="a number: ids here are") from error
+    found = id_in(text, vocabulary.kind)
+    if found is None:
+        raise ConfigError("not a user id", where="--user", got=repr(text), expected="a 64-bit number: ids here are")
+    return found
 
 
 def rooms_of(answer: Answer, rooms: Vocabulary, hosts: Vocabulary) -> list[dict[str, Any]]:

@@ -52,7 +52,7 @@ ROUTES = (
           wire.responses(wire.RESULTS_EXAMPLE, 400, 408, 413, 422, 503, *_EVERY)),
     Route("GET", "/v1/rooms", http_app.rooms, "lookup", _ROOMS,
           wire.responses({"live": 1, "rooms": [_ROOM]}, 422, 503, *_EVERY)),
-    Route("DELETE", "/v1/users/{user_id}", http_app.erase, "admin", _USER,
+    Route("DELETE", "/v1/users/{user_id:path}", http_app.erase, "admin", _USER,
           wire.responses(wire.RECEIPT_EXAMPLE, 404, 409, 422, 503, *_EVERY)),
     Route("POST", "/v1/bundle/reload", http_app.reload, "admin", {},
           wire.responses({"bundle": "20260501T000000Z-1"}, 409, 503, *_EVERY)),

@@ -52,13 +52,17 @@ def identity(loaded: Loaded, log: EventLog) -> dict[str, Any]:
 
 
 def write(loaded: Loaded, log: EventLog) -> Path | None:
-    """Write the state atomically and flush it; None if a user was erased meanwhile, then there is no snapshot.
+    """Write the state atomically and flush it; None if it holds a user erased meanwhile, then there is no snapshot.
 
     Raises:
         OSError: it cannot be written; the one before is untouched.
     """
     arrays, document = overlay_of(loaded.live)
     ids = loaded.vocabularies
+    in_bundle = len(ids.users) - len(ids.users.added())
+    if any(row >= in_bundle for row in ids.users.forgotten):  # read from the log before his rows were overwritten
+        drop(log.path)
+        return None
     told = {
         "identity": identity(loaded, log),
         "offset": loaded.applied,
@@ -91,6 +95,8 @@ def restore(loaded: Loaded, log: EventLog) -> int | None:
     if told["identity"] != identity(loaded, log) or not 0 < told["offset"] <= log.last:
         return None
     ids = loaded.vocabularies
+    for row, _ in told["intake"]["forgotten"]:  # before he comes back under a new row
+        ids.users.forget(row)
     for name, added in zip(("users", "hosts", "rooms", "orders"), told["ids"], strict=True):
         vocabulary = getattr(ids, name)
         for external in added:

@@ -7,7 +7,11 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from recsys.errors import InputRefused
+from recsys.events.vocabularies import Vocabularies
+from recsys.id_kinds import id_in
 from recsys.ids import Vocabulary
+from serving.asked import Asked, refuse_other_kinds
 from serving.problems import STATUSES, Problem
 
 Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(max_length=256)]
@@ -25,6 +29,10 @@ class LookupBody(Struct, forbid_unknown_fields=True):
     sources: list[Sources] | None = None
     explain: bool = True
     breakdown: bool = False
+
+    def __post_init__(self) -> None:
+        if self.user_id is not None and self.user_ids is not None:
+            raise ValueError("user_id and user_ids are two ways to ask: give one of them")
 
 
 class EventBody(Struct):
@@ -60,19 +68,27 @@ def decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
         raise Problem(400, "not_json", str(error)) from None
 
 
+def of_right_kinds(asked: list[Asked], ids: Vocabularies) -> None:
+    """Check the ids of a body against those the bundle knows.
+
+    Raises:
+        Problem: 422, one is a string where ids are integers, or the other way round.
+    """
+    try:
+        for one in asked:
+            refuse_other_kinds(one, ids)
+    except InputRefused as error:
+        raise Problem(422, "invalid", str(error)) from None
+
+
 def typed_id(text: str, vocabulary: Vocabulary, name: str) -> int | str:
     """An id of a path or query in the kind the bundle knows.
 
     Raises:
         Problem: 422, ids are numbers and this is none.
     """
-    if vocabulary.kind != "int":
-        return text
-    try:
-        found = int(text)
-    except ValueError:
-        found = 2**63
-    if not -(2**63) <= found < 2**63:
+    found = id_in(text, vocabulary.kind)
+    if found is None:
         raise Problem(422, "invalid", f"{name} is no 64-bit integer, and ids here are")
     return found
 

@@ -15,7 +15,7 @@ import polars as pl
 from recsys.errors import BundleRefused, InputRefused
 from recsys.events.keys import one_per_key
 from recsys.events.schemas import TABLES, is_id, role
-from recsys.ids import IdKind, id_kind
+from recsys.id_kinds import IdKind, id_kind
 
 if TYPE_CHECKING:
     from recsys.events.quarantine import Events

@@ -20,7 +20,7 @@ from recsys.erasure import Erasure
 from recsys.errors import InputRefused
 from recsys.events.schemas import TABLES, columns_of
 from recsys.events.single_rows import Refused, RowRules
-from recsys.ids import IdKind
+from recsys.id_kinds import IdKind
 
 ANSWER: Final = "_answer"
 """Pseudo table of served answers: user_id, at (µs), room_ids, host_ids, slots, propensities; one impression per
@@ -80,7 +80,11 @@ def export_log(log: Path, out: Path, after: int = 0, kinds: dict[str, IdKind] | 
             for seq, table, row in page:
                 done.offset = seq
                 if table == ANSWER:
-                    tables.setdefault("impressions", []).extend(_impressions(orjson.loads(row)))
+                    shown = _impressions(orjson.loads(row))
+                    if not _usable(shown, rules):
+                        done.left_out += len(shown)
+                        continue
+                    tables.setdefault("impressions", []).extend(shown)
                 elif not table.startswith("_"):
                     try:
                         values = rules.check(table, orjson.loads(row))
@@ -148,6 +152,16 @@ def _write(file: Path, table: str, rows: list[dict[str, Any]]) -> None:
     frame = pl.DataFrame(rows, infer_schema_length=None).select(list(TABLES[table].columns()))
     instants = columns_of(table, "time", "plan")
     frame.with_columns(pl.col(instants).cast(pl.Int64).cast(pl.Datetime("us", "UTC"))).write_parquet(file)
+
+
+def _usable(shown: list[dict[str, Any]], rules: RowRules) -> bool:
+    """Whether the impressions of an answer keep the rules of a row; their ids are of one viewer and one bundle."""
+    for row in shown[:1]:
+        try:
+            rules.adopt("impressions", rules.check("impressions", row))
+        except Refused:
+            return False
+    return True
 
 
 def _impressions(answer: dict[str, Any]) -> list[dict[str, Any]]:

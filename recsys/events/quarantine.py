@@ -33,7 +33,7 @@ from recsys.events.refunds import effective_refunds
 from recsys.events.report import QualityReport, TableQuality
 from recsys.events.row_rules import by_row_rules, typed_rows
 from recsys.events.schemas import REASON_ORDER, TABLES, columns_of
-from recsys.ids import IdKind
+from recsys.id_kinds import IdKind
 
 CLOCK_TOLERANCE = timedelta(hours=1)
 TIME_OF = {"watches": "entered_at", "engagements": "at", "purchases": "at", "impressions": "at"}

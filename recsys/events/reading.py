@@ -22,7 +22,7 @@ from recsys.errors import InputRefused
 from recsys.events.lake.manifest import LakeManifest, is_lake
 from recsys.events.lake.view import Bucket, LakeView
 from recsys.events.schemas import TABLES, is_id, required, role
-from recsys.ids import IdKind, id_kind
+from recsys.id_kinds import IdKind, id_kind
 
 CORE_TABLES = ("watches", "follows", "purchases")
 """At least one of these makes a folder usable for a build."""

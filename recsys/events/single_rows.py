@@ -30,7 +30,7 @@ from recsys.events.schemas import (
     optional,
     role,
 )
-from recsys.ids import IdKind
+from recsys.id_kinds import IdKind
 from recsys.instants import from_datetime
 
 NOT_A_ROW: Final = "not_a_row"

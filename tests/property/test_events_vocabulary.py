@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.errors import BundleRefused, InputRefused
+from recsys.id_kinds import id_in
 from recsys.ids import Vocabulary
 
 ints = st.lists(st.one_of(st.integers(-5, 50), st.integers(-(2**63), 2**63 - 1)), max_size=40)
@@ -65,6 +66,30 @@ def test_unknown_null_and_other_kinds() -> None:
         vocabulary.listed(np.array([0, 3]))
     with pytest.raises(IndexError):
         vocabulary.id(-1)
+
+
+@pytest.mark.parametrize("ids", [[10, 20, 30], ["a", "b", "c"]])
+def test_a_forgotten_id_is_unknown_and_comes_back_under_a_new_row(ids: list[int] | list[str], tmp_path: Path) -> None:
+    vocabulary = Vocabulary()
+    vocabulary.extend(pl.Series(ids[:2]))
+    vocabulary.save(tmp_path / "ids")
+    vocabulary = Vocabulary.load(tmp_path / "ids")
+    vocabulary.add(ids[2])
+    for row in (0, 2):  # of the file, and added
+        assert vocabulary.row(ids[row]) == row
+        vocabulary.forget(row)
+        assert vocabulary.row(ids[row]) == -1
+    assert vocabulary.rows(pl.Series(ids)).tolist() == [-1, 1, -1] and vocabulary.forgotten == [0, 2]
+    assert vocabulary.extend(pl.Series([ids[2], ids[0]])).tolist() == [3, 4]
+    assert vocabulary.rows(pl.Series(ids)).tolist() == [4, 1, 3] == [vocabulary.row(one) for one in ids]
+    vocabulary.forget(4)
+    assert vocabulary.row(ids[0]) == -1 and vocabulary.add(ids[0]) == 5
+
+
+@pytest.mark.parametrize("text", ["1_0", " 1", "+1", "١", "1e3", "", "9223372036854775808", "1\n", "0x1"])
+def test_a_text_that_is_no_integer_names_no_integer(text: str) -> None:
+    assert id_in(text, "int") is None and id_in(text, "str") == id_in(text, None) == text
+    assert (id_in("-9223372036854775808", "int"), id_in("10", "int")) == (-(2**63), 10)
 
 
 def test_large_batches_take_both_ways(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recsys.bundle.durable import replace_text
 from recsys.errors import InputRefused
-from recsys.ids import IdKind
+from recsys.id_kinds import IdKind
 
 SCHEMA_VERSION: Final = 2
 """Newest version this code knows; it reads every version up to it and writes the oldest that can hold the lake.

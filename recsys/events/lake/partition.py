@@ -15,7 +15,7 @@ import polars as pl
 from recsys.events.facts import US_PER_DAY
 from recsys.events.lake.manifest import ALL_DATES
 from recsys.events.schemas import EARLIEST, LATEST, TABLES
-from recsys.ids import id_kind
+from recsys.id_kinds import id_kind
 
 TIME_OF_TABLE = {
     "rooms": "started_at", "watches": "entered_at", "engagements": "at", "purchases": "at", "refunds": "at",

@@ -23,13 +23,16 @@ from recsys.live.artefact import load_states_of
 from recsys.live.erasing import erase_from_bundle, erasures_of, holds_erased
 from recsys.progress import silent
 from recsys.ties.layers import LayeredState, added, layered
+from serving.answers import document
 from serving.asked import Asked
+from serving.client import HttpClient
 from serving.config import ServingConfig
 from serving.engine import Engine
 from serving.erasing import erase_everywhere
 from serving.snapshotting import make as make_snapshot
 from training.build import _states
 
+from .running_service import serving
 from .served_world import AS_OF, Clock, events_after
 
 S = 1_000_000
@@ -132,6 +135,51 @@ def test_his_past_is_refused_and_a_newcomer_of_the_same_id_is_welcome(texts: Pat
     with Engine.open(world / "bundles", log, CONFIG, clock) as engine:
         user = engine.loaded.vocabularies.users.row(buyer)
         assert len(engine.loaded.live.world.ties.of("relation", user)) == 1
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_an_erased_user_is_unknown_running_and_restarted(
+    texts: Path, world: Path, buyer: str, tmp_path: Path, by_name: bool
+) -> None:
+    """Whether he was in the bundle or came after it, whether the bundle is written again or served by its own path."""
+    log, clock = tmp_path / "log.db", Clock(AS_OF + 10 * S)
+    where = world / "bundles" / "b2" if by_name else world / "bundles"
+    new = {"user_id": "new/one?", "host_id": 1, "at": AS_OF + 5 * S, "action": "follow"}
+    with Engine.open(where, log, CONFIG, clock) as engine:
+        engine.apply([("n", "follows", new)])
+        for user in (buyer, "new/one?"):
+            assert document(engine.lookup(Asked(user, 5)))["known_user"]
+            erase_everywhere(engine, user, None)
+            clock.now += S
+            shown = engine.lookup(Asked(user, 5))
+            assert not document(shown)["known_user"]
+            engine.apply([], [(shown, "later")])  # impressions of nobody we know
+        running = answers(engine, [buyer, "new/one?"])
+        assert running == answers(engine, ["nobody"] * 2)
+        with Engine.open(where, log, CONFIG, clock) as restarted:
+            assert answers(restarted, [buyer, "new/one?"]) == running
+            clock.now += 10 * S
+            again = [(f"a{user}", "follows", new | {"user_id": user, "at": clock.now - S}) for user in (buyer, "other")]
+            assert engine.apply(again) == [("accepted", None)] * 2
+            assert len(set(map(str, answers(engine, [buyer, "other"])))) == 1  # a newcomer as any other
+            assert answers(restarted, [buyer, "other"]) == answers(engine, [buyer, "other"])
+    assert make_snapshot(where, log, CONFIG)["made"]
+    with Engine.open(where, log, CONFIG, clock) as engine:
+        assert len(set(map(str, answers(engine, [buyer, "other"])))) == 1
+        erase_everywhere(engine, buyer, None)
+        assert not document(engine.lookup(Asked(buyer, 5)))["known_user"]
+        assert document(engine.lookup(Asked("other", 5)))["known_user"]
+
+
+def test_any_id_can_be_erased_over_http(world: Path, tmp_path: Path) -> None:
+    follow = {"host_id": 1, "at": AS_OF + 5 * S, "action": "follow"}
+    names = ["a/b?c#d", "a", "ü %2F"]
+    engine = Engine.open(world / "bundles", tmp_path / "log.db", CONFIG, Clock(AS_OF + 10 * S))
+    with serving(engine, CONFIG) as url, HttpClient(url) as client:
+        client.send([(name, "follows", follow | {"user_id": name}) for name in names])
+        for done, name in enumerate(names, start=1):
+            assert client.erase(name)["user_id"] == name
+            assert [client.lookup(one)["known_user"] for one in names] == [i >= done for i in range(len(names))]
 
 
 def test_a_state_in_two_layers_loses_him_in_both_and_nobody_else(world: Path, buyer: str) -> None:

@@ -38,7 +38,9 @@ def test_every_room_anybody_spoke_of_has_its_reason(market: Path, tmp_path: Path
                 assert found["position"] is None
                 why.setdefault(found["why"].split(" at ")[0].split(" among ")[0], []).append(room)
         assert why["filtered: viewer blocked the host"] == [1_000]
-        assert why["ended"] == [1_029] and why["no such room: no event spoke of it"] == [999_999]
+        assert why["ended"] == [1_029] and why[
+            "unknown room: not live when the bundle was built, and no event spoke of it since"
+        ] == [999_999]
         assert len(why[str(Outcome.NOT_SELECTED)]) > 5
         clock.now += 2 * 3_600 * S
         assert explanation(engine, USER, 1_001, 10)["why"].startswith("its lease ran out")

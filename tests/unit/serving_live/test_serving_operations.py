@@ -84,6 +84,17 @@ def test_the_exported_log_says_what_the_events_said(market: Path, tmp_path: Path
     assert (again.offset, again.rows, again.left_out) == (301, {}, 0) and again.log == said.log
 
 
+def test_an_answer_to_an_id_of_the_other_kind_does_not_spoil_the_export(market: Path, tmp_path: Path) -> None:
+    """Logs of before such lookups were refused hold them; one string would make a column of integers one of text."""
+    with Engine.open(market / "bundles", tmp_path / "log.db", clock=Clock(AS_OF + 1)) as engine:
+        served = [engine.lookup(Asked(user, 5)) for user in (3, "3", 4)]
+        engine.apply([], [(one, f"r{i}") for i, one in enumerate(served)])
+    said = export_log(tmp_path / "log.db", tmp_path / "out")
+    shown = pl.read_parquet(tmp_path / "out" / "impressions")
+    assert shown["user_id"].dtype == pl.Int64 and shown["user_id"].unique().sort().to_list() == [3, 4]
+    assert said.left_out == len(served[1].room_ids) > 0 and said.rows == {"impressions": len(shown)}
+
+
 @pytest.mark.parametrize("user", ["3", "99999"])
 def test_the_erase_command_gives_a_receipt(market: Path, tmp_path: Path, user: str) -> None:
     log, shelf = tmp_path / "log.db", tmp_path / "bundles"

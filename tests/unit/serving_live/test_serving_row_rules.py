@@ -18,7 +18,7 @@ from recsys.events.reading import from_frames
 from recsys.events.row_values import attribute
 from recsys.events.schemas import EARLIEST, LATEST, REASON_ORDER, TABLES, columns_of, is_id, optional, role
 from recsys.events.single_rows import NOT_A_ROW, Refused, RowRules, instant_us
-from recsys.ids import IdKind
+from recsys.id_kinds import IdKind
 from recsys.instants import from_datetime, to_datetime
 from serving.typed_rows import TypedRows
 
