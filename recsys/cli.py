@@ -39,6 +39,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on s
 KOption = Annotated[int, typer.Option("-k", min=1, help="Answers per request.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Same seed, same result.")]
 EventsArgument = Annotated[Path, typer.Argument(metavar="EVENTS", exists=True, help="Folder of event tables.")]
+OutFileOption = Annotated[
+    Path, typer.Option("--out", dir_okay=False, callback=lambda out: in_a_folder(out), help="File to write.")
+]
 BundleOption = Annotated[Path, typer.Option("--bundle", help="A bundle, or a folder of bundles (then its CURRENT).")]
 
 
@@ -101,6 +104,12 @@ def show(result: object, *, as_json: bool) -> None:
         _write(str(result.text()).encode() + b"\n")
     elif result is not None:
         _write(("\n".join(_lines(_plain(result))) + "\n").encode())
+
+
+def in_a_folder(out: Path) -> Path:
+    """A file to write, its folder made before the work begins: nothing is lost in the end for the want of one."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 def progress_of(ctx: typer.Context) -> AbstractContextManager[Progress]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli import BundleOption, JsonOption, KOption, options_of, progress_of, show
+from recsys.cli import BundleOption, JsonOption, KOption, OutFileOption, options_of, progress_of, show
 from recsys.instants import parse_instant
 
 LogOption = Annotated[Path, typer.Option("--log", exists=True, dir_okay=False, help="Event log of the service.")]
@@ -45,7 +45,7 @@ def replay(
     requests: Annotated[
         Path, typer.Option("--requests", exists=True, help="Parquet: request_id, user_id, at, live_room_ids?")
     ],
-    out: Annotated[Path, typer.Option("--out", dir_okay=False, help="Parquet to write.")],
+    out: OutFileOption,
     k: KOption = 100,
     as_json: JsonOption = False,
 ) -> None:

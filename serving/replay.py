@@ -11,6 +11,8 @@ import polars as pl
 from recsys.bundle import Bundle
 from recsys.errors import InputRefused
 from recsys.events import Known, Vocabularies, clean, extend_vocabularies, fact_stream, open_events, room_table
+from recsys.ids import Vocabulary
+from recsys.instants import format_instant
 from recsys.live.artefact import load
 from recsys.live.replay import PastRequest, answer_frame, answers
 from recsys.pipeline.request import seed_of
@@ -48,7 +50,7 @@ def replay(
     if rooms is not None:
         live.register_rooms(rooms.filter(~_told_of(rooms["room"].to_numpy(), live.world.rooms.host)))
     facts = fact_stream(later, vocabularies, from_us=as_of, before_us=int(asked["at_us"].max() or as_of))  # type: ignore[arg-type]
-    past, unheard_of = _past_requests(asked, vocabularies, live.world.rooms.host)
+    past, unheard_of = _past_requests(requests, asked, vocabularies, live.world.rooms.host)
     begun = time.perf_counter()
     frame = answer_frame(answers(live, facts, past, k, progress))
     seconds = time.perf_counter() - begun
@@ -93,6 +95,16 @@ def read_requests(path: Path, as_of: int) -> pl.DataFrame:
             got=kind,
             expected="Datetime with a time zone",
         )
+    if frame.schema.get("live_room_ids") == pl.Null():
+        frame = frame.drop("live_room_ids")
+    given = frame.schema.get("live_room_ids")
+    if given is not None and not isinstance(given, pl.List | pl.Array):
+        raise InputRefused(
+            "rooms to rank are no lists",
+            where=f"{path}, column live_room_ids",
+            got=given,
+            expected="a list of room ids",
+        )
     nulls = [name for name in _REQUIRED if frame[name].null_count()]
     if nulls:
         raise InputRefused("requests hold nulls", where=path, got=nulls, expected="a value in every row")
@@ -102,8 +114,8 @@ def read_requests(path: Path, as_of: int) -> pl.DataFrame:
         raise InputRefused(
             "requests lie before the bundle's as-of",
             where=path,
-            got=f"{len(early)} requests, the first at {early['at_us'].min()!s} µs",
-            expected=f"{as_of} µs or later",
+            got=f"{len(early)} requests, the first at {format_instant(early['at_us'].min())}",  # type: ignore[arg-type]
+            expected=f"{format_instant(as_of)} or later",
             hint="a bundle cannot forget; build one with an earlier --as-of",
         )
     return frame.sort("at_us", maintain_order=True)
@@ -116,18 +128,31 @@ def _told_of(rooms: np.ndarray, room_hosts: np.ndarray) -> np.ndarray:
     return told
 
 
+def _rows(ids: pl.Series, vocabulary: Vocabulary, where: str) -> np.ndarray:
+    try:
+        return vocabulary.rows(ids)
+    except InputRefused as error:
+        raise InputRefused(
+            error.what,
+            where=where,
+            got=error.got,
+            expected=error.expected,
+            hint="write the ids as the bundle's events do",
+        ) from error
+
+
 def _past_requests(
-    asked: pl.DataFrame, vocabularies: Vocabularies, room_hosts: np.ndarray
+    path: Path, asked: pl.DataFrame, vocabularies: Vocabularies, room_hosts: np.ndarray
 ) -> tuple[list[PastRequest], int]:
     """The requests by rows, and how many of the rooms they name nobody has told of: those cannot be ranked."""
-    users = vocabularies.users.rows(asked["user_id"]).tolist()
+    users = _rows(asked["user_id"], vocabularies.users, f"{path}, column user_id").tolist()
     seeds = [seed_of(user) for user in asked["user_id"]]
     rooms: list[tuple[int, ...] | None] = [None] * len(asked)
     unknown = 0
     if "live_room_ids" in asked.columns:
         given = asked.with_row_index("request").select("request", "live_room_ids").drop_nulls("live_room_ids")
         named = given.explode("live_room_ids", empty_as_null=False, keep_nulls=False)
-        rows = vocabularies.rooms.rows(named["live_room_ids"])
+        rows = _rows(named["live_room_ids"], vocabularies.rooms, f"{path}, column live_room_ids")
         told = _told_of(rows, room_hosts)
         unknown = int((~told).sum())
         lists: dict[int, list[int]] = {request: [] for request in given["request"].to_list()}

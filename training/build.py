@@ -37,6 +37,7 @@ from recsys.events import (
     open_events,
 )
 from recsys.ids import Vocabulary
+from recsys.instants import format_instant
 from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble, save
 from recsys.live.erasing import ERASED, holds_erased
 from recsys.progress import Progress, silent
@@ -276,7 +277,9 @@ def _states(
     vocabularies = build_vocabularies(events, as_of_us=as_of)
     if not len(vocabularies.hosts):
         raise InputRefused(
-            "no fact lies before the as-of", got=f"as of {as_of} µs, first fact later", hint="choose a later --as-of"
+            "no fact lies before the as-of",
+            got=f"as of {format_instant(as_of)}, first fact later",
+            hint="choose a later --as-of",
         )
     return States(snapshot(events, vocabularies, config, as_of, progress, scratch=scratch), vocabularies, said)
 

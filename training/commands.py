@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli import BundleOption, EventsArgument, JsonOption, KOption, SeedOption, progress_of, show
+from recsys.cli import BundleOption, EventsArgument, JsonOption, KOption, OutFileOption, SeedOption, progress_of, show
 from recsys.instants import from_datetime, parse_instant, to_datetime
 from training import data_commands, measuring_commands
 
-OutFile = Annotated[Path, typer.Option("--out", dir_okay=False, help="File to write.")]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", exists=True, dir_okay=False, help="YAML; see configs/default.yaml.")
 ]
@@ -160,7 +159,7 @@ def evaluate(
 def bench_pairs(
     ctx: typer.Context,
     train: Annotated[Path, typer.Argument(metavar="TRAIN.parquet", exists=True, help="Columns user_id, item_id.")],
-    out: OutFile,
+    out: OutFileOption,
     k: KOption = 20,
     seed: SeedOption = 1,
     as_json: JsonOption = False,
@@ -177,7 +176,7 @@ def bench_rebuy(
     ctx: typer.Context,
     orders: Annotated[Path, typer.Argument(metavar="ORDERS.parquet", exists=True, help="Past purchases.")],
     as_of: Annotated[str, typer.Option("--as-of", metavar="T", help="The instant of the prediction (ISO 8601).")],
-    out: OutFile,
+    out: OutFileOption,
     horizon_days: Annotated[int, typer.Option("--horizon-days", min=1)] = 30,
     seed: SeedOption = 1,
     as_json: JsonOption = False,

@@ -37,6 +37,7 @@ from recsys.events import (
     user_table,
 )
 from recsys.events.facts import FactKind
+from recsys.instants import format_instant
 from recsys.live.artefact import assemble
 from recsys.live.state import LiveState
 from recsys.models.baselines import memory, popularity
@@ -130,7 +131,8 @@ def _cut(events: Events, as_of_us: int | None) -> tuple[int, int]:
         raise InputRefused("there are no facts to judge on", got="0 usable rows", expected="at least one broadcast")
     cut = last - int((last - first) * JUDGED_SHARE) if as_of_us is None else as_of_us
     if not first < cut <= last:
-        raise ConfigError("the cut lies outside the data", where="--as-of", got=cut, expected=f"{first} … {last} µs")
+        span = f"{format_instant(first)} … {format_instant(last)}"
+        raise ConfigError("the cut lies outside the data", where="--as-of", got=format_instant(cut), expected=span)
     return cut, last + 1
 
 

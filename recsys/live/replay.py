@@ -57,7 +57,8 @@ def answers(
 
 def answer_frame(pairs: Iterator[tuple[PastRequest, Answer]]) -> pl.DataFrame:
     """Answers as rows: request (position), rank (1 …), room and host rows, score, strength."""
-    parts: dict[str, list[np.ndarray]] = {n: [] for n in ("request", "rank", "room", "host", "score", "strength")}
+    types = dict.fromkeys(("request", "rank", "room", "host"), np.int64) | {"score": float, "strength": float}
+    parts: dict[str, list[np.ndarray]] = {name: [np.empty(0, dtype=of)] for name, of in types.items()}
     for position, (_, answer) in enumerate(pairs):
         n = len(answer)
         parts["request"].append(np.full(n, position, dtype=np.int64))
@@ -66,4 +67,4 @@ def answer_frame(pairs: Iterator[tuple[PastRequest, Answer]]) -> pl.DataFrame:
         parts["host"].append(answer.hosts)
         parts["score"].append(answer.score)
         parts["strength"].append(answer.strength)
-    return pl.DataFrame({name: np.concatenate(arrays) if arrays else np.empty(0) for name, arrays in parts.items()})
+    return pl.DataFrame({name: np.concatenate(arrays) for name, arrays in parts.items()})

@@ -25,6 +25,7 @@ from recsys.events.facts import US_PER_DAY, US_PER_S
 from recsys.models.transition_counts import Floats, GrowingRow, TransitionConfig, TransitionCounter, TransitionRow, pack
 
 Ints = NDArray[np.int64]
+_MOST_HALVINGS = 900.0  # counts this many half-lives past the reference are as old as any; a double ends at 1,023
 
 
 class TransitionModel:
@@ -89,8 +90,7 @@ class TransitionModel:
             at: instant of the entry, µs; late events are welcome.
         """
         self._reserve(host)
-        config = self.config
-        age = exp2((at - self.reference_at) / (config.half_life_days * US_PER_DAY))
+        config, age = self.config, self._decay_to(at)
         self._entered[host] += age
         self._all_entered += age
         self.last_at = max(self.last_at, at)
@@ -264,8 +264,8 @@ class TransitionModel:
 
     def _decay_to(self, at: int | None) -> float:
         """What a count of one made now amounts to at the reference instant."""
-        instant = self.last_at if at is None else at
-        return float(np.exp2((instant - self.reference_at) / (self.config.half_life_days * US_PER_DAY)))
+        past_us = (self.last_at if at is None else at) - self.reference_at
+        return exp2(min(_MOST_HALVINGS, past_us / (self.config.half_life_days * US_PER_DAY)))
 
     def _stored(self, host: int) -> tuple[NDArray[np.int32], Floats]:
         if host + 1 >= len(self._starts):

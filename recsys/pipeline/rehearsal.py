@@ -28,10 +28,13 @@ _FACTS = (FactKind.ENTRY, FactKind.STAY, FactKind.COMMENT, FactKind.ORDER_LINE, 
 _NOBODY, _VIEWER, _FOLLOWER = -1, 0, 1
 
 
-def rehearse(world: World) -> None:
+def rehearse(world: World, at: int) -> None:
     """Answer a viewer with ties of every kind, a follower and nobody known, alone and together; and let an entry and
-    the impressions of an answer move states of nobody."""
-    at = 20_000 * US_PER_DAY
+    the impressions of an answer move states of nobody.
+
+    Args:
+        at: when the rehearsal is played, µs: the bundle's as-of, for models are not made for instants long before it.
+    """
     stage = _stage(world, at)
     requests = [Request(user, at, _ROOMS // 2) for user in (_VIEWER, _FOLLOWER, _NOBODY)]
     for request in requests:

@@ -167,6 +167,18 @@ def test_the_future_changes_nothing_before_it() -> None:
         assert np.array_equal(cut[name], array)
 
 
+def test_ages_after_the_last_entry_everything_is_finite() -> None:
+    """A bundle may be old, and a replay far ahead: past 1,023 half-lives powers of two leave the doubles."""
+    model = TransitionModel.fit(entries((0, 0, 0.0), (0, 1, 100.0)), PLAIN.model_copy(update={"prior": 1.0}))
+    everyone, later = np.arange(3), 5_000 * US_PER_DAY
+    for _ in range(2):
+        chances = model.scores([0], [5.0], everyone, at=later)
+        assert np.isclose(chances.sum(), 1.0, atol=1e-6)
+        for found in (model.over_popularity(chances, everyone, at=later), model.evidence([0], [5.0], at=later)):
+            assert np.isfinite(found).all()
+        model.update([(later - US_PER_S, 0)], 2, later)
+
+
 def test_missing_columns_and_nulls_are_refused() -> None:
     with pytest.raises(InputRefused, match="column"):
         TransitionModel.fit(pl.DataFrame({"user": [1]}))

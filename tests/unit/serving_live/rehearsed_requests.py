@@ -64,7 +64,7 @@ def opened(log: Path, kind: str, clock_us: int) -> Engine:
         world.ties = TieStore(world.blocks.of("tie"))
         engine.loaded.live.__dict__ |= LiveState(world).__dict__  # what writes to ties knows the new ones
     if kind != "tables":
-        rehearse(world)
+        rehearse(world, clock_us)
     return engine
 
 

@@ -7,7 +7,16 @@ import sys
 from pathlib import Path
 
 import orjson
+import polars as pl
 import pytest
+
+from recsys.events.facts import US_PER_DAY
+from recsys.models.transition import TransitionModel
+from recsys.pipeline.rehearsal import rehearse
+from serving.config import ServingConfig
+from serving.loading import load_bundle
+
+from .served_world import AS_OF
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = Path(__file__).with_name("rehearsed_requests.py")
@@ -22,3 +31,13 @@ def test_every_loop_a_request_needs_is_ready_when_the_bundle_is(tmp_path: Path, 
     told = orjson.loads(ran.stdout)
     assert told["loops"] > 15
     assert told["called first by a request"] == {}, "recsys.pipeline.rehearsal does not come by here"
+
+
+def test_an_old_bundle_and_a_new_one_are_rehearsed_at_their_own_time(market: Path) -> None:
+    """Nothing overflows; warnings are errors here, and lines on stderr at every start of a service."""
+    loaded = load_bundle(market / "bundles" / "b1", ServingConfig(), None, AS_OF)
+    entries = pl.DataFrame({"user": [0, 0], "host": [0, 1], "at": [AS_OF - 60_000_000, AS_OF - 1]})
+    transition = loaded.live.world.models.transition = TransitionModel.fit(entries, as_of=AS_OF)
+    for later in (0, 5_000 * US_PER_DAY):
+        transition.reference_at = AS_OF + later
+        rehearse(loaded.live.world, AS_OF + later)
