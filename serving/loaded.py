@@ -22,6 +22,7 @@ from recsys.events.facts import NEVER
 from recsys.events.log_tables import ANSWER, ERASE
 from recsys.events.single_rows import Refused, instant_us
 from recsys.events.vocabularies import Vocabularies
+from recsys.id_kinds import is_of_kind
 from recsys.live.erasing import erasures_of
 from recsys.live.state import LiveState
 from serving.event_log import Record
@@ -104,11 +105,12 @@ class Loaded:
         return self.intake.feed(event_id, table, row, received_us, facts_from)
 
     def _impressions(self, answer: Any, facts_from: int) -> None:
-        """A served answer: one impression per room, as the nightly batch will count them from the log."""
-        at, ids = answer["at"], self.vocabularies
-        if at < facts_from or answer["user_id"] is None:
+        """A served answer: one impression per room, as the nightly batch will count them from the log; they may be the
+        first that is known of a viewer."""
+        at, ids, viewer = answer["at"], self.vocabularies, answer["user_id"]
+        if at < facts_from or viewer is None or (self.erased and at <= self.erased.get(pseudonym(viewer), NEVER)):
             return
-        user = ids.users.row(answer["user_id"])
+        user = ids.users.add(viewer) if ids.users.kind and is_of_kind(viewer, ids.users.kind) else -1
         hosts, rooms = list(map(ids.hosts.row, answer["host_ids"])), list(map(ids.rooms.row, answer["room_ids"]))
         self.live.apply_impressions(at, user, hosts, rooms)
 

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from recsys.bundle import Bundle, resolve
+from recsys.events.log_tables import export_log
 from serving.asked import Asked
 from serving.config import ServingConfig
 from serving.engine import Engine, clock_us
@@ -51,6 +52,40 @@ def test_all_answers_are_the_same(market: Path, tmp_path: Path) -> None:
             assert served.answer.strength.tolist() == want["strength"].to_list()
             compared += len(want)
     assert compared > 300
+
+
+def test_what_was_shown_counts_alike_also_for_viewers_nobody_knew(market: Path, tmp_path: Path) -> None:
+    """The service's own log, replayed: events and served answers give again what was answered."""
+    told = events_after(market / "events", AS_OF)[:300]
+    viewers = [3, 5, 900_001, 900_002, 900_003]
+    clock, asked, given = Clock(), [], []
+    with Engine.open(market / "bundles", tmp_path / "log.db", ServingConfig(lease_s=0.0), clock) as engine:
+        for turn, (at, event) in enumerate(told):
+            clock.now = at + 1
+            assert engine.apply([event]) == [("accepted", None)]
+            if turn % 5 == 0 and told[turn + 1][0] > at + 1:
+                viewer = viewers[turn // 5 % len(viewers)]
+                given.append(engine.lookup(Asked(viewer, K, explain=False)))
+                engine.apply([], [(given[-1], f"r{turn}")])
+                asked.append({"request_id": turn, "user_id": viewer, "at": clock.now})
+            if turn == 150:  # the newcomer does something at last
+                follow = {"user_id": 900_001, "host_id": given[0].host_ids[0], "at": at, "action": "follow"}
+                assert engine.apply([("first", "follows", follow)]) == [("accepted", None)]
+        for viewer in (900_001, 900_002):
+            shown = {host for one in given if one.asked.user_id == viewer for host in one.answer.hosts.tolist()}
+            user = engine.loaded.vocabularies.users.row(viewer)
+            assert set(engine.loaded.live.world.ties.of("exposure", user).hosts.tolist()) == shown != set()
+    export_log(tmp_path / "log.db", tmp_path / "told")
+    given = [one for one in given if one.room_ids]
+    at = pl.col("at").cast(pl.Datetime("us", "UTC"))
+    pl.DataFrame(asked).with_columns(at).write_parquet(tmp_path / "requests.parquet")
+    bundle = Bundle.open(resolve(market / "bundles"))
+    replay(bundle, tmp_path / "told", tmp_path / "requests.parquet", tmp_path / "out.parquet", k=K)
+    again = (
+        pl.read_parquet(tmp_path / "out.parquet").group_by("request_id", maintain_order=True).agg("room_id", "score")
+    )
+    assert again["room_id"].to_list() == [one.room_ids for one in given]
+    assert again["score"].to_list() == [one.answer.score.tolist() for one in given]
 
 
 def test_two_workers_over_http_answer_as_replay_does(market: Path, tmp_path: Path) -> None:

@@ -148,12 +148,12 @@ def test_an_erased_user_is_unknown_running_and_restarted(
     with Engine.open(where, log, CONFIG, clock) as engine:
         engine.apply([("n", "follows", new)])
         for user in (buyer, "new/one?"):
-            assert document(engine.lookup(Asked(user, 5)))["known_user"]
+            shown = engine.lookup(Asked(user, 5))
+            assert document(shown)["known_user"]
             erase_everywhere(engine, user, None)
             clock.now += S
-            shown = engine.lookup(Asked(user, 5))
-            assert not document(shown)["known_user"]
-            engine.apply([], [(shown, "later")])  # impressions of nobody we know
+            engine.apply([], [(shown, "later")])  # shown before he was erased, logged after
+            assert not document(engine.lookup(Asked(user, 5)))["known_user"]
         running = answers(engine, [buyer, "new/one?"])
         assert running == answers(engine, ["nobody"] * 2)
         with Engine.open(where, log, CONFIG, clock) as restarted:
