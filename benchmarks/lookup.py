@@ -1,11 +1,11 @@
 """Lookups, events and HTTP against what they cost at least: ratios, measured in one go on synthetic bundles.
 
-    python benchmarks/lookup.py [--rooms 10000 100000] [--http] [--events]
+    python benchmarks/lookup.py [--rooms 10000 100000] [--http] [--events] [--in-a-row 10]
 
 For each number of live rooms a bundle is made in a temporary folder, unless `--bundle` names a built one: random ties
 of few viewers, one live room per host, models of the sizes training gives (`benchmarks/synthetic_bundle.py`). Whatever
-is compared takes turns, ten calls at a time, so that a busy machine slows both alike and each finds the caches much as
-a process does that does nothing else. To add a peer, add its call to `sides`.
+is compared takes turns, some calls in a row, so that a busy machine slows both alike and each finds the caches as its
+calls before left them; with `--in-a-row 1` as the other sides did. To add a peer, add its call to `sides`.
 """
 
 from __future__ import annotations
@@ -34,19 +34,18 @@ from serving.engine import Engine
 from serving.ladder import STEPS
 
 K, BATCH = 100, 16
-IN_A_ROW = 10
 
 
-def in_turns(sides: dict[str, Callable[[int], object]], n: int) -> dict[str, dict[str, float]]:
-    """n calls of every side, `IN_A_ROW` at a time: p50 and p99 on the wall clock, p50 of processor time, all in ms.
+def in_turns(sides: dict[str, Callable[[int], object]], n: int, row: int = 10) -> dict[str, dict[str, float]]:
+    """n calls of every side, `row` at a time: p50 and p99 on the wall clock, p50 of processor time, all in ms.
 
     Processor time is distorted less by a busy machine. The first tenth warms up and is not counted.
     """
     took: dict[str, list[float]] = {name: [] for name in sides}
     worked: dict[str, list[float]] = {name: [] for name in sides}
-    for start in range(0, n, IN_A_ROW):
+    for start in range(0, n, row):
         for name, call in sides.items():
-            for i in range(start, min(start + IN_A_ROW, n)):
+            for i in range(start, min(start + row, n)):
                 begun, work = time.perf_counter(), time.thread_time()
                 call(i)
                 took[name].append((time.perf_counter() - begun) * 1e3)
@@ -78,7 +77,7 @@ def start_rooms(engine: Engine, rooms: int) -> float:
     return rooms / (time.perf_counter() - begun)
 
 
-def in_process(engine: Engine, n: int) -> dict[str, Any]:
+def in_process(engine: Engine, n: int, row: int) -> dict[str, Any]:
     """The whole lookup with reasons and document, the steps of the ladder, an explanation, and raw FAISS, in turns."""
     users = np.random.default_rng(2).integers(0, len(engine.loaded.vocabularies.users), n).tolist()
     ids = [engine.loaded.vocabularies.users.id(user) for user in users]
@@ -96,7 +95,7 @@ def in_process(engine: Engine, n: int) -> dict[str, Any]:
     sides["16 viewers together"] = lambda i: [document(one) for one in engine.lookup_many(together(i))]
     once = engine.lookup(Asked(ids[0], K)).answer.breakdown
     sides["terms of the answered rooms"] = lambda _: replace(once).contributions
-    found: dict[str, Any] = in_turns(sides, n)
+    found: dict[str, Any] = in_turns(sides, n, row)
     found["ratio to raw search"] = round(found["lookup"]["cpu_p50_ms"] / found["raw search"]["cpu_p50_ms"], 1)
     batch = found["16 viewers together"]["cpu_p50_ms"]
     found["lookups a batch of 16 costs"] = round(batch / found["lookup"]["cpu_p50_ms"], 1)
@@ -187,7 +186,7 @@ def measured(given: argparse.Namespace, rooms: int, root: Path) -> dict[str, Any
     found: dict[str, Any] = {"rooms": rooms, "bundle": str(given.bundle or f"synthetic, {hosts} hosts")}
     with Engine.open(shelf, root / "log.db", ServingConfig(lease_s=0.0)) as engine:
         found["rooms started per s"] = round(start_rooms(engine, rooms))
-        found |= in_process(engine, given.n)
+        found |= in_process(engine, given.n, given.in_a_row)
         ids = engine.loaded.vocabularies.users
         users = [ids.id(i % len(ids)) for i in range(500)]
         if given.events:
@@ -209,6 +208,7 @@ def main() -> None:
     options.add_argument("--ties", type=int, default=30)
     options.add_argument("--bundle", type=Path, default=None)
     options.add_argument("-n", type=int, default=400)
+    options.add_argument("--in-a-row", type=int, default=10, help="calls of a side before the next has its turn")
     options.add_argument("--connections", type=int, default=16)
     options.add_argument("--seconds", type=float, default=5.0)
     options.add_argument("--http", action="store_true")
