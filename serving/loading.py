@@ -26,7 +26,7 @@ _AT_ONCE: Final = 256  # records whose viewers' states are fetched together
 def load_rehearsed(path: Path, config: ServingConfig, log: EventLog | None, now_us: int) -> Loaded:
     """`load_bundle` for who answers with it: its first lookups wait for nothing that happens once in a process."""
     loaded = load_bundle(path, config, log, now_us)
-    rehearse(loaded.live.world, loaded.bundle.manifest.window.as_of_us)
+    rehearse(loaded.live.world, max(now_us, loaded.bundle.manifest.window.as_of_us))
     return loaded
 
 

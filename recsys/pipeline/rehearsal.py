@@ -33,7 +33,7 @@ def rehearse(world: World, at: int) -> None:
     the impressions of an answer move states of nobody.
 
     Args:
-        at: when the rehearsal is played, µs: the bundle's as-of, for models are not made for instants long before it.
+        at: when the rehearsal is played, µs: now, for models are not made for instants long before what they learnt.
     """
     stage = _stage(world, at)
     requests = [Request(user, at, _ROOMS // 2) for user in (_VIEWER, _FOLLOWER, _NOBODY)]

@@ -11,6 +11,9 @@ from typer.testing import CliRunner, Result
 
 from recsys.cli import build_app
 
+OUT_COLUMNS = ["request_id", "rank", "room_id", "host_id", "score", "strength"]
+"""Of what `replay` writes, in order."""
+
 
 def laotie(*arguments: object) -> Result:
     return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import orjson
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -17,11 +15,8 @@ from recsys.bundle import Bundle, resolve
 from recsys.instants import format_instant
 from recsys.pipeline.features import FEATURES
 from tests.conftest import Built
-from tests.e2e.commands import done, laotie, refused, tables, write
+from tests.e2e.commands import OUT_COLUMNS, done, laotie, refused, tables, write
 from training.drift import CHANCE
-
-OUT_COLUMNS = ["request_id", "rank", "room_id", "host_id", "score", "strength"]
-
 
 LATER = {"rooms": ("started_at", "ended_at"), "watches": ("entered_at", "left_at"), "hosts": (), "users": ()}
 
@@ -31,28 +26,6 @@ HOUR = 3_600_000_000
 
 def times(name: str) -> tuple[str, ...]:
     return LATER.get(name, ("at",))
-
-
-@pytest.fixture(scope="module")
-def events(market: Path) -> dict[str, pl.DataFrame]:
-    return tables(market)
-
-
-@pytest.fixture(scope="module")
-def requests(built: Built, events: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """Every twentieth entry after the as-of as a request, with the rooms live then."""
-    as_of = datetime.fromtimestamp(built.as_of_us / 1e6, UTC)
-    watches = events["watches"].filter(pl.col("entered_at") >= as_of).sort("entered_at", "user_id", "room_id")
-    asked = watches.gather_every(20).select("user_id", pl.col("entered_at").alias("at"))
-    rooms = events["rooms"]
-    live = [
-        rooms.filter((pl.col("started_at") < at) & ~(pl.col("ended_at") < at).fill_null(False))["room_id"].to_list()
-        for at in asked["at"]
-    ]
-    frame = asked.with_columns(live_room_ids=pl.Series(live, dtype=pl.List(pl.Int64)))
-    return frame.with_columns(request_id=pl.Series([f"r{i}" for i in range(len(frame))])).select(
-        "request_id", "user_id", "at", "live_room_ids"
-    )
 
 
 class Replays:
@@ -253,56 +226,3 @@ def test_blocks_second_rooms_and_strangers(
     named = asked.with_columns(live_room_ids=pl.Series([[room, 7]] * 2, dtype=pl.List(pl.Int64)))
     out = replays(more, named)
     assert sorted(out["room_id"].to_list()) == [7, room] and set(out["request_id"]) == {2}
-
-
-def test_rooms_nobody_has_told_of_are_left_out_and_counted(
-    built: Built, tmp_path: Path, requests: pl.DataFrame
-) -> None:
-    room = requests["live_room_ids"][-1][0]
-    asked = requests.with_columns(live_room_ids=pl.Series([[-3]] * (len(requests) - 1) + [[-1, room, -2]]))
-    asked.write_parquet(tmp_path / "requests")
-    rest = ("--requests", tmp_path / "requests", "--out", tmp_path / "out", "--json")
-    result = laotie("replay", "--bundle", built.bundles, "--events", built.events, *rest)
-    assert result.exit_code == 0, result.stderr
-    assert orjson.loads(result.stdout)["unknown_rooms"] == len(requests) + 1
-    assert pl.read_parquet(tmp_path / "out")["room_id"].to_list() == [room]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda r: r.with_columns(pl.col("at") - pl.duration(days=30)), "before the bundle's as-of"),
-        (lambda r: r.with_columns(pl.col("at").dt.replace_time_zone(None)), "no UTC instants"),
-        (lambda r: r.drop("user_id"), "lack columns"),
-        (lambda r: r.with_columns(user_id=pl.lit(None, dtype=pl.Int64)), "nulls"),
-        (lambda r: r.with_columns(live_room_ids=pl.lit(5)), "rooms to rank are no lists"),
-        (lambda r: r.with_columns(live_room_ids=pl.lit(["a"])), "requests, column live_room_ids; got: strings"),
-    ],
-)
-def test_requests_that_cannot_be_answered(
-    built: Built, tmp_path: Path, requests: pl.DataFrame, change: Any, message: str
-) -> None:
-    change(requests).write_parquet(tmp_path / "requests")
-    rest = ("--requests", tmp_path / "requests", "--out", tmp_path / "out")
-    assert message in refused("replay", "--bundle", built.bundles, "--events", built.events, *rest)
-    assert not (tmp_path / "out").exists()
-
-
-def test_no_requests_and_none_with_rooms(built: Built, tmp_path: Path, requests: pl.DataFrame) -> None:
-    """The columns of an answer file have their types whatever is in it; its folder is made."""
-    rest = ("--requests", tmp_path / "requests", "--out", tmp_path / "new" / "folder" / "out")
-    schema = dict(zip(OUT_COLUMNS, (pl.String, pl.Int64, pl.Int64, pl.Int64, pl.Float64, pl.Float64), strict=True))
-    for asked in (requests.clear(), requests.head(3).with_columns(live_room_ids=None)):
-        asked.write_parquet(tmp_path / "requests")
-        assert done("replay", "--bundle", built.bundles, "--events", built.events, *rest)["requests"] == len(asked)
-        out = pl.read_parquet(rest[-1])
-        assert dict(out.schema) == schema and out["request_id"].n_unique() == len(asked)
-
-
-def test_requests_of_another_kind_of_ids_or_no_parquet(built: Built, tmp_path: Path, requests: pl.DataFrame) -> None:
-    rest = ("--requests", tmp_path / "requests", "--out", tmp_path / "out")
-    (tmp_path / "requests").write_bytes(b"PAR1 nothing")
-    assert "cannot be read" in refused("replay", "--bundle", built.bundles, "--events", built.events, *rest)
-    requests.with_columns(pl.col("user_id").cast(pl.String)).write_parquet(tmp_path / "requests")
-    assert "ids of the other kind" in refused("replay", "--bundle", built.bundles, "--events", built.events, *rest)
-    assert not (tmp_path / "out").exists()

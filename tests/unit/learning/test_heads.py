@@ -182,3 +182,6 @@ def test_what_a_head_says_of_strangers_and_of_those_it_does_not_speak_of(learnt:
     assert plain[0] == 0.01 and plain[2] > plain[1] > 0
     again = heads_say({"rebuys": StrengthHead("rebuys", model, map_, float("nan"))}, known, where, 3)["rebuys"]
     assert np.isnan(again).tolist() == [True, True, False] and again[2] == plain[2]
+    together = heads_say(learnt.heads, known, where, 3)
+    for name, head in learnt.heads.items():
+        np.testing.assert_allclose(together[name][where], head.probability(known), rtol=1e-12, err_msg=name)

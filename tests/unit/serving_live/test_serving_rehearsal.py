@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import orjson
 import polars as pl
 import pytest
@@ -38,6 +39,11 @@ def test_an_old_bundle_and_a_new_one_are_rehearsed_at_their_own_time(market: Pat
     loaded = load_bundle(market / "bundles" / "b1", ServingConfig(), None, AS_OF)
     entries = pl.DataFrame({"user": [0, 0], "host": [0, 1], "at": [AS_OF - 60_000_000, AS_OF - 1]})
     transition = loaded.live.world.models.transition = TransitionModel.fit(entries, as_of=AS_OF)
+    learnt = transition.to_arrays()
     for later in (0, 5_000 * US_PER_DAY):
         transition.reference_at = AS_OF + later
         rehearse(loaded.live.world, AS_OF + later)
+    transition.reference_at = AS_OF
+    for name, held in transition.to_arrays().items():
+        np.testing.assert_array_equal(held, learnt[name], err_msg=name)
+    assert loaded.live.world.ties.fresh_users == 0, "a rehearsal moves nothing of the bundle"
