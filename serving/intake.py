@@ -174,10 +174,10 @@ class Intake:
     def _take_rooms(self, v: Any) -> Verdict:
         world, ids = self.live.world, self.vocabularies
         room, started, ended = ids.rooms.row(v.room_id), v.started_at, v.ended_at
-        known = 0 <= room < len(world.rooms.host) and world.rooms.host[room] >= 0
-        if known:
-            same_host = ids.hosts.row(v.host_id) == world.rooms.host[room]
-            if not same_host or started != world.rooms.started_at[room]:
+        if 0 <= room < len(world.rooms.host) and world.rooms.host[room] >= 0:
+            start = world.rooms.started_at[room]
+            contradicts = started != start if ended is None else ended < start  # who ends it may mistake its start
+            if contradicts or ids.hosts.row(v.host_id) != world.rooms.host[room]:
                 raise Refused("duplicate_key")
             flags = self.rooms_seen.get(room) or _OPEN
             if ended is None:

@@ -63,8 +63,11 @@ def one_per_key(table: str, rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _completed(table: str, rows: pl.LazyFrame, key: list[str], names: list[str]) -> pl.LazyFrame:
-    """The open row and its earliest completion as one row. A row that disagrees with the winner in host or start is not
-    used; attributes are those of the open row, known from the start, and else of the earliest completion."""
+    """The open row and its earliest completion as one row.
+
+    A row of another host than the winner's is not used, nor an open one of another start, nor an end before it.
+    Attributes are those of the open row, known from the start, and else of the earliest completion.
+    """
     end = COMPLETED_BY[table]
     agreed = ["started_at", "host_id"] if table == "rooms" else ["host_id"]
     rest = [name for name in names if name not in key and name not in agreed and name != end]
@@ -73,14 +76,16 @@ def _completed(table: str, rows: pl.LazyFrame, key: list[str], names: list[str])
     ]
     order = [*agreed, end, *(name for name in rest if name != "cohost_ids")]
     agrees = pl.all_horizontal([pl.col(name) == pl.col(name).first() for name in agreed])
-    complete = pl.col(end).is_not_null()
+    completes = pl.col(end).is_not_null() & (pl.col("host_id") == pl.col("host_id").first())
+    if table == "rooms":  # whoever ends a room may be mistaken about its start: it has ended all the same
+        completes &= pl.col(end) >= pl.col("started_at").first()
     return (
         rows.sort([*(pl.col(name) for name in [*key, *order]), *lists])  # nulls first: the open row leads
         .group_by(key, maintain_order=True)
         .agg(
             pl.col(agreed + rest).first(),
-            pl.col(end).filter(agrees).min(),
-            good_rows=(agrees & complete).any().cast(pl.UInt32) + (agrees & ~complete).any().cast(pl.UInt32),
+            pl.col(end).filter(completes).min(),
+            good_rows=completes.any().cast(pl.UInt32) + (agrees & pl.col(end).is_null()).any().cast(pl.UInt32),
         )
         .select(*names, "good_rows")
     )

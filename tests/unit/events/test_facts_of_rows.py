@@ -93,6 +93,18 @@ def test_a_later_row_completes_an_earlier_one() -> None:
     assert more.quality.tables["watches"].quarantined == {"duplicate_key": 2}
 
 
+def test_a_room_ends_though_the_end_has_another_start() -> None:
+    """Or it would be on air for ever; the end of another host's room ends nothing."""
+    open_room = {**ROOM, "ended_at": None}
+    ended = cleaned(rooms=frame(open_room, {**ROOM, "started_at": at(2)}), watches=frame(WATCH))
+    assert facts(ended) == facts(cleaned(rooms=frame(ROOM), watches=frame(WATCH)))
+    assert ended.quality.tables["rooms"].good == 2
+    another = {**ROOM, "started_at": at(2), "host_id": "x"}
+    still = cleaned(rooms=frame(open_room, another), watches=frame(WATCH))
+    assert facts(still) == facts(cleaned(rooms=frame(open_room), watches=frame(WATCH)))
+    assert still.quality.tables["rooms"].quarantined == {"duplicate_key": 1}
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_of_rows_with_one_key_the_earliest_counts(turned: bool) -> None:
     """Or else a broken row of the future would displace one of the past."""

@@ -66,6 +66,19 @@ def test_an_end_that_overtakes_its_start_keeps_the_room_off_the_air(engine: Engi
     assert ROOM not in shown(engine)
 
 
+def test_a_room_ends_though_the_end_has_another_start(engine: Engine) -> None:
+    engine.apply([("a", "rooms", room())])
+    for name, other in (
+        ("host", room(host=HOST + 1, end=50)),
+        ("too early", room(start=-9, end=0)),
+        ("start", room(start=2)),
+    ):
+        assert engine.apply([(name, "rooms", other)]) == [("quarantined", "duplicate_key")]
+    assert ROOM in shown(engine)
+    assert engine.apply([("b", "rooms", room(start=2, end=50))]) == [("accepted", None)]
+    assert ROOM not in shown(engine)
+
+
 def test_repeats_are_known_by_id_and_by_key(engine: Engine) -> None:
     row = {"user_id": 1, "host_id": HOST, "at": at(5), "action": "follow"}
     assert engine.apply([("x", "follows", row), ("x", "follows", row)]) == [
