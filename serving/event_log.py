@@ -243,6 +243,8 @@ class EventLog:
     def forget_user(self, user_id: int | str) -> int:
         """Overwrite the rows of one user and their event ids, keeping offsets; how many rows.
 
+        A row that is no JSON names nobody and stays; of a row that says `user_id` twice either value counts.
+
         Raises:
             LogFailed: not done; or done, but readers kept the old bytes in the write-ahead log: ask again.
         """
@@ -250,7 +252,8 @@ class EventLog:
             self._db.execute("BEGIN IMMEDIATE")
             changed = self._db.execute(
                 "UPDATE events SET tab = '_erased', row = '{}', event_id = 'erased-' || seq "
-                "WHERE json_extract(row, '$.user_id') = ?",
+                "WHERE EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(row) THEN row ELSE '{}' END) "
+                "WHERE key = 'user_id' AND atom = ?)",
                 (user_id,),
             ).rowcount
             self._db.execute("COMMIT")

@@ -82,6 +82,15 @@ def test_an_erased_user_is_a_stranger_at_once_and_after_a_restart(market: Path, 
         assert all(not len(world.ties.of(name, user)) for name in world.ties.blocks)
 
 
+def test_a_row_that_is_no_json_or_names_two_users_keeps_nobody_from_being_erased(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "log.db")
+    rows = ["no row", '{"user_id": 6, "user_id": 5}', '{"user_id": 6}', '["user_id", 5]', '{"user_id": "5"}']
+    log.append([(f"e{i}", "follows", row) for i, row in enumerate(rows)], 1, lambda: 0, lambda _: lambda _: False)
+    assert log.forget_user(5) == 1
+    assert [record.row for record in log.read(0)] == [rows[0], "{}", *rows[2:]]
+    log.close()
+
+
 @pytest.mark.parametrize("torn", [1, 24, 4_000, 9_000])
 def test_a_half_written_tail_of_the_log_is_ignored(market: Path, tmp_path: Path, clock: Clock, torn: int) -> None:
     """What a crash in the middle of a write leaves: some bytes of a commit that never was."""
