@@ -191,7 +191,7 @@ def _others(
         low, high = np.searchsorted(shown_user, [user[i], user[i] + 1])
         span = low + np.searchsorted(shown_at[low:high], [now - SHOWN_WITHIN_US, now])
         exposed = [h for h in dict.fromkeys(shown_host[span[0] : span[1]].tolist()) if h in live and h != right]
-        exposed = exposed[-(negatives // 2) :]
+        exposed = exposed[max(0, len(exposed) - negatives // 2) :]
         rest = np.array([h for h in live if h != right and h not in exposed], dtype=np.int64)
         left = negatives - len(exposed)
         drawn = rest if len(rest) <= left else rng.choice(rest, left, replace=False)

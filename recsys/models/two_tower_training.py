@@ -68,7 +68,8 @@ def fit_two_tower(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            towers = _Towers(category, examples, config)
+            n_tiers = 1 + max(int(codes.max(initial=0)) for codes in (examples.tier, tier_of_user))
+            towers = _Towers(category, n_tiers, examples.counts.shape[1], config)
             _train(towers, examples, config, np.random.default_rng(seed))
             return towers.export(tier_of_user)
     finally:
@@ -76,9 +77,9 @@ def fit_two_tower(
 
 
 class _Towers(nn.Module):
-    def __init__(self, category: npt.NDArray[np.int64], examples: Examples, config: TowerConfig) -> None:
+    def __init__(self, category: npt.NDArray[np.int64], n_tiers: int, k: int, config: TowerConfig) -> None:
         super().__init__()
-        d, n_hosts, k = config.dimensions, len(category), examples.counts.shape[1]
+        d, n_hosts = config.dimensions, len(category)
         self.category = torch.from_numpy(category)
         self.history = _table(n_hosts, d)
         self.hosts = _table(n_hosts, d + 1)
@@ -87,7 +88,7 @@ class _Towers(nn.Module):
         self.mix = nn.Parameter(torch.randn(config.attention_heads, k) * 0.5 - 1.0)
         self.project = nn.Parameter(torch.eye(d).repeat(config.attention_heads, 1, 1))
         self.hours = nn.Parameter(torch.zeros(HOUR_SLOTS, d))
-        self.tiers = nn.Parameter(torch.zeros(int(examples.tier.max(initial=0)) + 1, d))
+        self.tiers = nn.Parameter(torch.zeros(n_tiers, d))
 
     def viewer(self, starts: Tensor, history: Tensor, counts: Tensor, slot: Tensor, tier: Tensor) -> Tensor:
         weights = torch.log1p(counts) @ functional.softplus(self.mix).T

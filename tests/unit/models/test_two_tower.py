@@ -68,7 +68,7 @@ def test_numpy_says_what_torch_said() -> None:
     torch.manual_seed(0)
     category = np.arange(N_HOSTS) % 3
     data = planted(40)
-    towers = _Towers(category, data, QUICK)
+    towers = _Towers(category, 1 + int(data.tier.max()), data.counts.shape[1], QUICK)
     with torch.no_grad():
         for parameter in (towers.hours, towers.category_hosts, towers.category_history):
             parameter.normal_()
@@ -82,6 +82,14 @@ def test_numpy_says_what_torch_said() -> None:
         np.testing.assert_allclose(got, want[i], rtol=1e-4, atol=1e-5)
     got = exported.score(want[5], np.arange(N_HOSTS))
     np.testing.assert_allclose(got, scores, rtol=1e-4, atol=1e-5)
+
+
+def test_a_viewer_of_a_tier_no_example_is_of_has_a_vector() -> None:
+    tiers = np.array([0, 3], dtype=np.int8)
+    quick = QUICK.model_copy(update={"epochs": 1})
+    tower = fit_two_tower(planted(400), np.zeros(N_HOSTS, dtype=np.int64), tiers, quick, 1, 1)
+    nothing = np.empty(0, dtype=np.int64), np.empty((0, len(HALF_LIVES_DAYS))), 0
+    np.testing.assert_array_equal(tower.viewer(*nothing, user=1), tower.hours[0])  # nothing was learnt of his tier
 
 
 def test_it_comes_back_from_its_arrays_and_speaks_the_collaborative_protocol(tower: TwoTower) -> None:
@@ -149,3 +157,14 @@ def test_a_sample_of_the_live_rooms_is_corrected_for() -> None:
     assert found.others[0, 0] == 5 and found.correction[0, 0] == 0.0, "shown and not entered: always there"
     assert len(set(found.others[0].tolist())) == 5 and 0 not in found.others[0]
     np.testing.assert_allclose(found.correction[0, 1:], np.log(39 / 4), rtol=1e-6)
+
+
+def test_rooms_shown_take_half_of_the_places_at_most() -> None:
+    rooms = pl.DataFrame(
+        {"host": range(9), "started_at": [0] * 9, "ended_at": [None] * 9}, schema_overrides={"ended_at": pl.Int64}
+    )
+    shown = [(SHOWN, 1, host, 0.95) for host in (5, 6, 7)]
+    for places, kept in ((4, {6, 7}), (1, set())):
+        found = examples_of(told([*shown, (ENTRY, 1, 0, 1)]), rooms, 10, places, np.random.default_rng(0))
+        certain = found.others[0][found.correction[0] == 0.0].tolist()
+        assert set(certain) == kept and found.others.shape == (1, places) and found.others.min() > 0
