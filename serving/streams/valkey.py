@@ -8,7 +8,7 @@ The position is the id of the last entry read. Memory: `batch` entries at a time
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -26,26 +26,38 @@ class ValkeyStream:
     """See `serving.streams.Stream`.
 
     Args:
-        config: `valkey://[user:password@]host[:port]/stream[?db=n]`, `valkeys://` over TLS; `options` are arguments of
-            redis-py's client and win over ours.
+        config: `valkey://[user:password@]host[:port]/stream[?db=n]`, `valkeys://` over TLS; what has a meaning of its
+            own in an address is percent-encoded in user and password. `options` are arguments of redis-py's client and
+            win over ours.
+
+    Raises:
+        ConfigError: the address or an option is unusable.
     """
 
     def __init__(self, config: StreamConfig) -> None:
         url = urlsplit(config.url)
         self._stream, self._start, self._at = url.path.strip("/"), config.start, _BEGINNING
         self.name, self.gaps = f"valkey:{self._stream}", 0
-        settings: dict[str, Any] = {
-            "host": url.hostname or "127.0.0.1",
-            "port": url.port or 6379,
-            "username": url.username,
-            "password": url.password,
-            "db": int(parse_qs(url.query).get("db", ["0"])[0]),
-            "ssl": url.scheme in ("valkeys", "rediss"),
-            "protocol": 2,
-            "socket_connect_timeout": _ASK_S,
-            "socket_timeout": config.wait_s + _ASK_S,
-            "retry": Retry(NoBackoff(), 0),  # whoever follows the stream tries again, and counts
-        }
+        try:
+            settings: dict[str, Any] = {
+                "host": url.hostname or "127.0.0.1",
+                "port": url.port or 6379,
+                "username": None if url.username is None else unquote(url.username),
+                "password": None if url.password is None else unquote(url.password),
+                "db": int(parse_qs(url.query).get("db", ["0"])[0]),
+                "ssl": url.scheme in ("valkeys", "rediss"),
+                "protocol": 2,
+                "socket_connect_timeout": _ASK_S,
+                "socket_timeout": config.wait_s + _ASK_S,
+                "retry": Retry(NoBackoff(), 0),  # whoever follows the stream tries again, and counts
+            }
+        except ValueError as error:
+            raise ConfigError(
+                "the address of the stream cannot be read",
+                where="stream.url",
+                got=error,
+                expected="numbers as port and db: valkey://host:6379/stream?db=0",
+            ) from error
         try:
             self._client = redis.Redis(**settings | config.options)
         except (TypeError, ValueError) as error:

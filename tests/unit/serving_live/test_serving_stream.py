@@ -17,8 +17,9 @@ from recsys.errors import ConfigError
 from recsys.instants import format_instant
 from serving.config import ServingConfig, StreamConfig, load_serving_config
 from serving.engine import Engine, clock_us
-from serving.streams import check_installed
+from serving.streams import check_installed, connect
 from serving.streams.following import Follower
+from serving.streams.valkey import ValkeyStream
 
 from .brokers import KINDS, Broker, MockKafka, Valkey
 from .running_service import running
@@ -209,3 +210,15 @@ def test_a_stream_is_configured_by_file_and_by_option(tmp_path: Path, monkeypatc
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"laotie\[stream\]"):
         check_installed(found)
+
+
+def test_an_address_is_read_or_refused() -> None:
+    given = connect(StreamConfig(url="valkeys://ann:p%40ss%2Fword@h/s?db=3"))
+    assert isinstance(given, ValkeyStream)
+    settings = given._client.connection_pool.connection_kwargs
+    assert [settings[name] for name in ("username", "password", "host", "db")] == ["ann", "p@ss/word", "h", 3]
+    for url in ("valkey://h:port/s", "valkey://h:99999/s", "redis://h/s?db=x"):
+        with pytest.raises(ConfigError, match=r"stream\.url"):
+            connect(StreamConfig(url=url))
+    with pytest.raises(ConfigError, match=r"stream\.options"):
+        connect(StreamConfig(url="valkey://h/s", options={"no_such_option": 1}))
