@@ -151,7 +151,12 @@ class HttpClient:
             answer = self._http.request(method, path, **more)
         except httpx.HTTPError as error:
             raise CallFailed(0, "unreachable", str(error)) from error
-        body: Document = answer.json() if answer.content else {}
+        try:
+            body: Document = answer.json() if answer.content else {}
+        except ValueError as error:  # somebody between us and the service spoke
+            raise CallFailed(
+                answer.status_code, "not_json", f"no answer of the service: {answer.text[:200]}"
+            ) from error
         if answer.status_code != 200:
             said = body.get("error", {})
             raise CallFailed(answer.status_code, said.get("code", ""), said.get("message", ""))

@@ -52,11 +52,11 @@ class Service:
         self.engine, self.config = engine, config
         self.access = Access(config)
         self.turns = Turns(config.waiting_lookups, config.deadline_ms / 1e3)
-        self.queue = IntakeQueue(engine, config.waiting_events)
+        self.measures = Measures()
+        self.queue = IntakeQueue(engine, config.waiting_events, self.measures.impressions_lost.inc)
         self.company = Company(
             self.turns, lambda asked: engine.lookup_many(asked), config.users_together, self.queue.pass_by
         )
-        self.measures = Measures()
         self.refused_bundle: str | None = None  # or what is wrong with `CURRENT`
 
     async def body(self, request: Request) -> bytes:
@@ -122,8 +122,8 @@ async def lookup(service: Service, request: Request, request_id: str) -> Any:
     for one in served:
         service.measures.lookups.labels(STEPS[one.asked.step] or "no").inc()
     service.measures.short.inc(sum(len(one.room_ids) < k for one in served))
-    if config.log_impressions and not all(service.queue.later(one, request_id) for one in served):
-        service.measures.impressions_lost.inc()
+    if config.log_impressions:
+        service.queue.later(served, request_id)
     return {"request_id": request_id, "answers": answers}
 
 

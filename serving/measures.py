@@ -26,7 +26,9 @@ class Measures:
         self.short = Counter("laotie_short_answers", "Answers with fewer rooms than asked for", registry=r)
         self.events = Counter("laotie_events", "Events by table and result", ["table", "status", "reason"], registry=r)
         self.swaps = Counter("laotie_swaps", "Bundle changes by result", ["result"], registry=r)
-        self.impressions_lost = Counter("laotie_impressions_lost", "Answers not logged: intake was full", registry=r)
+        self.impressions_lost = Counter(
+            "laotie_impressions_lost", "Answers not logged: intake full, log failed", registry=r
+        )
         self._gauges = {
             name: Gauge(f"laotie_{name}", text, registry=r)
             for name, text in (

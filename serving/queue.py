@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from serving.asked import Served
@@ -15,6 +15,7 @@ from serving.problems import Problem
 
 log = logging.getLogger("laotie.serving")
 _MOST_AT_ONCE = 4_000
+_MOST_ANSWERS = 1_000
 _MOST_COURTESY_S = 0.004
 
 
@@ -24,10 +25,11 @@ class IntakeQueue:
     Args:
         engine: applies them, in a thread.
         most_waiting: events that may wait; a batch that does not fit is refused.
+        lost: told how many answers were not logged.
     """
 
-    def __init__(self, engine: Engine, most_waiting: int) -> None:
-        self._engine, self._most = engine, most_waiting
+    def __init__(self, engine: Engine, most_waiting: int, lost: Callable[[int], None]) -> None:
+        self._engine, self._most, self._lost = engine, most_waiting, lost
         self._batches: list[tuple[Sequence[Event], asyncio.Future[list[Verdict]]]] = []
         self._answers: list[tuple[Served, str]] = []
         self._some = asyncio.Event()
@@ -61,13 +63,13 @@ class IntakeQueue:
                 async with asyncio.timeout(_MOST_COURTESY_S):
                     await self._acknowledged.wait()
 
-    def later(self, served: Served, request_id: str) -> bool:
-        """Log an answer with the next commit, nobody waits for it; False when the queue is full and it is lost."""
-        if len(self._answers) >= 1_000:
-            return False
-        self._answers.append((served, request_id))
+    def later(self, served: Sequence[Served], request_id: str) -> None:
+        """Log answers with the next commit, nobody waits for it; those that find the queue full are lost, or all of
+        them if it fails."""
+        kept = served[: max(0, _MOST_ANSWERS - len(self._answers))]
+        self._lost(len(served) - len(kept))
+        self._answers += [(one, request_id) for one in kept]
         self._some.set()
-        return True
 
     async def run(self) -> None:
         """Move batches to the log until cancelled."""
@@ -95,12 +97,10 @@ class IntakeQueue:
             verdicts = await asyncio.to_thread(
                 self._engine.apply, [event for events, _ in batches for event in events], answers
             )
-        except LogFailed as error:
-            for _, done in batches:
-                if not done.cancelled():
-                    done.set_exception(error)
         except Exception as error:
-            log.exception("intake failed")
+            if not isinstance(error, LogFailed):  # whose callers say so
+                log.exception("intake failed")
+            self._lost(len(answers))
             for _, done in batches:
                 if not done.cancelled():
                     done.set_exception(error)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 
 from recsys.errors import ConfigError
 from recsys.instants import format_instant
+from serving.asked import Served
 from serving.client import CallFailed, HttpClient, LocalClient
 from serving.config import ApiKey, ServingConfig, load_serving_config
 from serving.engine import Engine
+from serving.event_log import LogFailed
+from serving.queue import IntakeQueue
 
 from .running_service import serving
 from .served_world import AS_OF, Clock
@@ -180,3 +186,40 @@ def test_keys_open_what_their_roles_allow(market: Path, tmp_path: Path, clock: C
 def test_an_open_address_needs_keys() -> None:
     with pytest.raises(ConfigError, match="API keys"):
         load_serving_config(None, {"host": "0.0.0.0"})
+
+
+def test_an_answer_of_somebody_else_is_a_failed_call() -> None:
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(502)
+            self.end_headers()
+            self.wfile.write(b"<html>Bad Gateway</html>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Proxy) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(server.handle_request)
+        with HttpClient(f"http://127.0.0.1:{server.server_port}") as client, pytest.raises(CallFailed) as failed:
+            client.ready()
+    assert (failed.value.status, failed.value.code) == (502, "not_json") and "Bad Gateway" in str(failed.value)
+
+
+def test_every_answer_that_is_not_logged_is_counted() -> None:
+    class Failing:
+        def apply(self, *_: object) -> None:
+            raise LogFailed("disk full")
+
+    lost: list[int] = []
+    queue = IntakeQueue(cast(Engine, Failing()), 10, lost.append)
+
+    async def ask() -> None:
+        running = asyncio.create_task(queue.run())
+        for n in (999, 4):
+            queue.later([cast(Served, None)] * n, "r")
+        with pytest.raises(LogFailed):
+            await queue.put([("e", "rooms", {})])
+        running.cancel()
+
+    asyncio.run(ask())
+    assert lost == [0, 3, 1_000] and queue.waiting == 0
