@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Final, Self
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
@@ -27,10 +26,6 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         arbitrary_types_allowed=False,
     )
-
-    def resolved_json(self) -> str:
-        """The whole config, defaults included, as JSON with sorted keys: the same config gives the same text."""
-        return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2).decode()
 
 
 class TiesConfig(Section):

@@ -12,59 +12,15 @@ from recsys.errors import InputRefused
 from recsys.evaluation.bootstrap import user_bootstrap
 
 
-def fan_requests(requests: pl.DataFrame, live: pl.DataFrame, follows: pl.DataFrame) -> pl.DataFrame:
-    """Which requests came from a follower of a host who was live then.
-
-    Args:
-        requests: `request_id`, `user_id`, `at`.
-        live: `request_id`, `room_id`, `host_id`: all rooms live at each request.
-        follows: `user_id`, `host_id`, `since`, `until` (null: still): spans of following, not overlapping, in the type
-            of `at`. A follow at t holds at instants after t, and up to and including the unfollow's.
-
-    Returns:
-        `request_id`, `user_id`, `host_id`, `room_id`; a host live in two rooms appears with both.
-    """
-    asked = requests.select("request_id", "user_id", "at").join(
-        live.select("request_id", "room_id", "host_id"), on="request_id"
-    )
-    held = (pl.col("since") < pl.col("at")) & ~(pl.col("until") < pl.col("at")).fill_null(False)
-    return (
-        asked.join(follows.select("user_id", "host_id", "since", "until"), on=["user_id", "host_id"])
-        .filter(held)
-        .select("request_id", "user_id", "host_id", "room_id")
-        .unique(maintain_order=True)
-    )
-
-
-def fan_reach(fans: pl.DataFrame, answers: pl.DataFrame, k: int) -> pl.DataFrame:
-    """Reach of every host within the first k answers.
-
-    Args:
-        fans: as `fan_requests` returns.
-        answers: `request_id`, `rank`, `room_id`.
-
-    Returns:
-        `host_id`, `fans` (followers who asked while he was live), `requests`, `reach` (mean over those followers of
-        the share of their requests that brought one of his rooms), `reached_once` (share of followers it was brought
-        to at least once); ordered by host.
-    """
-    return (
-        _by_fan(fans, answers, k)
-        .group_by("host_id")
-        .agg(
-            pl.len().cast(pl.Int64).alias("fans"),
-            pl.col("requests").sum().cast(pl.Int64),
-            pl.col("reach").mean(),
-            (pl.col("reach") > 0).mean().alias("reached_once"),
-        )
-        .sort("host_id")
-    )
-
-
 def mean_fan_reach(
     fans: pl.DataFrame, answers: pl.DataFrame, k: int, *, replicates: int = 1000, level: float = 0.95, seed: int = 0
 ) -> pl.DataFrame:
     """Reach over all hosts, each weighted by its followers who asked, with intervals over users.
+
+    Args:
+        fans: `request_id`, `user_id`, `host_id`, `room_id`: requests of followers of a host who was live then, once for
+            each of his rooms.
+        answers: `request_id`, `rank`, `room_id`.
 
     Returns:
         As `user_bootstrap`, metrics `reach` and `reached_once`; `requests` counts (host, follower) pairs.

@@ -99,12 +99,10 @@ def test_overrides_are_read_as_yaml() -> None:
         load_config(None, {"ties.bucket": 1})
 
 
-def test_config_is_frozen_and_its_text_is_canonical() -> None:
+def test_config_is_frozen() -> None:
     config = EngineConfig()
     with pytest.raises(ValidationError):
         config.ties.user_buckets = 3  # type: ignore[misc]
-    assert config.resolved_json() == load_config(None, {"build.seed": 1}).resolved_json()
-    assert config.resolved_json() != load_config(None, {"build.seed": 2}).resolved_json()
 
 
 def test_what_a_bundle_stores_comes_back() -> None:

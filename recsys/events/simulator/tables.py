@@ -42,8 +42,6 @@ FIRST_ID = {"user_id": FIRST_USER_ID, "host_id": FIRST_HOST_ID, "room_id": FIRST
 TIMES = {"at", "entered_at", "left_at", "started_at", "ended_at", "registered_at", "from", "to"}
 OPEN_ENDS = {"left_at", "ended_at"}
 """Times that are null when they lie beyond the window."""
-PLANS = {"from", "to"}
-"""Times that may lie beyond the window: they were announced inside it."""
 WORDS: dict[tuple[str, str], tuple[str, ...]] = {
     ("follows", "action"): ACTIONS,
     ("watches", "source"): SOURCES,
