@@ -20,9 +20,10 @@ from recsys.config import BuildConfig
 from recsys.events.facts import FACT_SCHEMA, NEVER, FactKind
 from recsys.live.state import LiveState
 from recsys.models.two_tower import TwoTower
-from recsys.pipeline.features import FEATURES, feature_table, ties_at
+from recsys.pipeline.features import FEATURES, feature_table
 from recsys.pipeline.request import Request
 from recsys.pipeline.sources import candidates
+from recsys.pipeline.tied import ties_at
 from recsys.pipeline.world import World
 from recsys.progress import Progress, silent
 from recsys.ties.features import TIE_FEATURES

@@ -20,7 +20,7 @@ from recsys.config import AffinityConfig
 from recsys.ties.algebra import Block, Floats, Ints, Rows
 from recsys.ties.blocks import Blocks
 from recsys.ties.layers import State
-from recsys.ties.standing import blocked, followed
+from recsys.ties.standing import relations
 from recsys.ties.store import TieStore, UserTies
 
 AFFINITY_BLOCKS = ("visits", "relation", "commerce", "depth")
@@ -32,7 +32,8 @@ def confidence(block: Block, rows: Rows, config: AffinityConfig) -> Floats:
         case "visits":
             return np.log1p(rows.ints[:, block.int_column("n_entries")].astype(np.float64))
         case "relation":
-            return config.follow * (followed(block, rows) & ~blocked(block, rows)).astype(np.float64)
+            stand = relations(block, rows)
+            return config.follow * (stand.follows & ~stand.blocks).astype(np.float64)
         case "commerce":
             return config.order * np.log1p(rows.ints[:, block.int_column("n_lines")].astype(np.float64))
         case "depth":

@@ -21,8 +21,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from recsys.compiled import compiled
 from recsys.events.facts import NEVER, US_PER_DAY
-from recsys.ties.algebra import BlockState, Floats
+from recsys.ties.algebra import Block, BlockState, Floats, Ints, Rows
 from recsys.ties.layers import LayeredState, State, layered
 
 TRUST_FEATURES = ("host_trust", "host_trust_votes", "host_category")
@@ -37,6 +38,7 @@ DISPUTE_WEIGHT = 3.0
 LEAST_HOSTS = 10
 """With fewer hosts that have votes the strength of the prior is not fitted but `DEFAULT_STRENGTH`."""
 DEFAULT_STRENGTH = 10.0
+_COUNTED = ("n_refunds", "n_disputes")
 
 
 @dataclass(frozen=True)
@@ -98,28 +100,31 @@ class HostTrust:
         self, hosts: npt.NDArray[np.int64], refunds: npt.NDArray[np.integer], disputes: npt.NDArray[np.integer]
     ) -> tuple[Floats, Floats]:
         """Trust (n,) in [0, 1] and votes (n,) of hosts with so many refunds by now and, among them, disputes (n,)."""
-        votes_for, against, had, argued, _ = self._then.take(np.minimum(hosts, len(self.votes_for)), axis=1)
-        bad = against + np.maximum(refunds - had, 0.0) + (DISPUTE_WEIGHT - 1.0) * np.maximum(disputes - argued, 0.0)
-        votes = votes_for + bad
-        trust: Floats = (votes_for + self.prior_strength * self.prior_mean) / (votes + self.prior_strength)
-        return trust, votes
-
-    def features(
-        self, hosts: npt.NDArray[np.int64], refunds: npt.NDArray[np.integer], disputes: npt.NDArray[np.integer]
-    ) -> Floats:
-        """Rows `TRUST_FEATURES` of candidate hosts (n,): trust, votes, code of the category (NaN unknown)."""
+        counts = np.stack([refunds, disputes], axis=1).astype(np.int64)
         found = np.empty((len(TRUST_FEATURES), len(hosts)))
-        found[0], found[1] = self.of(hosts, refunds, disputes)
-        found[2] = self._then[4].take(np.minimum(hosts, len(self.votes_for)))
-        return found
+        self._judge(hosts, np.arange(len(hosts)), counts, 0, 1, found)
+        return found[0], found[1]
+
+    def features(self, hosts: npt.NDArray[np.int64], host_block: Block, rows: Rows, out: Floats) -> None:
+        """Write the rows `TRUST_FEATURES` of candidate hosts (n,) into `out`: trust, votes, code of the category (NaN
+        unknown); `rows` are the states of all hosts."""
+        refunds, disputes = (host_block.int_column(name) for name in _COUNTED)
+        self._judge(hosts, hosts, rows.ints, refunds, disputes, out)
+
+    def _judge(
+        self, hosts: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], counts: Ints, n_refunds: int, n_disputes: int,
+        out: Floats,
+    ) -> None:  # fmt: skip
+        pseudo_for = self.prior_strength * self.prior_mean
+        _judge(hosts, rows, counts, n_refunds, n_disputes, self._then, pseudo_for, self.prior_strength, out)
 
     @cached_property
     def _then(self) -> Floats:
         """Votes for and against, refunds, disputes and category by host, and last what is said of later hosts."""
-        table = np.zeros((5, len(self.votes_for) + 1))
+        table = np.zeros((len(self.votes_for) + 1, 5))
         counted = (self.votes_for, self.votes_against, self.refunds, self.disputes)
-        table[:4, :-1] = counted
-        table[4, :-1], table[4, -1] = np.where(self.category >= 0, self.category, np.nan), np.nan
+        table[:-1, :4] = np.stack(counted, axis=1)
+        table[:-1, 4], table[-1, 4] = np.where(self.category >= 0, self.category, np.nan), np.nan
         return table
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
@@ -141,6 +146,22 @@ class HostTrust:
         return cls(good, bad, refunds, disputes, category, names, mean, strength)
 
 
+@compiled
+def _judge(
+    hosts: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], counts: Ints, n_refunds: int, n_disputes: int,
+    then: Floats, prior_for: float, prior_votes: float, out: Floats,
+) -> None:  # fmt: skip
+    """Trust, votes and category of `hosts` (n,) whose refunds and disputes by now stand in `rows` (n,) of `counts`;
+    `then` is what was counted by host, its last row what is said of hosts beyond it."""
+    for i in range(len(hosts)):
+        known = then[min(hosts[i], len(then) - 1)]
+        votes_for, against, had, argued, category = known[0], known[1], known[2], known[3], known[4]
+        refunds, disputes = counts[rows[i], n_refunds], counts[rows[i], n_disputes]
+        bad = against + max(refunds - had, 0.0) + (DISPUTE_WEIGHT - 1.0) * max(disputes - argued, 0.0)
+        votes = votes_for + bad
+        out[0, i], out[1, i], out[2, i] = (votes_for + prior_for) / (votes + prior_votes), votes, category
+
+
 def _votes(commerce: BlockState, visits: LayeredState) -> tuple[Floats, Floats]:
     """Votes for and against a host by each of its buyers, (b,) and (b,)."""
     times = commerce.rows.latest[:, commerce.block.latest_slices["order_times"]]
@@ -154,7 +175,7 @@ def _votes(commerce: BlockState, visits: LayeredState) -> tuple[Floats, Floats]:
     minutes = visited[:, visits.block.int_column("stay_ms")] / 60_000.0 / np.maximum(stays, 1)
     watched = np.where(stays > 0, np.minimum(1.0, minutes / WATCHED_MINUTES) ** 2, 1.0)
     ints = commerce.rows.ints
-    refunds, disputes = (ints[:, commerce.block.int_column(name)] for name in ("n_refunds", "n_disputes"))
+    refunds, disputes = (ints[:, commerce.block.int_column(name)] for name in _COUNTED)
     against = np.log2(1.0 + refunds + (DISPUTE_WEIGHT - 1.0) * disputes)
     return watched * weight, against + UNWATCHED_AGAINST * (1.0 - watched) * weight
 
@@ -162,7 +183,7 @@ def _votes(commerce: BlockState, visits: LayeredState) -> tuple[Floats, Floats]:
 def _had(host: BlockState, n_hosts: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Refunds and disputes of every host so far, (H,) and (H,)."""
     counts = np.zeros((2, n_hosts), dtype=np.int64)
-    for row, name in zip(counts, ("n_refunds", "n_disputes"), strict=True):
+    for row, name in zip(counts, _COUNTED, strict=True):
         row[host.keys] = host.rows.ints[:, host.block.int_column(name)]
     return counts[0], counts[1]
 

@@ -23,12 +23,12 @@ from recsys.models.trust import TRUST_FEATURES
 from recsys.pipeline.choice import CHOICE_FEATURES, choice_features
 from recsys.pipeline.moment import MOMENT_FEATURES, moment_features
 from recsys.pipeline.spans import Spans
+from recsys.pipeline.tied import ROOM_TIE_FEATURES, features_of, put_features, user_number
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
-from recsys.ties.features import TIE_FEATURES, tie_features
+from recsys.ties.features import TIE_FEATURES
 from recsys.ties.gathering import GatheredTies, gather, side_by_side
 
-ROOM_TIE_FEATURES = ("tie_in_room", "tie_known")
 REQUEST_FEATURES = (
     "user_entries",
     "user_hosts",
@@ -111,65 +111,6 @@ class FeatureTable:
     of_request: tuple[GatheredTies, ...]
 
 
-def ties_at(
-    world: World, user: int, hosts: npt.NDArray[np.int64], started: npt.NDArray[np.int64], at: int
-) -> tuple[GatheredTies, Floats]:
-    """The user's ties with `hosts` and their features (F_tie, m).
-
-    Args:
-        world: the state; it holds facts before `at` only.
-        user: user row, −1 for nobody known.
-        hosts: (n,) host rows.
-        started: (n,) starts of the rooms in question, NEVER for none: that broadcast is neither missed nor attended.
-        at: instant, µs.
-    """
-    ties = gather(world.ties, world.ties.held(user), hosts, len(world.standings))
-    entries, since = _user_number(world, user, "n_entries"), _since(world, user)
-    return ties, _features_of(world, ties, hosts, started, entries, since, at)
-
-
-def _features_of(
-    world: World,
-    ties: GatheredTies,
-    hosts: npt.NDArray[np.int64],
-    started: npt.NDArray[np.int64],
-    entries: Floats | float,
-    since: Floats | float,
-    at: int,
-) -> Floats:
-    tied_hosts = hosts[ties.asked]
-    schedule = world.schedule.rows.latest[tied_hosts]
-    paused: npt.NDArray[np.int64] | int = 0
-    if world.leaves:
-        visited = ties.rows["visits"].ints[:, world.blocks.visits.int_column("last_entry_at")]
-        paused = np.zeros(len(tied_hosts), dtype=np.int64)
-        for i, host in enumerate(tied_hosts.tolist()):
-            if host in world.leaves:
-                paused[i] = _paused(world, host, int(visited[i]), at)
-    live = started[ties.asked]
-    offered = _offered(world, since, tied_hosts, live)
-    return tie_features(world.blocks, ties, schedule, offered, live, paused, entries, at)
-
-
-def _offered(
-    world: World, since: Floats | float, hosts: npt.NDArray[np.int64], live_started: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    """How many broadcasts of `hosts` (m,) the user could have come to: those `since` his first visit anywhere.
-
-    Only the latest starts are remembered, so a host's broadcasts count as evenly spread from the first to the latest.
-    Of a user who never entered anything nobody knows since when he is there: all count. The one in question does not.
-    """
-    block, rows = world.blocks.schedule, world.schedule.rows
-    held = rows.ints[hosts]
-    count, first = held[:, block.int_column("n_broadcasts")], held[:, block.int_column("first_broadcast_at")]
-    latest = rows.latest[hosts, block.latest_slices["broadcasts"].start]
-    span = np.maximum(latest - first, 1).astype(np.float64)
-    share = np.clip((latest - since) / span, 0.0, 1.0)
-    offered = np.where(count > 1, 1.0 + (count - 1) * share, count) * (latest >= since)
-    offered -= (latest == live_started) & (offered >= 1.0)
-    return np.asarray(np.where(count > 0, offered, 0.0))
-
-
 def feature_table(
     world: World,
     user: int,
@@ -187,23 +128,12 @@ def feature_tables(world: World, askings: Sequence[Asking], at: int) -> FeatureT
     spans = Spans([len(asking.rooms) for asking in askings])
     rooms, hosts = _joined([asking.rooms for asking in askings]), _joined([asking.hosts for asking in askings])
     values = np.empty((len(FEATURES), len(rooms)))
-    values[:N_TIE] = np.nan
-    started = world.rooms.started_at.take(rooms)
-    entries = [_user_number(world, asking.user, "n_entries") for asking in askings]
+    entries = [user_number(world, asking.user, "n_entries") for asking in askings]
     gathered = [gather(world.ties, asking.viewer.ties, asking.hosts, len(world.standings)) for asking in askings]
     ties = side_by_side(gathered, spans.bounds[:-1])
-    of_tie: Floats | float = entries[0]
-    since: Floats | float = _since(world, askings[0].user)
-    if len(askings) > 1:
-        of_tie = np.repeat(np.array(entries), np.diff(ties.bounds))
-        since = np.repeat(np.array([_since(world, asking.user) for asking in askings]), np.diff(ties.bounds))
-    known = _features_of(world, ties, hosts, started, of_tie, since, at)
-    values[:N_TIE, ties.asked] = known
-    values[N_TIE : _MOMENT.start] = 0.0
-    visits = ties.rows["visits"]
-    attended = visits.latest[:, world.blocks.visits.latest_slices["attended"]]
-    values[N_TIE, ties.asked] = (attended == started[ties.asked][:, None]).any(axis=1)
-    values[_KNOWN, ties.asked] = visits.ints[:, world.blocks.visits.int_column("n_entries")] > 0
+    started = world.rooms.started_at.take(rooms.take(ties.asked))
+    known = features_of(world, ties, hosts.take(ties.asked), started, [asking.user for asking in askings], at)
+    put_features(world, ties, known, started, values[: _MOMENT.start])
     moment_features(world, rooms, hosts, at, spans, values[_MOMENT])
     values[_PERSONAL] = np.nan
     for asking, part in zip(askings, spans.parts(), strict=True):
@@ -211,10 +141,7 @@ def feature_tables(world: World, askings: Sequence[Asking], at: int) -> FeatureT
     if world.models.trust is None:
         values[_TRUST] = np.nan
     else:
-        columns = (world.blocks.host.int_column(name) for name in ("n_refunds", "n_disputes"))
-        values[_TRUST] = world.models.trust.features(
-            hosts, *(world.hosts.rows.ints[hosts, column] for column in columns)
-        )
+        world.models.trust.features(hosts, world.blocks.host, world.hosts.rows, values[_TRUST])
     same = np.empty((len(REQUEST_FEATURES), len(spans)))
     for i, (asking, part) in enumerate(zip(askings, spans.parts(), strict=True)):
         mine = known[:, ties.bounds[i] : ties.bounds[i + 1]]
@@ -250,7 +177,7 @@ def _request(world: World, asking: Asking, entries: float, ties: Floats, known: 
     hour = (at % US_PER_DAY) // (US_PER_DAY // 24)
     strongest = np.fmax.reduce(ties[_ENTRIES_3D], initial=0.0)
     latest = np.fmin.reduce(ties[_SINCE], initial=1e4)
-    last = _user_number(world, user, "last_entry_at")
+    last = user_number(world, user, "last_entry_at")
     recent = 0.0
     if entries:
         block = world.blocks.user
@@ -263,29 +190,9 @@ def _request(world: World, asking: Asking, entries: float, ties: Floats, known: 
         (entries - hosts + 0.5) / (entries + 1.0),
         (at - last) / (US_PER_DAY / 24) if entries else np.nan,
         recent,
-        (_user_number(world, user, f"hours_{hour}") + 0.5) / (entries + 12.0),
+        (user_number(world, user, f"hours_{hour}") + 0.5) / (entries + 12.0),
         n,
         known.sum(),
         strongest,
         latest,
     ]
-
-
-def _user_number(world: World, user: int, column: str) -> float:
-    rows, row = world.users.find(user)
-    return float(rows.ints.item(row, world.blocks.user.int_column(column)))
-
-
-def _since(world: World, user: int) -> float:
-    """First visit of a user anywhere, µs; 0 of one who never entered anything."""
-    return _user_number(world, user, "first_entry_at") if _user_number(world, user, "n_entries") else 0.0
-
-
-def _paused(world: World, host: int, last: int, at: int) -> int:
-    """How much of (last, at) the host had announced to be away, µs."""
-    total, counted = 0, last
-    for since, until in sorted(world.leaves.get(host, ())):  # announced twice, or overlapping: each instant counts once
-        begin, end = max(since, counted), min(until, at)
-        if end > begin:
-            total, counted = total + end - begin, end
-    return total

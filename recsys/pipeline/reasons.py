@@ -10,7 +10,7 @@ from recsys.pipeline.request import SOURCES, Source
 from recsys.pipeline.world import World
 from recsys.ties.blocks import ORDERS_KEPT
 from recsys.ties.gathering import GatheredTies
-from recsys.ties.standing import followed, following_since
+from recsys.ties.standing import relations
 
 _SAID = {
     Source.NEAREST: "viewers with your ties come here",
@@ -67,22 +67,20 @@ def _say_ties(
     world: World, ties: GatheredTies, which: npt.NDArray[np.intp], asked: list[int], said: list[list[str]], at: int
 ) -> None:
     """Say what is known of the ties `which` (m,), to the answers `asked` (m,)."""
-    blocks, has = world.blocks, ties.has
-    if has["relation"].any():
-        relation = ties.rows["relation"].take(which)
-        since = following_since(blocks.relation, relation)
-        follows = followed(blocks.relation, relation)
-        for i, holds, instant in zip(asked, follows.tolist(), since.tolist(), strict=True):
+    blocks = world.blocks
+    if "relation" in ties.present:
+        stand = relations(blocks.relation, ties.rows["relation"])
+        for i, holds, instant in zip(asked, stand.follows[which].tolist(), stand.since[which].tolist(), strict=True):
             if holds:
                 said[i].append(f"followed {_span(at - instant)}")
-    if has["commerce"].any():
+    if "commerce" in ties.present:
         times = ties.rows["commerce"].latest[which, blocks.commerce.latest_slices["order_times"]]
         count = (times != NEVER).sum(axis=1).tolist()
         for i, n, instant in zip(asked, count, times[:, 0].tolist(), strict=True):
             if n:
                 often = f"{n}+ times" if n == ORDERS_KEPT else "once" if n == 1 else f"{n} times"
                 said[i].append(f"bought {often}, last {_span(at - instant)} ago")
-    if has["depth"].any():
+    if "depth" in ties.present:
         comments = ties.rows["depth"].ints[which, blocks.depth.int_column("n_comments")].tolist()
         for i, n in zip(asked, comments, strict=True):
             if n:

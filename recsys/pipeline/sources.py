@@ -22,8 +22,7 @@ from recsys.index.largest import among_largest
 from recsys.models.suite import Viewer
 from recsys.pipeline.request import SOURCES, Request, Source
 from recsys.pipeline.world import World
-from recsys.ties.standing import STANDINGS, blocked, followed
-from recsys.ties.store import UserTies
+from recsys.ties.standing import STANDINGS, relations
 
 NEWCOMER_VISITORS = 20
 """A host whom fewer users than this have ever entered is a newcomer."""
@@ -49,17 +48,14 @@ class Candidates:
 def private_hosts(world: World, user: int) -> npt.NDArray[np.int64]:
     """The hosts a user follows now or has bought from, blocked ones left out. (h,) ascending."""
     relation, commerce = world.ties.of("relation", user), world.ties.of("commerce", user)
-    follows = relation.hosts[followed(world.blocks.relation, relation.rows)]
+    follows = relation.hosts[relations(world.blocks.relation, relation.rows).follows]
     return np.setdiff1d(np.union1d(follows, commerce.hosts), blocked_hosts(world, user)).astype(np.int64)
 
 
 def blocked_hosts(world: World, user: int) -> npt.NDArray[np.int64]:
     """The hosts a user has blocked and not unblocked since. (h,)"""
-    return _blocked(world, world.ties.of("relation", user))
-
-
-def _blocked(world: World, relation: UserTies) -> npt.NDArray[np.int64]:
-    return relation.hosts[blocked(world.blocks.relation, relation.rows)].astype(np.int64)
+    relation = world.ties.of("relation", user)
+    return relation.hosts[relations(world.blocks.relation, relation.rows).blocks].astype(np.int64)
 
 
 def candidates(world: World, epoch: Epoch, request: Request, viewer: Viewer, *, everything: bool = False) -> Candidates:
@@ -108,8 +104,9 @@ def _circle(world: World, epoch: Epoch, viewer: Viewer) -> _Circle:
     flags[visits.hosts] = _VISITED | _WELCOME_GUEST
     flags[commerce.hosts] |= _PRIVATE
     if len(relation):
-        flags[relation.hosts[followed(world.blocks.relation, relation.rows)]] |= _PRIVATE
-        flags[relation.hosts[blocked(world.blocks.relation, relation.rows)]] &= _VISITED
+        stand = relations(world.blocks.relation, relation.rows)
+        flags[relation.hosts[stand.follows]] |= _PRIVATE
+        flags[relation.hosts[stand.blocks]] &= _VISITED
     found = epoch.flagged(flags)
     again, again_guest = found.own_flags & _VISITED != 0, found.guest_flags & _WELCOME_GUEST != 0
     return _Circle(

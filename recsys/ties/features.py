@@ -22,7 +22,7 @@ from recsys.ties.algebra import Block, Floats, Ints
 from recsys.ties.blocks import TIE_HOUR_SLOTS, Blocks
 from recsys.ties.blocks import blocks as declared_blocks
 from recsys.ties.gathering import GatheredTies
-from recsys.ties.standing import blocked, followed, following_since
+from recsys.ties.standing import relations
 
 VISIT_FEATURES = (
     "tie_entries",
@@ -124,23 +124,22 @@ def tie_features(
         seen.ints, seen.decayed, attended, has["visits"], among, broadcasts, live_started, now, entries, at,
         TIE_HOUR_SLOTS, lives, plan.visits, values,
     )  # fmt: skip
-    if has["depth"].any():
+    if "depth" in ties.present:
         held, out = rows["depth"], values[_DEPTH]
         loops.depth(held.ints, held.decayed, has["depth"], now, blocks.depth.half_lives_us, plan.depth, out)
-    if has["commerce"].any():
+    if "commerce" in ties.present:
         held, out = rows["commerce"], values[_COMMERCE]
         times = held.latest[:, blocks.commerce.latest_slices["order_times"]]
         loops.commerce(
             held.ints, held.decayed, times, has["commerce"], now, blocks.commerce.half_lives_us, plan.commerce, out
         )
-    if has["relation"].any():
+    if "relation" in ties.present:
         held, block = rows["relation"], blocks.relation
-        stands = followed(block, held), following_since(block, held), blocked(block, held)
         loops.relation(
-            held.ints, has["relation"], *stands, seen.ints, plan.visits.last_entry_at, broadcasts, live_started, at,
-            plan.relation, values[_RELATION],
+            held.ints, has["relation"], *relations(block, held), seen.ints, plan.visits.last_entry_at, broadcasts,
+            live_started, at, plan.relation, values[_RELATION],
         )  # fmt: skip
-    if has["exposure"].any():
+    if "exposure" in ties.present:
         held, out = rows["exposure"], values[_EXPOSURE]
         loops.exposure(
             held.ints, held.decayed, has["exposure"], seen.ints, seen.decayed, at, blocks.exposure.half_lives_us, lives,

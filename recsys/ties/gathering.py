@@ -21,13 +21,14 @@ class GatheredTies:
     """The ties of one user, or of several, with hosts asked for. m of these have a tie in any block.
 
     `asked` (m,) positions in the hosts asked for; `rows` per block the m states (identity where the block has none);
-    `has` per block (m,) whether the block has one. User i has the ties from `bounds[i]` to `bounds[i + 1]`, and
-    `all_visits[i]` are his visits with all hosts, for shares and ranks.
+    `has` per block (m,) whether the block has one, `present` the blocks that have any. User i has the ties from
+    `bounds[i]` to `bounds[i + 1]`, and `all_visits[i]` are his visits with all hosts, for shares and ranks.
     """
 
     asked: npt.NDArray[np.intp]
     rows: dict[str, Rows]
     has: dict[str, npt.NDArray[np.bool_]]
+    present: frozenset[str]
     all_visits: tuple[Rows, ...]
     bounds: tuple[int, ...]
 
@@ -41,29 +42,25 @@ def gather(store: TieStore, held: Mapping[str, UserTies], hosts: npt.NDArray[np.
         hosts: host rows, may repeat.
         n_hosts: all host rows are below this.
     """
-    present = [ties.hosts for ties in held.values() if len(ties)]
-    asked = np.empty(0, dtype=np.intp)
+    asked, tied = np.empty(len(hosts), dtype=np.intp), np.empty(len(hosts), dtype=np.int64)
     position = store.scratch(n_hosts)
-    if present:
-        mine = np.concatenate(present)
-        position[mine] = 0
-        asked = (position[hosts] >= 0).nonzero()[0]
-        position[mine] = -1
-    m = len(asked)
-    tied = hosts[asked]
+    m = _tied(np.concatenate([ties.hosts for ties in held.values()]), hosts, position, asked, tied)
+    asked, tied = asked[:m], tied[:m]
     rows: dict[str, Rows] = {}
     has: dict[str, npt.NDArray[np.bool_]] = {}
+    present = set()
     for name, ties in held.items():
-        nothing = store.nothing[name]
+        has[name] = np.zeros(m, dtype=np.bool_)
         if not m or not len(ties):
-            rows[name], has[name] = nothing.take(np.zeros(m, dtype=np.intp)), np.zeros(m, np.bool_)
+            rows[name] = store.nothing(name, m)
             continue
-        base = ties.rows
+        base, nothing = ties.rows, store.nothing(name, 1)
         (_, n_ints), (_, n_decayed), (_, n_latest) = (part.shape for part in base.parts)
         taken = Rows(np.empty((m, n_ints), np.int64), np.empty((m, n_decayed)), np.empty((m, n_latest), np.int64))
-        rows[name], has[name] = taken, np.empty(m, np.bool_)
-        _take(ties.hosts, tied, position, *base.parts, *nothing.parts, *taken.parts, has[name])
-    return GatheredTies(asked, rows, has, (held["visits"].rows,), (0, m))
+        rows[name] = taken
+        if _take(ties.hosts, tied, position, *base.parts, *nothing.parts, *taken.parts, has[name]):
+            present.add(name)
+    return GatheredTies(asked, rows, has, frozenset(present), (held["visits"].rows,), (0, m))
 
 
 def side_by_side(parts: Sequence[GatheredTies], starts: Sequence[int]) -> GatheredTies:
@@ -85,26 +82,49 @@ def side_by_side(parts: Sequence[GatheredTies], starts: Sequence[int]) -> Gather
             for name in names
         },
         {name: np.concatenate([part.has[name] for part in parts]) for name in names},
+        frozenset().union(*(part.present for part in parts)),
         tuple(visits for part in parts for visits in part.all_visits),
         tuple(bounds),
     )
 
 
 @compiled
+def _tied(
+    mine: npt.NDArray[np.int32], hosts: npt.NDArray[np.integer], position: npt.NDArray[np.int32],
+    asked: npt.NDArray[np.intp], tied: Ints,
+) -> int:  # fmt: skip
+    """Which of `hosts` (c,) are among `mine`: their positions into `asked`, themselves into `tied`; how many they are.
+    `position` is scratch."""
+    m = 0
+    for host in mine:
+        position[host] = 0
+    for i in range(len(hosts)):
+        asked[m], tied[m] = i, hosts[i]
+        m += position[hosts[i]] >= 0
+    for host in mine:
+        position[host] = -1
+    return m
+
+
+@compiled
 def _take(
-    hosts: npt.NDArray[np.int32], tied: npt.NDArray[np.integer], position: npt.NDArray[np.int32], ints: Ints,
+    hosts: npt.NDArray[np.int32], tied: Ints, position: npt.NDArray[np.int32], ints: Ints,
     decayed: Floats, latest: Ints, no_ints: Ints, no_decayed: Floats, no_latest: Ints, out_ints: Ints,
     out_decayed: Floats, out_latest: Ints, has: npt.NDArray[np.bool_],
-) -> None:  # fmt: skip
-    """The states of the `tied` hosts (m,) among those of `hosts`, `no_…` where there is none; `position` is scratch."""
+) -> int:  # fmt: skip
+    """The states of the `tied` hosts (m,) among those of `hosts`, `no_…` where there is none; how many have one.
+    `position` is scratch."""
+    n = 0
     for at in range(len(hosts)):
         position[hosts[at]] = at
     for i in range(len(tied)):
         at = position[tied[i]]
         has[i] = at >= 0
+        n += at >= 0
         if at >= 0:
             out_ints[i], out_decayed[i], out_latest[i] = ints[at], decayed[at], latest[at]
         else:
             out_ints[i], out_decayed[i], out_latest[i] = no_ints[0], no_decayed[0], no_latest[0]
     for at in range(len(hosts)):
         position[hosts[at]] = -1
+    return n

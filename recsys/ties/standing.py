@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from recsys.compiled import compiled
 from recsys.events.facts import FACT_SCHEMA, NEVER, FactKind
 from recsys.ties.algebra import Block, BlockState, Ints, Rows
 from recsys.ties.batch import state_of
@@ -40,25 +42,40 @@ BLOCK_OF_FACT: dict[int, str] = {
 """The block in which a fact of this kind may change where a tie stands."""
 
 
-def followed(block: Block, rows: Rows) -> npt.NDArray[np.bool_]:
-    """Follows now: the last follow is later than the last unfollow (an unfollow wins a draw). (N,)"""
-    at, until = block.int_column("last_follow_at"), block.int_column("last_unfollow_at")
-    follows: npt.NDArray[np.bool_] = rows.ints[:, at] > rows.ints[:, until]
-    return follows
+class Relations(NamedTuple):
+    """How N ties stand now: who follows, since when, µs, and who has blocked. (N,) each."""
+
+    follows: npt.NDArray[np.bool_]
+    since: Ints
+    blocks: npt.NDArray[np.bool_]
 
 
-def following_since(block: Block, rows: Rows) -> Ints:
-    """Since when a tie that follows now has followed, µs: the first follow, or after an unfollow the last. (N,)"""
-    first, last = (rows.ints[:, block.int_column(f"{which}_follow_at")] for which in ("first", "last"))
-    never_left = rows.ints[:, block.int_column("last_unfollow_at")] == NEVER
-    return np.asarray(np.where(never_left, first, last), dtype=np.int64)
+def relations(block: Block, rows: Rows) -> Relations:
+    """How ties of the block `relation` stand now.
+
+    A tie follows while the last follow is later than the last unfollow (an unfollow wins a draw): since the first
+    follow, or after an unfollow since the last. It has blocked the host while the last block is not earlier than the
+    last unblock (a block wins a draw).
+    """
+    n, columns = len(rows), [block.int_column(name) for name in _INSTANTS]
+    follows, since, blocks = np.empty(n, dtype=np.bool_), np.empty(n, dtype=np.int64), np.empty(n, dtype=np.bool_)
+    _stand(rows.ints, columns[0], columns[1], columns[2], columns[3], columns[4], follows, since, blocks)
+    return Relations(follows, since, blocks)
 
 
-def blocked(block: Block, rows: Rows) -> npt.NDArray[np.bool_]:
-    """Has blocked the host: the last block is not earlier than the last unblock (a block wins a draw). (N,)"""
-    block_at: Ints = rows.ints[:, block.int_column("last_block_at")]
-    holds: npt.NDArray[np.bool_] = (block_at != NEVER) & (block_at >= rows.ints[:, block.int_column("last_unblock_at")])
-    return holds
+_INSTANTS = ("first_follow_at", "last_follow_at", "last_unfollow_at", "last_block_at", "last_unblock_at")
+
+
+@compiled
+def _stand(
+    ints: Ints, first_follow: int, last_follow: int, unfollow: int, block: int, unblock: int,
+    follows: npt.NDArray[np.bool_], since: Ints, blocks: npt.NDArray[np.bool_],
+) -> None:  # fmt: skip
+    for i in range(len(ints)):
+        left, blocked_at = ints[i, unfollow], ints[i, block]
+        follows[i] = ints[i, last_follow] > left
+        since[i] = ints[i, first_follow] if left == NEVER else ints[i, last_follow]
+        blocks[i] = blocked_at != NEVER and blocked_at >= ints[i, unblock]
 
 
 def standings(block: Block, rows: Rows) -> npt.NDArray[np.int64]:
@@ -70,7 +87,8 @@ def standings(block: Block, rows: Rows) -> npt.NDArray[np.int64]:
             several_days = (bits & (bits - 1)) != 0
             flags = [rows.ints[:, block.int_column("n_entries")] > 0, again | several_days]
         case "relation":
-            flags = [followed(block, rows), blocked(block, rows)]
+            stand = relations(block, rows)
+            flags = [stand.follows, stand.blocks]
         case "commerce":
             times = rows.latest[:, block.latest_slices["order_times"]]
             flags = [rows.ints[:, block.int_column("n_lines")] > 0, times[:, 1] != NEVER]

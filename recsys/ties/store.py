@@ -49,7 +49,7 @@ class TieStore:
         self._blocks_of = [
             [name for name, updater in self.updaters.items() if updater.reads(kind)] for kind in range(len(FactKind))
         ]
-        self.nothing = {block.name: identity(block, 1) for block in tie_blocks}
+        self._nothing = {block.name: identity(block, 1) for block in tie_blocks}
         self._scratch = threading.local()
 
     def of(self, block: str, user: int) -> UserTies:
@@ -75,6 +75,13 @@ class TieStore:
         A tie that is not there yet is made, in identity state.
         """
         return self._fresh[block].place
+
+    def nothing(self, block: str, n: int) -> Rows:
+        """The states (n,) of ties of which a block knows nothing; not to be written."""
+        held = self._nothing[block]
+        if len(held) < n:
+            held = self._nothing[block] = identity(self.blocks[block], 2 * n)
+        return held.take(slice(n))
 
     def scratch(self, n_hosts: int) -> npt.NDArray[np.int32]:
         """This thread's own (≥ n_hosts,) array of −1, to be left as it was found."""

@@ -26,8 +26,9 @@ from recsys.instants import parse_instant
 from recsys.models.baselines import memory, popularity
 from recsys.models.boosting import boost
 from recsys.models.suite import PERSONAL_FEATURES
-from recsys.pipeline.features import FEATURES, REQUEST_FEATURES, ROOM_TIE_FEATURES
+from recsys.pipeline.features import FEATURES, REQUEST_FEATURES
 from recsys.pipeline.moment import MOMENT_FEATURES
+from recsys.pipeline.tied import ROOM_TIE_FEATURES
 from recsys.ties.features import TIE_FEATURES
 from training.learn import request_ndcg
 from training.learning import replayed

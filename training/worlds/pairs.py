@@ -20,7 +20,8 @@ from recsys.events.simulator import WorldConfig, read_truth
 from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble
 from recsys.models.baselines import PriorRanker
 from recsys.models.suite import Models
-from recsys.pipeline.features import FEATURES, ties_at
+from recsys.pipeline.features import FEATURES
+from recsys.pipeline.tied import ties_at
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
 from recsys.ties.features import TIE_FEATURES

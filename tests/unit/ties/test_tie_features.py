@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recsys.events.facts import NEVER, FactKind
-from recsys.pipeline.features import ties_at
+from recsys.pipeline.tied import ties_at
 from recsys.ties.features import TIE_FEATURES
 from tests.small_world import DAY, HOUR, MINUTE, T0, Scene
 
