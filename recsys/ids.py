@@ -172,11 +172,12 @@ class Vocabulary:
     def listed(self, rows: npt.NDArray[np.integer]) -> list[int | str]:
         """What `ids` gives, as a list, without its cost per id ever added; IndexError as there."""
         wanted = rows.tolist()
-        if min(wanted, default=0) >= self._base:
-            return [self._added_ids[row - self._base] for row in wanted]
-        if self.kind == "int" and max(wanted, default=0) < self._base and min(wanted, default=0) >= 0:
+        least, base, added = min(wanted, default=0), self._base, self._added_ids
+        if least >= base:
+            return [added[row - base] for row in wanted]
+        if self.kind == "int" and least >= 0 and max(wanted, default=0) < base:
             return list(self._base_by_row()[rows].tolist())
-        if self.kind == "int" or min(wanted, default=0) < 0:
+        if self.kind == "int" or least < 0:
             return [self.id(row) for row in wanted]
         known = iter(self._text.gather([row for row in wanted if row < self._base]).to_list())
         return [next(known) if row < self._base else self._added_ids[row - self._base] for row in wanted]

@@ -128,16 +128,16 @@ class Epoch:
         own = own[: _with_flag(by_host, self._hosts_N, own)]
         if len(self._dead):
             own = own[self._alive[own]]
+        own_flags = by_host.take(self._hosts_N.take(own))
+        positions = self._position_of_slot[own] if len(self._dead) else own
+        if not len(self._cohosts):
+            return FlaggedRooms(positions, own_flags, _NO_SLOTS, own_flags[:0])
         joint = np.flatnonzero(by_host[self._cohosts])
         joint = joint[self._alive[self._cohost_slots[joint]]]
         guest_slots = self._cohost_slots[joint]
         order = np.argsort(guest_slots, kind="stable")
-        return FlaggedRooms(
-            self._position_of_slot[own] if len(self._dead) else own,
-            by_host[self._hosts_N[own]],
-            self._position_of_slot[guest_slots[order]],
-            by_host[self._cohosts[joint[order]]],
-        )
+        guests = self._position_of_slot[guest_slots[order]]
+        return FlaggedRooms(positions, own_flags, guests, by_host[self._cohosts[joint[order]]])
 
     def products(self, queries: Sequence[Any]) -> FloatMatrix:
         """(q, slots) what `nearest` takes for each of several queries (d,), every vector read once."""

@@ -56,18 +56,19 @@ class _Flat(NamedTuple):
 
 
 @compiled
-def _read_tables(bins: npt.NDArray[np.int64], tables: _Tables, out: Floats) -> None:
-    """Values of all terms, (F + pairs, n), of columns whose features fall into `bins` (F, n)."""
+def _add_tables(bins: npt.NDArray[np.int64], tables: _Tables, row_of: npt.NDArray[np.intp], out: Floats) -> None:
+    """Add the values of all terms t, the features' and then the pairs', of columns whose features fall into `bins`
+    (F, n), to the rows `row_of[t]` of `out` (R, n), one term after the other."""
     n_features = len(bins)
     for j in range(n_features):
-        term, bin_of = out[j], bins[j]
-        for i in range(len(term)):
-            term[i] = tables.mains[bin_of[i]]
+        row, bin_of = out[row_of[j]], bins[j]
+        for i in range(len(row)):
+            row[i] += tables.mains[bin_of[i]]
     for p in range(len(tables.firsts)):
-        term, first, second = out[n_features + p], bins[tables.firsts[p]], bins[tables.seconds[p]]
+        row, first, second = out[row_of[n_features + p]], bins[tables.firsts[p]], bins[tables.seconds[p]]
         first_start, second_start = tables.first_starts[p], tables.second_starts[p]
-        for i in range(len(term)):
-            term[i] = tables.cells[tables.codes[first_start + first[i]] + tables.codes[second_start + second[i]]]
+        for i in range(len(row)):
+            row[i] += tables.cells[tables.codes[first_start + first[i]] + tables.codes[second_start + second[i]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,14 +114,23 @@ class AdditiveModel:
         Args:
             values: (F, n), or the table of the names the model is bound to.
         """
+        n_terms = len(self.features) + len(self.pairs)
+        return self.sums(values, np.arange(n_terms), np.zeros((n_terms, values.shape[1])))
+
+    def sums(self, values: npt.NDArray[np.floating[Any]], row_of: npt.NDArray[np.intp], out: Floats) -> Floats:
+        """`out` (R, n) with every term t added to its row `row_of[t]`, in the order of the terms.
+
+        Args:
+            values: as for `contributions`.
+        """
         check_table(values, self._needed, exactly=self.inputs is None)
-        out = np.empty((len(self.features) + len(self.pairs), values.shape[1]))
-        _read_tables(self._flat.binning(values, self.inputs), self._flat.tables, out)
+        _add_tables(self._flat.binning(values, self.inputs), self._flat.tables, row_of, out)
         return out
 
     def score(self, values: npt.NDArray[np.floating[Any]]) -> Floats:
         """Scores (n,) of feature-major `values`, as for `contributions`."""
-        return self.bias + column_blocks(lambda some: self.contributions(some).sum(axis=0), values)
+        one = np.zeros(len(self.features) + len(self.pairs), dtype=np.intp)
+        return self.bias + column_blocks(lambda some: self.sums(some, one, np.zeros((1, some.shape[1])))[0], values)
 
     def given(self, known: Mapping[str, float]) -> AdditiveModel:
         """The model of the other features where these have one value each: fewer terms, the same scores.

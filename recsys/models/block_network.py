@@ -109,12 +109,12 @@ class BlockNetwork:
         """
         if not values.shape[1]:
             return np.empty(0)
-        net = self._single
-        viewer, tie = (self._spans.get(name, slice(0)) for name in (VIEWER, TIE))
-        hidden_nH = net._told(values, slice(max(viewer.stop, tie.stop), None))
-        hidden_nH += net._start + net._told(values[:, :1], viewer)
-        if len(tied):
-            hidden_nH[tied] += net._told(values, tie, tied)
+        net, viewers, tie = self._single, self._viewers, self._spans.get(TIE, slice(0))
+        others = slice(max(viewers, tie.stop), None)
+        moved_Fn = net._moved(values, net._untied)
+        hidden_nH = moved_Fn[viewers:].T @ net.first[:, others].T
+        start_nH = net._start + moved_Fn[:viewers, :1].T @ net.first[:, :viewers].T
+        _complete(hidden_nH, start_nH[0], tied, net._told(values, tie, tied))
         return net._outcome(hidden_nH)
 
     def contributions(self, values: Numbers, scores: Floats | None = None) -> Floats:
@@ -188,18 +188,25 @@ class BlockNetwork:
         its reference is to be there exactly."""
         return replace(self, **{name: getattr(self, name).astype(np.float32) for name in _WEIGHTS})
 
+    @cached_property
+    def _untied(self) -> npt.NDArray[np.intp]:
+        """Positions of all features but those of the tie."""
+        return np.array([i for i, name in enumerate(self.blocks) if name != TIE], dtype=np.intp)
+
     def _told(self, values: Numbers, of: slice, columns: npt.NDArray[np.intp] | None = None) -> Numbers:
         """What some features add to the first layer beyond their reference, (columns, H)."""
         return np.asarray(self._moved(values, of, columns).T @ self.first[:, of].T)
 
-    def _moved(self, values: Numbers, of: slice, columns: npt.NDArray[np.intp] | None = None) -> Numbers:
+    def _moved(
+        self, values: Numbers, of: slice | npt.NDArray[np.intp], columns: npt.NDArray[np.intp] | None = None
+    ) -> Numbers:
         """Some features on the common scale less their reference, (features, columns)."""
         check_table(values, self._needed, exactly=self.inputs is None)
         rows = np.arange(len(self.features))[of] if self.inputs is None else self.inputs[of]
         return scaled(values, self.centre[of], self.scale[of], self.reference[of], rows, columns, self.first.dtype)
 
     def _outcome(self, hidden_nH: Numbers) -> Floats:
-        """Scores (n,) from the first layer (n, H), which is overwritten."""
+        """Scores (n,) from the first layer (n, H), which is overwritten; what is negative in it counts as 0."""
         np.maximum(hidden_nH, 0.0, out=hidden_nH)
         width = self.second.shape[2]
         out = np.full(len(hidden_nH), self.constant)
@@ -208,6 +215,15 @@ class BlockNetwork:
             units_nJ += bias
             out += np.maximum(units_nJ, 0.0, out=units_nJ) @ last
         return out
+
+
+@compiled
+def _complete(hidden_nH: Numbers, start_H: Numbers, tied: npt.NDArray[np.intp], tie_mH: Numbers) -> None:
+    """Add to first layers what is the same for all, and to those `tied` what their ties say."""
+    for i in range(len(hidden_nH)):
+        hidden_nH[i] += start_H
+    for j in range(len(tied)):
+        hidden_nH[tied[j]] += tie_mH[j]
 
 
 @compiled

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.compiled import compiled
+from recsys.models.bound import columns_of
 
 Numbers = npt.NDArray[np.floating[Any]]
 Floats = npt.NDArray[np.float64]
@@ -36,7 +37,7 @@ def scaled(
     """
     rows = np.arange(values.shape[0]) if rows is None else rows
     if columns is not None:
-        values, rows = values[rows[:, None], columns], np.arange(len(rows))
+        values, rows = columns_of(values, columns, rows), np.arange(len(rows))
     moved = np.empty((len(rows), values.shape[1]), dtype=precision)
     _sizes(values, rows, moved)
     np.log1p(moved, out=moved)  # several at a time, which a compiled loop would not do

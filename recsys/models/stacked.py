@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recsys.compiled import compiled
 from recsys.models.additive import AdditiveModel
 
 Floats = npt.NDArray[np.float64]
@@ -45,13 +44,4 @@ class StackedModels:
     def scores(self, values: npt.NDArray[np.floating[Any]]) -> Floats:
         """Scores (H, n) from the table the models are bound to."""
         total: Floats = np.repeat(self._bias[:, None], values.shape[1], axis=1)
-        _add(self._all.contributions(values), self._model_of, total)
-        return total
-
-
-@compiled
-def _add(terms: Floats, model_of: npt.NDArray[np.intp], total: Floats) -> None:
-    for t in range(len(terms)):
-        term, sums = terms[t], total[model_of[t]]
-        for i in range(len(sums)):
-            sums[i] += term[i]
+        return self._all.sums(values, self._model_of, total)

@@ -81,12 +81,15 @@ def strength_head(heads: Mapping[str, StrengthHead]) -> StrengthHead | None:
 
 
 class _Stack(NamedTuple):
-    """Heads as one: their models, the knots of their maps end to end (those of head h from `ends[h]` on)."""
+    """H heads as one: their models, the knots of their maps end to end (those of head h from `ends[h]` on), what they
+    say of strangers and which speak of customers only, (H,) each."""
 
     models: StackedModels
     said: Floats
     calibrated: Floats
     ends: npt.NDArray[np.int64]
+    strangers: Floats
+    of_customers: npt.NDArray[np.bool_]
 
 
 def heads_say(
@@ -100,10 +103,7 @@ def heads_say(
     chances = sigmoid(stack.models.scores(known))
     _calibrate(chances, stack.said, stack.calibrated, stack.ends)
     found = np.empty((len(heads), n))
-    found.T[:] = [head.stranger for head in heads.values()]
-    found[:, where] = chances
-    for name in _OF_CUSTOMERS & heads.keys():
-        found[list(heads).index(name), where[~(known[_ORDERS] > 0)]] = np.nan
+    _say(chances, stack.strangers, stack.of_customers, known[_ORDERS], where, found)
     return dict(zip(heads, found, strict=True))
 
 
@@ -115,6 +115,8 @@ def _stacked(heads: tuple[StrengthHead, ...]) -> _Stack:
         np.concatenate([np.empty(0), *(map_.x for map_ in maps)]),
         np.concatenate([np.empty(0), *(map_.y for map_ in maps)]),
         np.cumsum([0, *(len(map_.x) for map_ in maps)]),
+        np.array([head.stranger for head in heads], dtype=np.float64),
+        np.array([head.name in _OF_CUSTOMERS for head in heads], dtype=np.bool_),
     )
 
 
@@ -124,3 +126,17 @@ def _calibrate(chances: Floats, said: Floats, calibrated: Floats, ends: npt.NDAr
     for h in range(len(chances)):
         row, x, y = chances[h], said[ends[h] : ends[h + 1]], calibrated[ends[h] : ends[h + 1]]
         row[:] = np.interp(row, x, y)
+
+
+@compiled
+def _say(
+    chances: Floats, strangers: Floats, of_customers: npt.NDArray[np.bool_], orders: Floats,
+    where: npt.NDArray[np.intp], found: Floats,
+) -> None:  # fmt: skip
+    """Into `found` (H, n) what heads say of strangers, and at `where` (m,) the `chances` (H, m) of ties; NaN where a
+    head of customers meets one without `orders`."""
+    for h in range(len(found)):
+        row = found[h]
+        row[:] = strangers[h]
+        for j in range(len(where)):
+            row[where[j]] = chances[h, j] if orders[j] > 0 or not of_customers[h] else np.nan

@@ -130,17 +130,10 @@ class Models:
             graph[:] = viewer.graph_scores.take(hosts)
             np.divide(graph, max(float(np.abs(graph).sum()), 1e-9), out=out[1])
         if viewer.vector is not None and self.factors is not None:
-            places = np.minimum(hosts, len(self.factors.vectors) - 1)
-            np.dot(
-                self.factors.vectors.take(places, axis=0),
-                viewer.vector,
-                out=(products := np.empty(len(hosts), np.float32)),
-            )
-            out[3] = products
-            norms = self.factors.lengths.take(places) * float(np.linalg.norm(viewer.vector))
-            np.divide(out[3], np.maximum(norms, 1e-9), out=out[4])
-            if len(hosts) and int(hosts.max()) >= len(self.factors.vectors):
-                out[3:5, hosts >= len(self.factors.vectors)] = np.nan
+            vectors = self.factors.vectors.take(hosts, axis=0, mode="clip")
+            np.dot(vectors, viewer.vector, out=(products := np.empty(len(hosts), np.float32)))
+            length = np.sqrt(viewer.vector.dot(viewer.vector))
+            _cosines(hosts, products, self.factors.lengths, length, out[3:5])
         chances = self.next_chances(viewer, hosts)
         if chances is not None and self.transition is not None:
             recent, ages_s = viewer.recent.tolist(), viewer.ages_s.tolist()
@@ -156,6 +149,19 @@ class Models:
             self.audience.update(user, host, started_at, at)
         if self.transition is not None:
             self.transition.update(latest, host, at)
+
+
+@compiled
+def _cosines(
+    hosts: npt.NDArray[np.int64], products: npt.NDArray[np.float32], lengths: npt.NDArray[np.float32],
+    length: np.float32, out: Floats,
+) -> None:  # fmt: skip
+    """The `products` of hosts' vectors with one of a `length`, and the same over both lengths; hosts beyond `lengths`
+    are left out."""
+    for i in range(len(hosts)):
+        if hosts[i] < len(lengths):
+            out[0, i] = products[i]
+            out[1, i] = out[0, i] / max(lengths[hosts[i]] * length, np.float32(1e-9))
 
 
 def recent_hosts(visits: UserTies, blocks: Blocks, at: int) -> tuple[npt.NDArray[np.int64], Floats]:

@@ -22,6 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.events.facts import US_PER_DAY, US_PER_S
+from recsys.models import transition_loops as loops
 from recsys.models.transition_counts import Floats, GrowingRow, TransitionConfig, TransitionCounter, TransitionRow, pack
 
 Ints = NDArray[np.int64]
@@ -143,30 +144,29 @@ class TransitionModel:
             chances = self.everywhere(recent_hosts, recent_ages_s, at=at)
             return chances[:-1] if candidates is None else chances.take(candidates, mode="clip")
         dense, touched, spread = self._mixed(recent_hosts, recent_ages_s, at)
-        places = self._places(candidates)
-        found = dense.take(places)
-        found += self._entered.take(places) * (spread / (self._all_entered or 1.0))
+        found, popular = np.empty(len(candidates), dtype=np.float32), spread / (self._all_entered or 1.0)
+        loops.chances_of(self._places(candidates), self._entered, popular, dense, found)
         self._clear(dense, touched)
-        return np.maximum(found, 0.0).astype(np.float32)
+        return found
 
     def everywhere(
         self, recent_hosts: Sequence[int], recent_ages_s: Sequence[float], *, at: int | None = None
     ) -> NDArray[np.float32]:
         """`scores` of all hosts in row order and last of a host not counted yet; (n_hosts + 1,) float32."""
-        dense, touched, spread = self._mixed(recent_hosts, recent_ages_s, at)
-        whole = self._entered[: self.n_hosts + 1] * (spread / (self._all_entered or 1.0))
-        whole += dense[: self.n_hosts + 1]
-        self._clear(dense, touched)
-        return np.maximum(whole, 0.0, out=whole).astype(np.float32)
+        dense, _, spread = self._mixed(recent_hosts, recent_ages_s, at)
+        found = np.empty(self.n_hosts + 1, dtype=np.float32)
+        loops.chances_everywhere(self._entered, spread / (self._all_entered or 1.0), dense, found)
+        return found
 
     def _mixed(
         self, recent_hosts: Sequence[int], recent_ages_s: Sequence[float], at: int | None
-    ) -> tuple[Floats, list[Any], float]:
+    ) -> tuple[Floats, list[NDArray[np.int32]], float]:
         """What the rows of the recent hosts add by host, where it stands, and the share popularity shares out."""
         mixed = self.config.mixture(recent_hosts, recent_ages_s)
         prior = self.config.prior * self._decay_to(at)
         everyone = self._all_entered or 1.0
-        dense, touched = self._dense(), list[Any]()
+        dense = self._dense()
+        touched: list[NDArray[np.int32]] = []
         spread = 1.0 if not mixed else 0.0
         for host, share in mixed:
             nexts, counts, total = self.row(host)
@@ -175,11 +175,11 @@ class TransitionModel:
             if mass <= 0.0 or own >= 1.0:
                 spread += share
                 continue
-            dense[nexts] += counts * (share / mass)
+            loops.add_row(nexts, counts, share / mass, dense)
             rest = share * max(0.0, mass - float(counts.sum())) / mass / (1.0 - own)
             if host < self.n_hosts:
                 dense[host] -= rest * own  # popularity among the others: the host itself is not a next host
-                touched.append(host)
+                touched.append(np.array([host], dtype=np.int32))
             touched.append(nexts)
             spread += rest
         return dense, touched, spread
@@ -187,13 +187,14 @@ class TransitionModel:
     def over_popularity(
         self, chances: NDArray[np.float32], candidates: NDArray[np.integer[Any]], *, at: int | None = None
     ) -> NDArray[np.float32]:
-        """How many times likelier than by popularity, of `scores` (…, c) computed for these candidates; float32.
+        """How many times likelier than by popularity, of rows (R, c) of `scores` of these candidates; float32.
 
         (P + ε)/(π + ε) with ε the weight of one entry, so a new host has 1. π is as old as the counts are.
         """
         one = 1.0 / (self._all_entered / self._decay_to(at) + max(1, self.n_hosts))
-        popular = self._entered.take(self._places(candidates)) / (self._all_entered or 1.0)
-        return np.asarray((chances.astype(np.float64) + one) / (popular + one), dtype=np.float32)
+        found = np.empty(chances.shape, dtype=np.float32)
+        loops.lifts(chances, self._places(candidates), self._entered, self._all_entered or 1.0, one, found)
+        return found
 
     def evidence(
         self,
@@ -207,7 +208,7 @@ class TransitionModel:
         dense, touched = self._dense(), []
         for host, weight in self.config.weighted(recent_hosts, recent_ages_s):
             nexts, counts, _ = self.row(host)
-            dense[nexts] += counts * weight
+            loops.add_row(nexts, counts, weight, dense)
             touched.append(nexts)
         found = dense[self._places(candidates)] / self._decay_to(at)
         self._clear(dense, touched)
@@ -285,7 +286,7 @@ class TransitionModel:
         return dense
 
     @staticmethod
-    def _clear(dense: Floats, touched: list[Any]) -> None:
+    def _clear(dense: Floats, touched: list[NDArray[np.int32]]) -> None:
         for rows in touched:
             dense[rows] = 0.0
 

@@ -56,11 +56,17 @@ def choice_features(
         return
     conversions, segments, rate, idle = audience.read(hosts, at)
     segment_of = np.array([audience.segment_of(user) for user in users])
-    tastes = np.stack([audience.taste(user) for user in users])
+    tastes = np.array([audience.taste(user).tolist() for user in users])
     lately = np.empty((2, len(hosts)))
     _choices(np.array(spans.bounds), segment_of, tastes, conversions, segments, rate, idle, age_min, lifts, lately, out)
     spans.shares(lately, lately)
-    np.add(0.5 * lately[0], 0.5 * lately[1], out=out[2])
+    _mean(lately, out[2])
+
+
+@compiled
+def _mean(both: Floats, out: Floats) -> None:
+    for i in range(len(out)):
+        out[i] = 0.5 * both[0, i] + 0.5 * both[1, i]
 
 
 @compiled

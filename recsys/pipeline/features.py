@@ -164,7 +164,8 @@ def of_private_domain(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.b
 
     A host that was merely shown to him, or whom he reported, is none of it.
     """
-    return np.asarray((values[_BOUND] > 0).any(axis=0))
+    known, follows, lines = _BOUND
+    return np.asarray((values[known] > 0) | (values[follows] > 0) | (values[lines] > 0))
 
 
 def _joined(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:

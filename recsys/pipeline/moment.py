@@ -61,7 +61,8 @@ MOMENT_FEATURES = (
 )
 """Names of the features, in the order of the rows of `moment_features`."""
 
-_N_RATES, _N_SHARES = len(_WINDOWS), len(_WINDOWS) + len(_ARRIVAL_WINDOWS) + len(_ROOM_WINDOWS)
+_N_RATES, _N_HOST_SHARES = len(_WINDOWS), len(_WINDOWS) + len(_ARRIVAL_WINDOWS)
+_N_SHARES = _N_HOST_SHARES + len(_ROOM_WINDOWS)
 _GONE = 1_000.0
 """What has halved so often is nothing; a number as small as that takes many times as long to work out."""
 PRIOR_BUYERS = 10.0
@@ -141,7 +142,7 @@ def moment_features(world: World, rooms: Ints, hosts: Ints, at: int, spans: Span
     plan, priors = _plan(world.blocks.host.slot_ms), world.priors
     rates, shares, others = out[:_N_RATES], out[_N_RATES : _N_RATES + _N_SHARES], out[_N_RATES + _N_SHARES :]
     sums = np.empty((_N_SHARES, len(rooms)))  # of entries, in the order of their shares
-    of_host, of_arrivals, of_room = np.split(sums, [_N_RATES, _N_RATES + len(_ARRIVAL_WINDOWS)])
+    of_host, of_arrivals, of_room = sums[:_N_RATES], sums[_N_RATES:_N_HOST_SHARES], sums[_N_HOST_SHARES:]
     _decay(hosts, host.ints, host.decayed, *plan.host_entries, at, of_host)
     _decay(hosts, arrivals.ints, arrivals.decayed, *plan.arrivals, at, of_arrivals)
     _decay(rooms, room.ints, room.decayed, *plan.room_entries, at, of_room)

@@ -114,7 +114,7 @@ class Answer:
         if not self.heads:
             return [{} for _ in range(len(self))]
         names = tuple(self.heads)
-        table = np.stack(list(self.heads.values()), axis=1)
+        table = np.array(list(self.heads.values())).T.copy()
         made: dict[bytes, dict[str, float]] = {}
         found = []
         for i, said in enumerate(table.view(f"V{table.itemsize * len(names)}").ravel().tolist()):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from recsys.compiled import compiled
 from recsys.ids import Vocabulary
 from recsys.pipeline.request import SOURCES, Request, Source
 from recsys.pipeline.sources import NEWCOMER_VISITORS, Candidates
@@ -34,19 +35,43 @@ def select(world: World, request: Request, kept: Candidates, hosts: npt.NDArray[
     order = _best_first(score, kept.rooms, world.room_ids)
     top = order[: request.k]
     reserved = np.zeros(len(top), dtype=np.bool_)
+    if request.rooms is not None or len(order) <= len(top):
+        return Selected(top, reserved)
     places = int(request.k * world.config.pipeline.explore_share)
-    if request.rooms is not None or not places or len(order) <= len(top):
-        return Selected(top, reserved)
-    newcomer = world.standings[hosts, STANDINGS.index("visitors")] < NEWCOMER_VISITORS
-    wanted = places - int(newcomer[top].sum())
-    waiting = order[len(top) :][newcomer[order[len(top) :]]][: max(wanted, 0)]
-    displaceable = np.flatnonzero(~(_FROM_TIES[kept.source[top]] | newcomer[top]))
-    leaving = displaceable[len(displaceable) - min(len(waiting), len(displaceable)) :]
-    if not len(leaving):
-        return Selected(top, reserved)
-    staying = np.delete(top, leaving)
-    chosen = np.concatenate([staying, waiting[: len(leaving)]])
-    return Selected(chosen, np.arange(len(chosen)) >= len(staying))
+    newcomer = world.standings[:, STANDINGS.index("visitors")].take(hosts) < NEWCOMER_VISITORS
+    chosen = np.empty(len(top), dtype=np.intp)
+    n = _reserve(order, places, newcomer, _FROM_TIES.take(kept.source) | newcomer, chosen)
+    reserved[len(top) - n :] = True
+    return Selected(chosen, reserved)
+
+
+@compiled
+def _reserve(
+    order: npt.NDArray[np.intp], places: int, newcomer: npt.NDArray[np.bool_], stays: npt.NDArray[np.bool_],
+    chosen: npt.NDArray[np.intp],
+) -> int:  # fmt: skip
+    """The first of `order`, as many as `chosen` holds, those that need not stay giving way, from the bottom up, to
+    newcomers further down until newcomers have as many `places`; how many such stand at the end now."""
+    k = len(chosen)
+    wanted, waiting = places, 0
+    for candidate in order[:k]:
+        wanted -= newcomer[candidate]
+    for candidate in order[k:]:
+        waiting += newcomer[candidate]
+    leaving, n, first = min(max(wanted, 0), waiting), 0, k
+    while n < leaving and first > 0:  # from `first` on they leave
+        first -= 1
+        n += not stays[order[first]]
+    at = 0
+    for i in range(k):
+        if i < first or stays[order[i]]:
+            chosen[at] = order[i]
+            at += 1
+    for candidate in order[k:]:
+        if at < k and newcomer[candidate]:
+            chosen[at] = candidate
+            at += 1
+    return n
 
 
 def _best_first(score: Floats, rooms: npt.NDArray[np.int64], room_ids: Vocabulary | None) -> npt.NDArray[np.intp]:

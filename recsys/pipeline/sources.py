@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import gcd
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from recsys.compiled import compiled
 from recsys.index.epoch import Epoch
 from recsys.index.largest import among_largest
 from recsys.models.suite import Viewer
@@ -30,6 +30,8 @@ NEWCOMER_VISITORS = 20
 
 _CODES = {name: np.int8(code) for code, name in enumerate(SOURCES)}
 _PRIVATE, _VISITED, _WELCOME_GUEST = np.int8(1), np.int8(2), np.int8(4)
+Codes = npt.NDArray[np.int8]
+Hosts = npt.NDArray[np.int32]
 _NO_ROOMS = np.empty(0, dtype=np.int64)
 _EVERY_HOUR_US = 3_600_000_000
 
@@ -69,7 +71,6 @@ def candidates(world: World, epoch: Epoch, request: Request, viewer: Viewer, *, 
     if not len(epoch):
         return Candidates(_NO_ROOMS, np.zeros(0, dtype=np.int8))
     sizes = world.config.pipeline.sources
-    circle = _circle(world, epoch, viewer)
     # In the order of the epoch, whatever brought them: sums over candidates then depend on no row number.
     brought_by = np.full(len(epoch), len(SOURCES), dtype=np.int8)
     # Of several sources the first is written last.
@@ -77,43 +78,65 @@ def candidates(world: World, epoch: Epoch, request: Request, viewer: Viewer, *, 
     brought_by[_popular(world, epoch, len(epoch) if everything else sizes.popular)] = _CODES[Source.POPULAR]
     brought_by[_by_transition(world, epoch, viewer, sizes.transition)] = _CODES[Source.TRANSITION]
     brought_by[_nearest(epoch, viewer, sizes.nearest)] = _CODES[Source.NEAREST]
-    brought_by[circle.visited] = _CODES[Source.VISITED]
-    brought_by[circle.guest] = _CODES[Source.COHOST]
-    brought_by[circle.own] = _CODES[Source.PRIVATE]
-    kept = (brought_by < len(SOURCES)).nonzero()[0]
-    return Candidates(epoch.rooms.take(kept), brought_by.take(kept))
+    _bring_circle(world, epoch, viewer, brought_by)
+    rooms, source = np.empty(len(epoch), dtype=np.int64), np.empty(len(epoch), dtype=np.int8)
+    n = _brought(brought_by, epoch.rooms, len(SOURCES), rooms, source)
+    return Candidates(rooms[:n].copy(), source[:n].copy())
 
 
-class _Circle(NamedTuple):
-    """Positions in the epoch of the rooms one viewer's own ties lead to; a room may be named more than once."""
+@compiled
+def _brought(
+    brought_by: Codes, rooms: npt.NDArray[np.int64], nobody: int, found: npt.NDArray[np.int64], source: Codes
+) -> int:
+    """The rooms some source brought, and which; how many they are."""
+    n = 0
+    for i in range(len(brought_by)):
+        found[n], source[n] = rooms[i], brought_by[i]
+        n += brought_by[i] != nobody
+    return n
 
-    own: npt.NDArray[np.int64]
-    guest: npt.NDArray[np.int64]
-    visited: npt.NDArray[np.int64]
 
-
-def _circle(world: World, epoch: Epoch, viewer: Viewer) -> _Circle:
+def _bring_circle(world: World, epoch: Epoch, viewer: Viewer, brought_by: Codes) -> None:
     """Rooms of hosts followed, bought from or visited, and rooms such hosts join as guests, in one pass.
 
     A blocked host brings no room as a guest, and his own only as visited: the filter then says why it is not shown.
     """
-    relation, commerce, visits = (viewer.ties[name] for name in ("relation", "commerce", "visits"))
+    relation, commerce, visits = viewer.ties["relation"], viewer.ties["commerce"], viewer.ties["visits"]
     if not len(relation) + len(commerce) + len(visits):
-        return _Circle(_NO_ROOMS, _NO_ROOMS, _NO_ROOMS)
+        return
     flags = np.zeros(len(world.standings), dtype=np.int8)
-    flags[visits.hosts] = _VISITED | _WELCOME_GUEST
-    flags[commerce.hosts] |= _PRIVATE
-    if len(relation):
-        stand = relations(world.blocks.relation, relation.rows)
-        flags[relation.hosts[stand.follows]] |= _PRIVATE
-        flags[relation.hosts[stand.blocks]] &= _VISITED
+    stand = relations(world.blocks.relation, relation.rows)
+    _flag(visits.hosts, commerce.hosts, relation.hosts, stand.follows, stand.blocks, flags)
     found = epoch.flagged(flags)
-    again, again_guest = found.own_flags & _VISITED != 0, found.guest_flags & _WELCOME_GUEST != 0
-    return _Circle(
-        found.own[found.own_flags & _PRIVATE != 0],
-        found.guest[found.guest_flags & _PRIVATE != 0],
-        np.concatenate((found.own[again], found.guest[again_guest])),
-    )
+    _mark(found.own, found.own_flags, _VISITED, _CODES[Source.VISITED], brought_by)
+    if len(found.guest):
+        _mark(found.guest, found.guest_flags, _WELCOME_GUEST, _CODES[Source.VISITED], brought_by)
+        _mark(found.guest, found.guest_flags, _PRIVATE, _CODES[Source.COHOST], brought_by)
+    _mark(found.own, found.own_flags, _PRIVATE, _CODES[Source.PRIVATE], brought_by)
+
+
+@compiled
+def _flag(
+    visited: Hosts, bought_from: Hosts, related: Hosts, follows: npt.NDArray[np.bool_], blocks: npt.NDArray[np.bool_],
+    flags: Codes,
+) -> None:  # fmt: skip
+    """What the hosts a viewer has ties with may bring."""
+    for host in visited:
+        flags[host] = _VISITED | _WELCOME_GUEST
+    for host in bought_from:
+        flags[host] |= _PRIVATE
+    for i in range(len(related)):
+        if follows[i]:
+            flags[related[i]] |= _PRIVATE
+        if blocks[i]:
+            flags[related[i]] &= _VISITED
+
+
+@compiled
+def _mark(positions: npt.NDArray[np.int64], flags: Codes, flag: np.int8, code: np.int8, brought_by: Codes) -> None:
+    for i in range(len(positions)):
+        if flags[i] & flag:
+            brought_by[positions[i]] = code
 
 
 def _nearest(epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.int64]:
@@ -140,18 +163,35 @@ def _newcomers(world: World, epoch: Epoch, size: int, request: Request) -> npt.N
     It walks round all rooms, from a place and with a stride drawn from viewer and hour, until enough are found.
     """
     n = len(epoch)
+    if not size:
+        return _NO_ROOMS
     viewer = request.user & 0xFFFFFFFF if request.seed is None else request.seed
     drawn = _scrambled(viewer << 32 | request.at // _EVERY_HOUR_US & 0xFFFFFFFF)
     start, stride = drawn % n, 1 + (drawn >> 32) % n
     while gcd(stride, n) != 1:
         stride += 1
     visitors = world.standings[:, STANDINGS.index("visitors")]
-    found, walked, step = _NO_ROOMS, 0, 8 * size
-    while len(found) < size and walked < n:
-        places = (start + stride * np.arange(walked, min(walked + step, n))) % n
-        found = np.concatenate((found, places[visitors[epoch.hosts[places]] < NEWCOMER_VISITORS]))
-        walked, step = walked + step, 4 * step
-    return found[:size]
+    found = np.empty(min(size, n), dtype=np.int64)
+    return found[: _walk(start, stride % n, epoch.hosts, visitors, NEWCOMER_VISITORS, found)]
+
+
+@compiled
+def _walk(
+    start: int, stride: int, hosts: npt.NDArray[np.int64], visitors: npt.NDArray[np.int64], too_many: int,
+    found: npt.NDArray[np.int64],
+) -> int:  # fmt: skip
+    """The first positions on the walk (with `stride` < n) whose hosts have fewer visitors, as many as `found` holds;
+    how many there are."""
+    n, place = 0, start
+    for _ in range(len(hosts)):
+        if n == len(found):
+            break
+        found[n] = place
+        n += visitors[hosts[place]] < too_many
+        place += stride
+        if place >= len(hosts):
+            place -= len(hosts)
+    return n
 
 
 def propensities(world: World, epoch: Epoch, sources: npt.NDArray[np.int8]) -> npt.NDArray[np.float64]:
@@ -160,12 +200,11 @@ def propensities(world: World, epoch: Epoch, sources: npt.NDArray[np.int8]) -> n
     Only newcomers' rooms are drawn, `newcomers` of those live, each as likely as another (to what a walk with a random
     stride is off); every other source brings its rooms with certainty. Who is shown of given candidates is no chance.
     """
-    found = np.ones(len(sources))
     drawn = sources == _CODES[Source.NEWCOMER]
-    if drawn.any():
-        live = max(_newcomers_live(world, epoch), 1)
-        found[drawn] = min(1.0, world.config.pipeline.sources.newcomers / live)
-    return found
+    if not np.count_nonzero(drawn):
+        return np.ones(len(sources))
+    live = max(_newcomers_live(world, epoch), 1)
+    return np.where(drawn, min(1.0, world.config.pipeline.sources.newcomers / live), 1.0)
 
 
 def _newcomers_live(world: World, epoch: Epoch) -> int:

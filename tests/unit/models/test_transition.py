@@ -46,7 +46,7 @@ def counts(model: TransitionModel) -> np.ndarray:
 
 def lift_of(model: TransitionModel, recent: list[int], ages_s: list[float], hosts: list[int]) -> np.ndarray:
     candidates = np.array(hosts)
-    return model.over_popularity(model.scores(recent, ages_s, candidates), candidates)
+    return model.over_popularity(model.scores(recent, ages_s, candidates)[None], candidates)[0]
 
 
 def test_counts_by_hand() -> None:
@@ -174,7 +174,7 @@ def test_ages_after_the_last_entry_everything_is_finite() -> None:
     for _ in range(2):
         chances = model.scores([0], [5.0], everyone, at=later)
         assert np.isclose(chances.sum(), 1.0, atol=1e-6)
-        for found in (model.over_popularity(chances, everyone, at=later), model.evidence([0], [5.0], at=later)):
+        for found in (model.over_popularity(chances[None], everyone, at=later), model.evidence([0], [5.0], at=later)):
             assert np.isfinite(found).all()
         model.update([(later - US_PER_S, 0)], 2, later)
 
