@@ -56,19 +56,25 @@ class _Flat(NamedTuple):
 
 
 @compiled
-def _add_tables(bins: npt.NDArray[np.int64], tables: _Tables, row_of: npt.NDArray[np.intp], out: Floats) -> None:
+def _add_tables(
+    bins: npt.NDArray[np.int64], mains: Floats, firsts: npt.NDArray[np.intp], seconds: npt.NDArray[np.intp],
+    first_starts: npt.NDArray[np.intp], second_starts: npt.NDArray[np.intp], codes: npt.NDArray[np.intp],
+    cells: Floats, row_of: npt.NDArray[np.intp], out: Floats,
+) -> None:  # fmt: skip
     """Add the values of all terms t, the features' and then the pairs', of columns whose features fall into `bins`
-    (F, n), to the rows `row_of[t]` of `out` (R, n), one term after the other."""
+    (F, n), to the rows `row_of[t]` of `out` (R, n), one term after the other; the others are `_Tables`. Positions are
+    unsigned, for then nobody looks whether they are negative."""
     n_features = len(bins)
     for j in range(n_features):
         row, bin_of = out[row_of[j]], bins[j]
         for i in range(len(row)):
-            row[i] += tables.mains[bin_of[i]]
-    for p in range(len(tables.firsts)):
-        row, first, second = out[row_of[n_features + p]], bins[tables.firsts[p]], bins[tables.seconds[p]]
-        first_start, second_start = tables.first_starts[p], tables.second_starts[p]
+            row[i] += mains[np.uint64(bin_of[i])]
+    for p in range(len(firsts)):
+        row, first, second = out[row_of[n_features + p]], bins[firsts[p]], bins[seconds[p]]
+        first_start, second_start = first_starts[p], second_starts[p]
         for i in range(len(row)):
-            row[i] += tables.cells[tables.codes[first_start + first[i]] + tables.codes[second_start + second[i]]]
+            a, b = np.uint64(first_start + first[i]), np.uint64(second_start + second[i])
+            row[i] += cells[np.uint64(codes[a] + codes[b])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +130,7 @@ class AdditiveModel:
             values: as for `contributions`.
         """
         check_table(values, self._needed, exactly=self.inputs is None)
-        _add_tables(self._flat.binning(values, self.inputs), self._flat.tables, row_of, out)
+        _add_tables(self._flat.binning(values, self.inputs), *self._flat.tables, row_of, out)
         return out
 
     def score(self, values: npt.NDArray[np.floating[Any]]) -> Floats:

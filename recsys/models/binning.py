@@ -76,23 +76,27 @@ class Binning:
         wide = np.ascontiguousarray(values, dtype=np.float64)
         bins = np.empty((len(self.starts), wide.shape[1]), dtype=np.int64)
         every = np.arange(len(self.starts)) if rows is None else rows
-        _bin(wide, wide.view(np.int64), every, self._layout, bins)
+        _bin(wide, wide.view(np.int64), every, *self._layout, bins)
         return bins
 
 
 @compiled
-def _bin(values: Floats, keys: Ints, rows: npt.NDArray[np.intp], layout: _Layout, bins: Ints) -> None:
-    """`keys` (R, n) are the bits of `values`, which grow with positive numbers and fall with negative ones."""
+def _bin(
+    values: Floats, keys: Ints, rows: npt.NDArray[np.intp], shifts: Ints, lowest: Ints, highest: Ints, offsets: Ints,
+    missing: Ints, below: Ints, edges: Floats, bins: Ints,
+) -> None:  # fmt: skip
+    """`keys` (R, n) are the bits of `values`, which grow with positive numbers and fall with negative ones; the others
+    are a `_Layout`. Positions are unsigned, for then nobody looks whether they are negative."""
     for j in range(len(rows)):
         value, key, bin_of = values[rows[j]], keys[rows[j]], bins[j]
-        shift, lowest, highest, offset = layout.shifts[j], layout.lowest[j], layout.highest[j], layout.offsets[j]
+        shift, first, last, offset = shifts[j], lowest[j], highest[j], offsets[j]
         for i in range(len(bin_of)):
             if np.isnan(value[i]):
-                bin_of[i] = layout.missing[j]
+                bin_of[i] = missing[j]
                 continue
             ordered = key[i] if key[i] >= 0 else key[i] ^ 0x7FFFFFFFFFFFFFFF  # `_ordered`, for one number
-            number = layout.below[min(max(ordered >> shift, lowest), highest) + offset]
-            while layout.edges[number] < value[i]:
+            number = below[np.uint64(min(max(ordered >> shift, first), last) + offset)]
+            while edges[np.uint64(number)] < value[i]:
                 number += 1
             bin_of[i] = number
 

@@ -105,7 +105,7 @@ class BlockNetwork:
 
         Args:
             values: as for `score`; features of the viewer have one value each in all n columns.
-            tied: columns whose tie is not at its reference.
+            tied: columns, ascending, whose tie is not at its reference.
         """
         if not values.shape[1]:
             return np.empty(0)
@@ -115,7 +115,7 @@ class BlockNetwork:
         hidden_nH = moved_Fn[viewers:].T @ net.first[:, others].T
         start_nH = net._start + moved_Fn[:viewers, :1].T @ net.first[:, :viewers].T
         _complete(hidden_nH, start_nH[0], tied, net._told(values, tie, tied))
-        return net._outcome(hidden_nH)
+        return net._from_first(hidden_nH)
 
     def contributions(self, values: Numbers, scores: Floats | None = None) -> Floats:
         """What each term adds to the score, (1 + B, n), of `values` as for `score`.
@@ -206,24 +206,44 @@ class BlockNetwork:
         return scaled(values, self.centre[of], self.scale[of], self.reference[of], rows, columns, self.first.dtype)
 
     def _outcome(self, hidden_nH: Numbers) -> Floats:
-        """Scores (n,) from the first layer (n, H), which is overwritten; what is negative in it counts as 0."""
-        np.maximum(hidden_nH, 0.0, out=hidden_nH)
+        """Scores (n,) from the first layer (n, H) before σ; it is overwritten."""
+        return self._from_first(np.maximum(hidden_nH, 0.0, out=hidden_nH))
+
+    def _from_first(self, hidden_nH: Numbers) -> Floats:
+        """Scores (n,) from the first layer (n, H)."""
         width = self.second.shape[2]
         out = np.full(len(hidden_nH), self.constant)
         for k, (second, bias, last) in enumerate(zip(self.second, self.second_bias, self.last, strict=True)):
             units_nJ = hidden_nH[:, k * width : (k + 1) * width] @ second.T
-            units_nJ += bias
-            out += np.maximum(units_nJ, 0.0, out=units_nJ) @ last
+            _rectify(units_nJ, bias)
+            out += units_nJ @ last
         return out
 
 
 @compiled
 def _complete(hidden_nH: Numbers, start_H: Numbers, tied: npt.NDArray[np.intp], tie_mH: Numbers) -> None:
-    """Add to first layers what is the same for all, and to those `tied` what their ties say."""
+    """σ of first layers that lack what is the same for all and, in the rows `tied`, ascending, what their ties say."""
+    j = 0
     for i in range(len(hidden_nH)):
-        hidden_nH[i] += start_H
-    for j in range(len(tied)):
-        hidden_nH[tied[j]] += tie_mH[j]
+        row = hidden_nH[i]
+        for h in range(len(row)):
+            row[h] += start_H[h]
+        if j < len(tied) and tied[j] == i:
+            for h in range(len(row)):
+                row[h] += tie_mH[j, h]
+            j += 1
+        for h in range(len(row)):
+            row[h] = 0.0 if row[h] < 0.0 else row[h]
+
+
+@compiled
+def _rectify(units_nJ: Numbers, bias_J: Numbers) -> None:
+    """σ of the second layer, its bias added."""
+    for i in range(len(units_nJ)):
+        row = units_nJ[i]
+        for j in range(len(row)):
+            told = row[j] + bias_J[j]
+            row[j] = 0.0 if told < 0.0 else told
 
 
 @compiled

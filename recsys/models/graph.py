@@ -81,6 +81,7 @@ def _add_rows(
     """Add the weighted rows of the graph to `scores`; hosts it does not know have none."""
     for i in range(len(hosts)):
         if hosts[i] < len(indptr) - 1:
-            weight = np.float32(weights[i])
-            for z in range(indptr[hosts[i]], indptr[hosts[i] + 1]):
-                scores[indices[z]] += weight * data[z]
+            weight, row = np.float32(weights[i]), slice(indptr[hosts[i]], indptr[hosts[i] + 1])
+            others, edges = indices[row], data[row]
+            for z in range(len(others)):
+                scores[np.uint32(others[z])] += weight * edges[z]  # unsigned: not looked at whether it is negative

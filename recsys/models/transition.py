@@ -165,8 +165,7 @@ class TransitionModel:
         mixed = self.config.mixture(recent_hosts, recent_ages_s)
         prior = self.config.prior * self._decay_to(at)
         everyone = self._all_entered or 1.0
-        dense = self._dense()
-        touched: list[NDArray[np.int32]] = []
+        dense, touched = self._dense(), []
         spread = 1.0 if not mixed else 0.0
         for host, share in mixed:
             nexts, counts, total = self.row(host)
