@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from recsys.config.sections import Section
+from recsys.config import Section, load_config_as
 from recsys.errors import ConfigError
 
 Role = Literal["lookup", "events", "admin"]
@@ -128,23 +127,10 @@ def load_serving_config(path: Path | None, overrides: dict[str, object] | None =
     Raises:
         ConfigError: unreadable, unknown or wrong settings; or an open address without keys.
     """
-    settings: object = {}
-    if path is not None:
-        try:
-            settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError("config cannot be read", where=path, got=error) from error
-    if not isinstance(settings, dict):
-        raise ConfigError("config is no mapping", where=path, got=type(settings).__name__)
-    stream, url = settings.get("stream"), (overrides or {}).get("stream")
-    if isinstance(stream, dict) and url is not None:
-        overrides = {**(overrides or {}), "stream": {**stream, "url": url}}
-    merged = settings | {name: value for name, value in (overrides or {}).items() if value is not None}
-    try:
-        config = ServingConfig.model_validate_json(_json(merged))
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-        raise ConfigError("config is wrong", where=path, got=faults) from error
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    if "stream" in given:  # the address alone: how it is followed may stand in the file
+        given["stream.url"] = given.pop("stream")
+    config = load_config_as(ServingConfig, path, given, secret=("keys", "stream"))
     if not config.is_loopback and not config.keys:
         raise ConfigError(
             "an address that others reach needs API keys",
@@ -153,12 +139,3 @@ def load_serving_config(path: Path | None, overrides: dict[str, object] | None =
             hint="add keys to the serving config, or listen on 127.0.0.1",
         )
     return config
-
-
-def _json(settings: dict[str, object]) -> bytes:
-    import orjson
-
-    try:
-        return orjson.dumps(settings)
-    except TypeError as error:
-        raise ConfigError("config holds a value of no plain type", got=error) from error

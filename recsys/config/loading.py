@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,17 +32,29 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
 
 
 def load_config_as(
-    config_type: type[ConfigT], path: Path | None = None, overrides: Mapping[str, Any] | None = None
+    config_type: type[ConfigT],
+    path: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    secret: Sequence[str] = (),
 ) -> ConfigT:
-    """Same as `load_config` for any config type, such as that of the market simulator."""
+    """Same as `load_config` for any config type, such as those of the market simulator and of the service.
+
+    Args:
+        secret: sections whose values no message repeats.
+    """
     data: dict[str, Any] = {} if path is None else _read_yaml(path)
     for key, value in (overrides or {}).items():
         _put(data, key.split("."), value)
-    return parse_config(config_type, data, where=path if path is not None else "settings")
+    return parse_config(config_type, data, where=path if path is not None else "settings", secret=secret)
 
 
-def parse_config(config_type: type[ConfigT], data: Mapping[str, Any], *, where: object) -> ConfigT:
+def parse_config(
+    config_type: type[ConfigT], data: Mapping[str, Any], *, where: object, secret: Sequence[str] = ()
+) -> ConfigT:
     """Check plain data, for example the config stored in a manifest, against a config type.
+
+    Args:
+        secret: sections whose values no message repeats.
 
     Raises:
         ConfigError: all faults at once, each with its dotted path.
@@ -56,7 +68,7 @@ def parse_config(config_type: type[ConfigT], data: Mapping[str, Any], *, where: 
     try:
         return config_type.model_validate_json(document)
     except ValidationError as error:
-        faults = [_fault(config_type, detail) for detail in error.errors(include_url=False)]
+        faults = [_fault(config_type, detail, secret) for detail in error.errors(include_url=False)]
         wrong = "a wrong setting" if len(faults) == 1 else f"{len(faults)} wrong settings"
         raise ConfigError(wrong, where=where, got="\n  " + "\n  ".join(faults)) from error
 
@@ -108,7 +120,7 @@ def _put(data: dict[str, Any], path: list[str], value: Any) -> None:
         data[path[-1]] = value
 
 
-def _fault(config_type: type[BaseModel], detail: Any) -> str:
+def _fault(config_type: type[BaseModel], detail: Any, secret: Sequence[str]) -> str:
     location = detail["loc"]
     path = ".".join(str(part) for part in location) or "(whole file)"
     if detail["type"] == "extra_forbidden":
@@ -117,8 +129,8 @@ def _fault(config_type: type[BaseModel], detail: Any) -> str:
         advice = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}" if known else ""
         return f"{path}: unknown setting; {advice}".rstrip("; ")
     message = str(detail["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    got = detail["input"]
-    return f"{path}: {message}" + ("" if isinstance(got, dict | list) else f", got {got!r}")
+    got, hidden = detail["input"], bool(location) and location[0] in secret
+    return f"{path}: {message}" + ("" if isinstance(got, dict | list) or hidden else f", got {got!r}")
 
 
 def _fields_at(config_type: Any, location: tuple[Any, ...]) -> list[str]:
