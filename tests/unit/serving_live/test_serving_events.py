@@ -57,6 +57,15 @@ def test_a_started_room_is_in_the_next_answer_and_an_ended_one_in_none(engine: E
     assert explanation(engine, 1, ROOM, 10)["why"].startswith("ended at")
 
 
+def test_a_clock_set_back_makes_no_event_one_of_the_future(engine: Engine, clock: Clock) -> None:
+    clock.now = AS_OF + 20_000 * S
+    assert engine.apply([("a", "rooms", room())]) == [("accepted", None)]
+    clock.now = AS_OF
+    follow = {"user_id": 1, "host_id": HOST, "action": "follow"}
+    verdicts = engine.apply([(f"f{s}", "follows", follow | {"at": at(s)}) for s in (20_000, 20_000 + 3_601)])
+    assert verdicts == [("accepted", None), ("quarantined", "later_than_now")]
+
+
 def test_an_end_that_overtakes_its_start_keeps_the_room_off_the_air(engine: Engine) -> None:
     engine.apply([("b", "rooms", room(end=50))])
     assert engine.apply([("a", "rooms", room())]) == [("accepted", None)]
