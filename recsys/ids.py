@@ -147,7 +147,7 @@ class Vocabulary:
         if kind == "str" and not isinstance(external, str):
             raise InputRefused("not an id", got=repr(external), expected="an int or a str")
         if isinstance(external, int) and not -(2**63) <= external < 2**63:
-            raise InputRefused("an id does not fit into 64 bits", got=external)
+            raise InputRefused("an id does not fit into 64 bits", got=external, hint="give such ids as strings")
         self._check_kind(kind)
         self.kind = kind
         return self._append(external)

@@ -56,7 +56,11 @@ def ingest(
         elif events is not None and log is None:
             report = run(events, lake, buckets=buckets, progress=progress)
         else:
-            raise ConfigError("what to ingest is not clear", expected="a folder of event tables, or --log")
+            raise ConfigError(
+                "what to ingest is not clear",
+                got="neither" if log is None else "both",
+                expected="a folder of event tables, or --log",
+            )
     show(report, as_json=as_json)
 
 

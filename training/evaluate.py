@@ -216,7 +216,11 @@ class _Judged:
         self, trained: Trained, events: Events, rooms: pl.DataFrame, facts: pl.DataFrame, seed: int
     ) -> dict[str, Any]:
         if not self.requests:
-            raise InputRefused("no request to judge", got="no entry into a live room after the cut")
+            raise InputRefused(
+                "no request to judge",
+                got="no entry into a live room after the cut",
+                hint="give an earlier --as-of; watches and rooms are needed",
+            )
         requests = pl.DataFrame(self.requests).join(
             user_table(events, trained.vocabularies).select(pl.col("user").alias("user_id"), "city_tier"),
             on="user_id",

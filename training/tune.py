@@ -149,7 +149,12 @@ def _judge(
 ) -> Callable[[dict[str, Any]], float]:
     early = (log.requests["at"] < later_us).to_numpy()
     if not early.any() or early.all():
-        raise InputRefused("no requests to train or to judge on", got=f"{int(early.sum())} of {len(early)} are early")
+        raise InputRefused(
+            "no requests to train or to judge on",
+            got=f"{int(early.sum())} of {len(early)} lie in the earlier part of the stretch",
+            expected="some in the earlier part and some in the later",
+            hint="give a later --as-of, or more events",
+        )
     in_early = np.repeat(early, log.groups)
     later, groups, labels = log.rows[~in_early].T, log.groups[~early], log.labels[~in_early]
     second = second_task(log, None if came is None else came.filter(pl.col("ended_at") < later_us))

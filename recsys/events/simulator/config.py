@@ -244,7 +244,7 @@ def _find_world(name_or_path: str | Path) -> Path:
     if path.suffix in {".yaml", ".yml"} or path.is_file():
         if path.is_file():
             return path
-        raise ConfigError("there is no such world file", where=path)
+        raise ConfigError("there is no such world file", where=path, hint="a name of configs/worlds will do, too")
     for folder in WORLD_FOLDERS:
         candidate = folder / f"{name_or_path}.yaml"
         if candidate.is_file():
