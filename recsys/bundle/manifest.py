@@ -64,7 +64,8 @@ class FileEntry(_Record):
 
 
 class DataWindow(_Record):
-    """Which facts the bundle knows: the first and last instant read, and the as-of (facts with time < as_of)."""
+    """Which facts the bundle knows: those with time < as_of, so `to` is the instant before; `from` is the start of the
+    first broadcast, None where nothing was learnt from any."""
 
     from_us: Instant | None = Field(default=None, validation_alias="from", serialization_alias="from")
     to_us: Instant | None = Field(default=None, validation_alias="to", serialization_alias="to")

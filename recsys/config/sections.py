@@ -32,7 +32,8 @@ class TiesConfig(Section):
     """How the tie state is laid out and what counts as staying for the person."""
 
     user_buckets: int = Field(default=64, ge=1, le=65_536)
-    """Buckets of users (user row modulo this); one is in memory at a time. A power of two."""
+    """Parts of the users that a build of more than 20,000 works on, as many at once as threads and memory allow; of a
+    lake at most as many as it has buckets, unless those are large. A power of two."""
     product_slot_s: float = Field(default=360.0, gt=0)
     """Seconds a host spends on one product; a stay beyond two slots counts as staying for the person."""
     layer_share: float = Field(default=0.2, ge=0, le=1)
@@ -170,7 +171,7 @@ class TowerConfig(Section):
     epochs: int = Field(default=3, ge=1)
     batch: int = Field(default=1024, ge=1)
     learning_rate: float = Field(default=0.01, gt=0, le=1)
-    """Of Adam, falling linearly to zero."""
+    """Of Adam in the first epoch; it falls in equal steps from one to the next, and would be zero after the last."""
     weight_decay: float = Field(default=1e-3, ge=0)
     """Factor on the squared vectors of a batch."""
     negatives: int = Field(default=32, ge=1)

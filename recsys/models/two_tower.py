@@ -6,7 +6,7 @@ weight a host, takes the weighted mean of the hosts' history vectors and project
 tier are added, so a viewer without any history has a vector, too. The host's tower is a vector and a bias per host,
 plus those of its category.
 
-    u = Σ_a P_a · Σ_i w_ai h_i / (ε + Σ_i w_ai) + hour + tier,    w_ai = Σ_k m_ak e_ik,    score = u · v + bias
+    u = Σ_a P_a · Σ_i w_ai h_i / (ε + Σ_i w_ai) + hour + tier,    w_ai = Σ_k m_ak log(1 + e_ik),    score = u · v + bias
 
 Covington, Adams, Sargin (RecSys 2016) average histories alike; decays as attention are ours, because they are exact
 under the tie's algebra. Formulas: docs/formulas/two-tower.md.

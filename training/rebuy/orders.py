@@ -27,7 +27,7 @@ class Orders:
         cancellations: u, p, day.
         users: `user_id` as given, row number = u.
         products: `product` as given, row number = p.
-        dropped: rows without customer, product or time, by reason.
+        dropped: rows without order, customer, product or time, by the column that lacks.
         missing: optional columns that were absent.
     """
 
