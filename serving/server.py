@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import multiprocessing
+import multiprocessing.process
+import multiprocessing.synchronize
 import signal
 import socket
 import sys
@@ -43,13 +45,18 @@ def listening(config: ServingConfig) -> socket.socket:
     return bound
 
 
+def url_of(host: str, port: int) -> str:
+    """The address to ask a service at."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def run(bundle: Path, log: Path, config: ServingConfig, announce: Callable[[str], None]) -> None:
     """Serve until told to stop (SIGINT, SIGTERM).
 
     Args:
         bundle: a bundle, or a folder of bundles whose `CURRENT` is then followed.
         log: the event log, shared by all workers.
-        announce: told the address once requests are answered.
+        announce: told the address once requests are answered, by the first worker that can.
 
     Raises:
         BundleRefused, GateFailed, ConfigError: nothing was served.
@@ -57,20 +64,20 @@ def run(bundle: Path, log: Path, config: ServingConfig, announce: Callable[[str]
     if config.stream is not None:
         check_installed(config.stream)
     bound = listening(config)
-    address = f"http://{config.host}:{bound.getsockname()[1]}"
+    address = url_of(config.host, bound.getsockname()[1])
     if config.workers == 1:
         work(bundle, log, config, bound, lambda: announce(address))
         return
     Engine.open(bundle, log, config).close()  # a bundle that cannot be served is refused here, once, and clearly
     context = multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(target=_worker, args=(bundle, log, config, bound, number), daemon=True)
-        for number in range(config.workers)
-    ]
-    for worker in workers:
+    ready = context.Event()
+
+    def started(number: int) -> multiprocessing.process.BaseProcess:
+        worker = context.Process(target=_worker, args=(bundle, log, config, bound, number, ready), daemon=True)
         worker.start()
-    announce(address)
-    stopping = False
+        return worker
+
+    stopping = announced = False
 
     def stop(*_: object) -> None:
         nonlocal stopping
@@ -78,25 +85,33 @@ def run(bundle: Path, log: Path, config: ServingConfig, announce: Callable[[str]
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    workers = [started(number) for number in range(config.workers)]
     while not stopping:
         time.sleep(0.2)
+        if not announced and ready.is_set():
+            announce(address)
+            announced = True
         for number, worker in enumerate(workers):
             if not worker.is_alive() and not stopping:
                 logging.getLogger("laotie.serving").error("worker %d died (%s); started anew", number, worker.exitcode)
-                workers[number] = context.Process(
-                    target=_worker, args=(bundle, log, config, bound, number), daemon=True
-                )
-                workers[number].start()
+                workers[number] = started(number)
     for worker in workers:
         worker.terminate()
     for worker in workers:
         worker.join(timeout=10)
 
 
-def _worker(bundle: Path, log: Path, config: ServingConfig, bound: socket.socket, number: int) -> None:
+def _worker(
+    bundle: Path,
+    log: Path,
+    config: ServingConfig,
+    bound: socket.socket,
+    number: int,
+    ready: multiprocessing.synchronize.Event,
+) -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="laotie: %(levelname)s %(name)s: %(message)s")
     try:
-        work(bundle, log, config, bound, lambda: None)
+        work(bundle, log, config, bound, ready.set)
     except LaotieError as error:
         logging.getLogger("laotie.serving").error("worker %d cannot serve: %s", number, error)
         time.sleep(1.0)

@@ -22,6 +22,7 @@ from serving.config import ApiKey, ServingConfig, load_serving_config
 from serving.engine import Engine
 from serving.event_log import LogFailed
 from serving.queue import IntakeQueue
+from serving.server import url_of
 
 from .running_service import serving
 from .served_world import AS_OF, Clock
@@ -223,3 +224,7 @@ def test_every_answer_that_is_not_logged_is_counted() -> None:
 
     asyncio.run(ask())
     assert lost == [0, 3, 1_000] and queue.waiting == 0
+
+
+def test_an_address_can_be_asked_at() -> None:
+    assert [httpx.URL(url_of(host, 8080)).host for host in ("127.0.0.1", "::1")] == ["127.0.0.1", "::1"]
