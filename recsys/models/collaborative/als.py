@@ -93,6 +93,12 @@ class Als:
                 _solve(by_host, hosts, users, config)
         return AlsFactors(config, users, hosts, gram(hosts))
 
+    def work(self, interactions: Interactions) -> float:
+        """About how many multiply-adds fitting takes: products with the Gram matrix for each row, with each tie."""
+        config = self.config
+        a_step = sum(interactions.matrix.shape) * config.factors**2 + 4 * interactions.n_pairs * config.factors
+        return float(config.iterations * (config.cg_steps + 1) * a_step)
+
 
 @dataclass(frozen=True, slots=True)
 class AlsFactors:

@@ -33,6 +33,9 @@ from recsys.models.collaborative.search import (
 from recsys.models.collaborative.validation import Draw, Quality, internal_check
 from recsys.progress import Progress, silent
 
+_ALS_FACTORS, _HOSTS_OF_ALS_FACTORS = 128, 2_000
+_LEAST_ALS_FITS = 3  # with more factors; else fewer of them
+
 
 class SelectionConfig(BaseModel):
     """Bounds of the search."""
@@ -59,7 +62,9 @@ class SelectionConfig(BaseModel):
     """EASE inverts a matrix in each fit: so few fits that their cubes add up to no more than this, in 10¹²."""
     als_fits: int = Field(6, ge=0)
     """0 leaves ALS, and with it `implicit`, out."""
-    als_max_factors: int = Field(256, ge=1)
+    als_max_factors: int = Field(512, ge=1)
+    als_tera_ops: float = Field(3.0, gt=0)
+    """So few fits of ALS, and of so few factors, that their multiply-adds add up to no more than this, in 10¹²."""
     cosine_fits: int = Field(4, ge=0)
     """0 leaves the cosine softmax out."""
     cosine_tera_ops: float = Field(4.0, gt=0)
@@ -119,16 +124,28 @@ def select_model(
 
 
 def _als(bench: Bench, config: SelectionConfig) -> Found:
+    """The search begins with 128 factors, twice as many for every fourfold number of hosts beyond 2,000, as far as
+    bounds and the rank of the ties allow."""
     from recsys.models.collaborative.als import Als, AlsConfig  # pulls in implicit, which not everybody has or needs
 
-    largest = min(config.als_max_factors, max(4, min(bench.draw.train.matrix.shape)))
-    factors = min(AlsConfig().factors, max(4, largest // 2))
-    start = Als(AlsConfig.suited_to(bench.draw.train.n_hosts, factors=factors, confidence=40, threads=config.threads))
+    train = bench.draw.train
+    rank, budget = min(train.matrix.shape), config.als_tera_ops * 1e12
 
     def allowed(model: Tunable) -> bool:
-        return isinstance(model, Als) and model.config.factors <= largest
+        if not isinstance(model, Als) or model.config.factors > min(config.als_max_factors, max(4, rank)):
+            return False
+        return model.config.factors <= _ALS_FACTORS or _LEAST_ALS_FITS * model.work(train) <= budget
 
-    return search(bench, start, als_moves, config.als_fits, "choosing ALS", allowed)
+    def of(factors: int) -> Als:
+        return Als(AlsConfig.suited_to(train.n_hosts, factors=factors, confidence=40, threads=config.threads))
+
+    octaves = int(math.log(max(1.0, train.n_hosts / _HOSTS_OF_ALS_FACTORS), 4))
+    factors = min(_ALS_FACTORS << octaves, max(4, rank // 2))
+    while factors > 4 and not allowed(of(factors)):
+        factors //= 2
+    start = of(factors)
+    fits = min(config.als_fits, max(1, int(budget / start.work(train))))
+    return search(bench, start, als_moves, fits, "choosing ALS", allowed)
 
 
 def _blended(

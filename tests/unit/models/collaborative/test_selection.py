@@ -10,6 +10,8 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 
+from recsys.models.collaborative import select
+from recsys.models.collaborative.als import Als, AlsConfig
 from recsys.models.collaborative.cosine import Cosine
 from recsys.models.collaborative.ensemble import FittedBlend, candidate_pool, standardised, tuned_weights
 from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions, power
@@ -201,6 +203,23 @@ def test_als_takes_part(blocks) -> None:
     trials = select_model(interactions, QUICK.model_copy(update={"als_fits": 2}), seed=7).trials
     assert [trial.model for trial in trials[-4:]] == ["als", "als", "neighbours", "blend"]
     assert trials[-4].settings["factors"] != trials[-3].settings["factors"]
+
+
+@pytest.mark.parametrize(
+    ("affordable", "most", "first", "fits"), [(100, 512, 16, 5), (100, 8, 8, 5), (3.5, 512, 8, 3), (0.1, 512, 4, 1)]
+)
+def test_als_has_more_factors_where_there_are_many_hosts_and_its_work_allows_it(
+    blocks, monkeypatch: pytest.MonkeyPatch, affordable: float, most: int, first: int, fits: int
+) -> None:
+    monkeypatch.setattr(select, "_ALS_FACTORS", 4)
+    monkeypatch.setattr(select, "_HOSTS_OF_ALS_FACTORS", 2)  # 40 hosts are 20 times as many: two fourfolds
+    train = internal_check(blocks[0], share=QUICK.held_out_share, max_users=60, k=3, seed=7).train
+    tera_ops = affordable * Als(AlsConfig(factors=8)).work(train) / 1e12
+    bounds = {"als_fits": 5, "als_max_factors": most, "als_tera_ops": tera_ops}
+    tried = [t for t in select_model(blocks[0], QUICK.model_copy(update=bounds), seed=7).trials if t.model == "als"]
+    assert len(tried) == fits
+    assert tried[0].settings["factors"] == first
+    assert max(trial.settings["factors"] for trial in tried) <= most
 
 
 @pytest.mark.parametrize(("affordable", "fits"), [(0.5, 0), (2.5, 2), (100, 3)])

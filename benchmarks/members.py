@@ -1,0 +1,109 @@
+"""What each collaborative model is worth, alone and in a blend, on a split that nothing is reported on.
+
+    python benchmarks/members.py PAIRS -k 20 [--split-seed 77] [--models filter,als512,cosine] [--users 6000]
+
+Of every user of PAIRS (see `laotie bench-pairs`) a fifth of the items is kept back. Each model is fitted on the rest
+with the settings below; the weights of blends are found on the users judged, so their level flatters and differences
+count. Prints a table in Markdown, with the processor time of each fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from threadpoolctl import threadpool_limits
+
+from recsys.ids import Vocabulary
+from recsys.models.collaborative.als import Als, AlsConfig
+from recsys.models.collaborative.cosine import Cosine
+from recsys.models.collaborative.ease import Ease, EaseConfig
+from recsys.models.collaborative.ensemble import candidate_pool, tuned_weights
+from recsys.models.collaborative.interactions import Interactions
+from recsys.models.collaborative.low_pass import LowPass, LowPassConfig
+from recsys.models.collaborative.neighbours import Neighbours
+from recsys.models.collaborative.protocol import CollaborativeModel, FittedCollaborative
+from recsys.models.collaborative.validation import Check, Quality
+from training.results.pairs import pairs_of, split
+
+
+def _als(factors: int, confidence: float) -> Callable[[int], CollaborativeModel]:
+    return lambda n_hosts: Als(AlsConfig.suited_to(n_hosts, factors=factors, confidence=confidence))
+
+
+MODELS: dict[str, Callable[[int], CollaborativeModel]] = {
+    "plain EASE": lambda _: Ease(EaseConfig(user_exponent=0, host_exponent=0, target_exponent=0)),
+    "EASE": lambda _: Ease(),
+    "filter": lambda n_hosts: LowPass(LowPassConfig(cutoff=0.3 if n_hosts < 10_000 else 0.6)),
+    "als128": _als(128, 40),
+    "als256": _als(256, 80),
+    "als512": _als(512, 80),
+    "cosine": lambda _: Cosine(),
+    "neighbours": lambda _: Neighbours(),
+}
+"""By name, for so many hosts."""
+
+
+def drawn(path: Path, seed: int, users: int, k: int) -> tuple[Interactions, Check]:
+    """Ties to learn from, and `users` random users with what was kept back of them."""
+    train, held = split(pairs_of(path), seed=seed)
+    user_ids, host_ids = Vocabulary(), Vocabulary()
+    user_ids.extend(train["user_id"].unique().sort())
+    host_ids.extend(train["item_id"].unique().sort())
+
+    def matrix(pairs: pl.DataFrame) -> Interactions:
+        rows = user_ids.rows(pairs["user_id"]), host_ids.rows(pairs["item_id"])
+        known = (rows[0] >= 0) & (rows[1] >= 0)
+        return Interactions.from_rows(
+            rows[0][known], rows[1][known], n_users=len(user_ids), n_hosts=len(host_ids)
+        )  # fmt: skip
+
+    learnt, relevant = matrix(train), matrix(held).matrix
+    able = np.flatnonzero(np.diff(relevant.indptr))
+    asked = np.sort(np.random.default_rng(seed).choice(able, min(users, len(able)), replace=False))
+    return learnt, Check(learnt.matrix[asked], relevant[asked], k)
+
+
+def row(name: str, quality: Quality, more: str) -> None:
+    """Print one line of the table."""
+    print(f"| {name} | {quality.recall:.4f} / {quality.ndcg:.4f} | {more} |", flush=True)
+
+
+def main() -> None:
+    """Fit, judge and print."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("pairs", type=Path)
+    options.add_argument("-k", type=int, default=20)
+    options.add_argument("--split-seed", type=int, default=77)
+    options.add_argument("--users", type=int, default=6_000, help="that are judged")
+    options.add_argument("--models", default=",".join(MODELS))
+    options.add_argument("--blends", default="filter+als256,filter+als512,filter+als512+cosine")
+    given = options.parse_args()
+    learnt, check = drawn(given.pairs, given.split_seed, given.users, given.k)
+    print(
+        f"{learnt.n_pairs} pairs of {learnt.n_users} users and {learnt.n_hosts} items; {check.histories.shape[0]} asked"
+    )
+    print(f"\n| | Recall@{given.k} / NDCG@{given.k} | |\n| --- | --- | --- |")
+    fitted: dict[str, FittedCollaborative] = {}
+    with threadpool_limits(1):
+        for name in given.models.split(","):
+            begun = time.process_time()
+            fitted[name] = MODELS[name](learnt.n_hosts).fit(learnt, 1)
+            row(name, check.quality(fitted[name]), f"{time.process_time() - begun:.0f} s")
+        for blend in given.blends.split(","):
+            names = blend.split("+")
+            weights, quality = blended([fitted[name] for name in names], check)
+            row(" + ".join(names), quality, " : ".join(f"{weight:g}" for weight in weights))
+
+
+def blended(members: Sequence[FittedCollaborative], check: Check) -> tuple[tuple[float, ...], Quality]:
+    """Weights found on the users asked, and the quality there."""
+    return tuned_weights([candidate_pool(members, check)], [1.0] * len(members))
+
+
+if __name__ == "__main__":
+    main()
