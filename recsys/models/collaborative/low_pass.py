@@ -19,7 +19,7 @@ from recsys.models.collaborative.host_weights import HostWeights
 from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions, power, scaled
 from recsys.models.collaborative.protocol import FittedCollaborative
 
-_BLOCK_CELLS = 12_000_000  # scores made at a time by one thread, about 50 MB; a handful of such blocks are held
+_BLOCK_CELLS = 1_500_000  # scores made at a time by one thread: a handful of such blocks, 6 MB each, stay in the cache
 _POWER_STEPS = 20
 _NORM_MARGIN = 1.01  # the power iteration approaches the norm from below, and the filter must not see more than 1
 

@@ -19,7 +19,7 @@ from recsys.models.collaborative.low_pass import GraphOperator, LowPassConfig, c
 from recsys.models.collaborative.validation import Check, Quality, list_gains, members, quality_of, top_unseen
 
 _POOL = 8  # of each setting that marks out the pool, the best 8 · k hosts
-_BLOCK_CELLS = 8_000_000  # of one term; all terms of a block are held at once
+_BLOCK_CELLS = 1_500_000  # of one term; all terms of a block are held at once
 _MARKS = ((1.0, 0.0), (4.0, -0.15), (0.25, 0.15))  # cutoff factor and target step of the settings that mark it out
 _MOVES = (("cutoff", 2.0), ("cutoff", 0.5), ("target_exponent", 0.1), ("target_exponent", -0.1))
 _SIZES = (1.0, 0.5, 0.25)
