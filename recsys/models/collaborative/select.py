@@ -124,8 +124,8 @@ def select_model(
 
 
 def _als(bench: Bench, config: SelectionConfig) -> Found:
-    """The search begins with 128 factors, twice as many for every fourfold number of hosts beyond 2,000, as far as
-    bounds and the rank of the ties allow."""
+    """The search begins with 128 factors, doubled for every fourfold number of hosts beyond 2,000, confidence times √2
+    with them, as far as bounds and the rank of the ties allow."""
     from recsys.models.collaborative.als import Als, AlsConfig  # pulls in implicit, which not everybody has or needs
 
     train = bench.draw.train
@@ -137,7 +137,8 @@ def _als(bench: Bench, config: SelectionConfig) -> Found:
         return model.config.factors <= _ALS_FACTORS or _LEAST_ALS_FITS * model.work(train) <= budget
 
     def of(factors: int) -> Als:
-        return Als(AlsConfig.suited_to(train.n_hosts, factors=factors, confidence=40, threads=config.threads))
+        confidence = 40 * math.sqrt(max(1.0, factors / _ALS_FACTORS))
+        return Als(AlsConfig.suited_to(train.n_hosts, factors=factors, confidence=confidence, threads=config.threads))
 
     octaves = int(math.log(max(1.0, train.n_hosts / _HOSTS_OF_ALS_FACTORS), 4))
     factors = min(_ALS_FACTORS << octaves, max(4, rank // 2))
