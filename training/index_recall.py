@@ -13,8 +13,7 @@ def index_metrics(parts: WorldParts, seed: int) -> dict[str, float]:
         return {}
     epoch = assemble(parts).world.index.publish()
     queries = np.random.default_rng(seed).normal(size=(64, epoch.dimension)).astype(np.float32)
-    found, _ = epoch.search(queries, 100)
     exact = epoch.vectors().astype(np.float64) @ queries.T.astype(np.float64)
-    best = epoch.rooms[np.argsort(-exact, axis=0, kind="stable")[: found.shape[1]]].T
-    hits = [len(np.intersect1d(a, b)) for a, b in zip(found, best, strict=True)]
+    best = np.argsort(-exact, axis=0, kind="stable")[:100].T
+    hits = [len(np.intersect1d(epoch.nearest(query, 100), of_it)) for query, of_it in zip(queries, best, strict=True)]
     return {"index_recall_at_100": float(np.sum(hits)) / best.size}

@@ -81,10 +81,9 @@ class Epoch:
         """(len,) int64 host rows by position: who the room belongs to."""
         return _frozen(self._hosts_N if not len(self._dead) else self._hosts_N[self._live_slots])
 
-    def vectors(self, positions: IntVector | None = None) -> FloatMatrix:
-        """(m, d) float32 vectors of some positions, by default of all."""
-        slots = self._live_slots if positions is None else self._live_slots[positions]
-        return self._vectors_NW[slots, : self.dimension]
+    def vectors(self) -> FloatMatrix:
+        """(len, d) float32 vectors by position."""
+        return self._vectors_NW[self._live_slots, : self.dimension]
 
     def position_of_room(self, rooms: Any) -> IntVector:
         """(m,) int64 positions of room rows; −1 for a room that is not live here."""
