@@ -1,7 +1,7 @@
 """Fan reach and agreement with a planted order.
 
-Fan reach of a host: of his followers who asked while he was live, the share that got his room within the first k. A
-follower who asked several times counts once, with the share of his requests that brought the room.
+Fan reach of a host: of his fans (who follow him or have bought from him) who asked while he was live, the share that
+got his room within the first k. A fan who asked several times counts once, with the share of his requests that did.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from recsys.evaluation.bootstrap import user_bootstrap
 def mean_fan_reach(
     fans: pl.DataFrame, answers: pl.DataFrame, k: int, *, replicates: int = 1000, level: float = 0.95, seed: int = 0
 ) -> pl.DataFrame:
-    """Reach over all hosts, each weighted by its followers who asked, with intervals over users.
+    """Reach over all hosts, each weighted by its fans who asked, with intervals over users.
 
     Args:
-        fans: `request_id`, `user_id`, `host_id`, `room_id`: requests of followers of a host who was live then, once for
-            each of his rooms.
+        fans: `request_id`, `user_id`, `host_id`, `room_id`: requests of fans of a host who was live then, once for each
+            of his rooms.
         answers: `request_id`, `rank`, `room_id`.
 
     Returns:
-        As `user_bootstrap`, metrics `reach` and `reached_once`; `requests` counts (host, follower) pairs.
+        As `user_bootstrap`, metrics `reach` and `reached_once`; `requests` counts (host, fan) pairs.
     """
     pairs = _by_fan(fans, answers, k).with_columns((pl.col("reach") > 0).cast(pl.Float64).alias("reached_once"))
     return user_bootstrap(pairs, ["reach", "reached_once"], replicates=replicates, level=level, seed=seed)
@@ -54,7 +54,7 @@ def kendall_tau_b(frame: pl.DataFrame, *, group: str = "user_id", score: str, pl
 
 
 def _by_fan(fans: pl.DataFrame, answers: pl.DataFrame, k: int) -> pl.DataFrame:
-    """One row per (host, follower): `requests` while he was live and the share `reach` that brought a room of his."""
+    """One row per (host, fan): `requests` while he was live and the share `reach` that brought a room of his."""
     shown = answers.filter(pl.col("rank") <= k).select("request_id", "room_id", pl.lit(True).alias("shown"))
     return (
         fans.join(shown.unique(), on=["request_id", "room_id"], how="left")
