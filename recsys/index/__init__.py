@@ -1,7 +1,8 @@
-"""Exact search over the rooms live now. FAISS lives here and nowhere else."""
+"""Exact search over the rooms live now, and over hosts. FAISS lives here and nowhere else."""
 
 from recsys.index.epoch import Epoch, HostJoin
 from recsys.index.flat import IndexInputError
+from recsys.index.hosts import HostIndex
 from recsys.index.live_rooms import LiveIndexConfig, LiveRoomIndex
 
-__all__ = ["Epoch", "HostJoin", "IndexInputError", "LiveIndexConfig", "LiveRoomIndex"]
+__all__ = ["Epoch", "HostIndex", "HostJoin", "IndexInputError", "LiveIndexConfig", "LiveRoomIndex"]
