@@ -252,9 +252,10 @@ class EventLog:
             self._db.execute("BEGIN IMMEDIATE")
             changed = self._db.execute(
                 "UPDATE events SET tab = '_erased', row = '{}', event_id = 'erased-' || seq "
-                "WHERE EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(row) THEN row ELSE '{}' END) "
+                "WHERE (instr(row, ?) OR instr(row, '\\')) "  # only rows with his id, or an escape, are parsed
+                "AND EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(row) THEN row ELSE '{}' END) "
                 "WHERE key = 'user_id' AND atom = ?)",
-                (user_id,),
+                (str(user_id), user_id),
             ).rowcount
             self._db.execute("COMMIT")
             for _ in range(200):

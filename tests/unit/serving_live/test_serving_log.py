@@ -88,6 +88,9 @@ def test_a_row_that_is_no_json_or_names_two_users_keeps_nobody_from_being_erased
     log.append([(f"e{i}", "follows", row) for i, row in enumerate(rows)], 1, lambda: 0, lambda _: lambda _: False)
     assert log.forget_user(5) == 1
     assert [record.row for record in log.read(0)] == [rows[0], "{}", *rows[2:]]
+    escaped = ['{"user_id": "\\u00e9\\/"}', '{"user_id": "é/"}']
+    log.append([(f"s{i}", "follows", row) for i, row in enumerate(escaped)], 1, lambda: 0, lambda _: lambda _: False)
+    assert log.forget_user("é/") == 2
     log.close()
 
 
