@@ -26,7 +26,7 @@ from recsys.models import transition_loops as loops
 from recsys.models.transition_counts import Floats, GrowingRow, TransitionConfig, TransitionCounter, TransitionRow, pack
 
 Ints = NDArray[np.int64]
-_MOST_HALVINGS = 900.0  # counts this many half-lives past the reference are as old as any; a double ends at 1,023
+_MOST_HALVINGS = 900.0  # this many half-lives from the reference, either way, is as far as any; a double ends at 1,023
 
 
 class TransitionModel:
@@ -209,9 +209,9 @@ class TransitionModel:
             nexts, counts, _ = self.row(host)
             loops.add_row(nexts, counts, weight, dense)
             touched.append(nexts)
-        found = dense[self._places(candidates)] / self._decay_to(at)
+        found: Floats = dense[self._places(candidates)] / self._decay_to(at)
         self._clear(dense, touched)
-        return np.asarray(found, dtype=np.float32)
+        return found.clip(max=np.finfo(np.float32).max).astype(np.float32)
 
     def self_share(self, hosts: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """(c,) share of what follows each host that is the same host again; 0 for a host never left."""
@@ -265,7 +265,7 @@ class TransitionModel:
     def _decay_to(self, at: int | None) -> float:
         """What a count of one made now amounts to at the reference instant."""
         past_us = (self.last_at if at is None else at) - self.reference_at
-        return exp2(min(_MOST_HALVINGS, past_us / (self.config.half_life_days * US_PER_DAY)))
+        return exp2(max(-_MOST_HALVINGS, min(_MOST_HALVINGS, past_us / (self.config.half_life_days * US_PER_DAY))))
 
     def _stored(self, host: int) -> tuple[NDArray[np.int32], Floats]:
         if host + 1 >= len(self._starts):

@@ -179,6 +179,19 @@ def test_ages_after_the_last_entry_everything_is_finite() -> None:
         model.update([(later - US_PER_S, 0)], 2, later)
 
 
+def test_asked_ages_before_the_fit_everything_is_finite() -> None:
+    """A clock may say 1970: 1,075 half-lives before the reference a power of two is 0, and was divided by."""
+    fitted = entries((0, 0, 0.0), (0, 1, 100.0))
+    model = TransitionModel.fit(fitted, PLAIN.model_copy(update={"prior": 1.0}), as_of=20_000 * US_PER_DAY)
+    model.update([(20_000 * US_PER_DAY, 0)], 2, 20_000 * US_PER_DAY + US_PER_S)
+    everyone = np.arange(3)
+    for at in (-US_PER_DAY, 0, 18_900 * US_PER_DAY, 19_800 * US_PER_DAY):
+        chances = model.scores([0], [5.0], everyone, at=at)
+        assert np.isclose(chances.sum(), 1.0, atol=1e-6)
+        for found in (model.over_popularity(chances[None], everyone, at=at), model.evidence([0], [5.0], at=at)):
+            assert np.isfinite(found).all()
+
+
 def test_missing_columns_and_nulls_are_refused() -> None:
     with pytest.raises(InputRefused, match="column"):
         TransitionModel.fit(pl.DataFrame({"user": [1]}))
