@@ -251,7 +251,7 @@ def _with_flag(flags: NDArray[np.int8], hosts: IntVector, found: IntVector) -> i
     n = 0
     for i in range(len(hosts)):
         found[n] = i
-        n += flags[hosts[i]] != 0
+        n += flags[np.uint64(hosts[i])] != 0  # unsigned: nobody looks whether it is negative
     return n
 
 

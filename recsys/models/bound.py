@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recsys.compiled import compiled
 from recsys.errors import LaotieError
 
 _COLUMNS = 16_384
@@ -56,24 +55,3 @@ def column_blocks(
     if n <= _COLUMNS:
         return np.asarray(score(values), dtype=np.float64)
     return np.concatenate([column_blocks(score, values[:, i : i + _COLUMNS]) for i in range(0, n, _COLUMNS)])
-
-
-def columns_of(
-    values: npt.NDArray[np.floating[Any]], columns: npt.NDArray[np.intp], rows: npt.NDArray[np.intp] | None = None
-) -> npt.NDArray[np.float64]:
-    """Some columns (n,), and rows (F,), of a table: `values[rows][:, columns]` in a third of the time."""
-    every = np.arange(len(values)) if rows is None else rows
-    found = np.empty((len(every), len(columns)))
-    _columns(values, every, columns, found)
-    return found
-
-
-@compiled
-def _columns(
-    values: npt.NDArray[np.floating[Any]], rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp],
-    found: npt.NDArray[np.float64],
-) -> None:  # fmt: skip
-    for j in range(len(rows)):
-        row, some = values[rows[j]], found[j]
-        for i in range(len(columns)):
-            some[i] = row[columns[i]]

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.compiled import compiled
-from recsys.models.bound import columns_of
 
 Numbers = npt.NDArray[np.floating[Any]]
 Floats = npt.NDArray[np.float64]
@@ -37,12 +36,22 @@ def scaled(
     """
     rows = np.arange(values.shape[0]) if rows is None else rows
     if columns is not None:
-        values, rows = columns_of(values, columns, rows), np.arange(len(rows))
+        some = np.empty((len(rows), len(columns)), dtype=values.dtype)
+        _take(values, rows, columns, some)
+        values, rows = some, np.arange(len(rows))
     moved = np.empty((len(rows), values.shape[1]), dtype=precision)
     _sizes(values, rows, moved)
     np.log1p(moved, out=moved)  # several at a time, which a compiled loop would not do
     _place(values, rows, centre, scale, np.zeros(len(rows)) if reference is None else reference, moved)
     return moved
+
+
+@compiled
+def _take(values: Numbers, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], out: Numbers) -> None:
+    for j in range(len(rows)):
+        value, some = values[rows[j]], out[j]
+        for i in range(len(columns)):
+            some[i] = value[columns[i]]
 
 
 @compiled

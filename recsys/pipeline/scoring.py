@@ -20,7 +20,6 @@ import numpy.typing as npt
 from recsys.models.additive import AdditiveModel
 from recsys.models.baselines import PriorRanker
 from recsys.models.block_network import BlockNetwork
-from recsys.models.bound import columns_of
 from recsys.models.strength import STRENGTH, heads_say, strength_head
 from recsys.models.suite import Viewer
 from recsys.pipeline.breakdown import Breakdown, Ranker
@@ -57,7 +56,7 @@ class Scored:
     def breakdown(self, candidates: npt.NDArray[np.intp]) -> Breakdown:
         """What the scores of some candidates are made of."""
         rows = self.row[candidates]
-        return Breakdown(self.ranker, columns_of(self.values, rows), self.score[candidates], self.discounts[rows])
+        return Breakdown(self.ranker, self.values[:, rows], self.score[candidates], self.discounts[rows])
 
     def tie_of(self, candidates: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """Position in `ties` of the tie each candidate was scored through, −1 for none."""
@@ -194,7 +193,7 @@ def _strength(world: World, values: Floats, tied: npt.NDArray[np.intp]) -> Float
     if head is None:
         return np.zeros(values.shape[1])
     strength = np.full(values.shape[1], head.stranger)
-    strength[tied] = head.probability(columns_of(values[:N_TIE], tied))
+    strength[tied] = head.probability(values[:N_TIE, tied])
     return strength
 
 
@@ -213,7 +212,7 @@ def heads_of(
         tied: (m,) positions of those scored through a tie.
     """
     said_of = {name: head for name, head in world.models.strength.items() if name != STRENGTH}
-    known = columns_of(values[:N_TIE], tied)
+    known = values[:N_TIE, tied]
     say_something = np.isfinite(known).any(axis=0)
     if not say_something.all():
         tied, known = tied[say_something], known[:, say_something]

@@ -172,6 +172,10 @@ class Rows:
         """The same states through arrays of their own."""
         return Rows(self.ints.view(), self.decayed.view(), self.latest.view())
 
+    def copy(self) -> Rows:
+        """The same states in arrays of their own."""
+        return Rows(self.ints.copy(), self.decayed.copy(), self.latest.copy())
+
     def take(self, positions: npt.NDArray[np.integer] | slice) -> Rows:
         """The states at `positions`."""
         return Rows(self.ints[positions], self.decayed[positions], self.latest[positions])

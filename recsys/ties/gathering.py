@@ -50,16 +50,11 @@ def gather(store: TieStore, held: Mapping[str, UserTies], hosts: npt.NDArray[np.
     has: dict[str, npt.NDArray[np.bool_]] = {}
     present = set()
     for name, ties in held.items():
-        has[name] = np.zeros(m, dtype=np.bool_)
-        if not m or not len(ties):
-            rows[name] = store.nothing(name, m)
-            continue
-        base, nothing = ties.rows, store.nothing(name, 1)
-        (_, n_ints), (_, n_decayed), (_, n_latest) = (part.shape for part in base.parts)
-        taken = Rows(np.empty((m, n_ints), np.int64), np.empty((m, n_decayed)), np.empty((m, n_latest), np.int64))
-        rows[name] = taken
-        if _take(ties.hosts, tied, position, *base.parts, *nothing.parts, *taken.parts, has[name]):
-            present.add(name)
+        rows[name], has[name] = store.nothing(name, m), np.zeros(m, dtype=np.bool_)
+        if m and len(ties):
+            rows[name] = taken = rows[name].copy()
+            if _take(ties.hosts, tied, position, *ties.rows.parts, *taken.parts, has[name]):
+                present.add(name)
     return GatheredTies(asked, rows, has, frozenset(present), (held["visits"].rows,), (0, m))
 
 
@@ -108,23 +103,18 @@ def _tied(
 
 @compiled
 def _take(
-    hosts: npt.NDArray[np.int32], tied: Ints, position: npt.NDArray[np.int32], ints: Ints,
-    decayed: Floats, latest: Ints, no_ints: Ints, no_decayed: Floats, no_latest: Ints, out_ints: Ints,
-    out_decayed: Floats, out_latest: Ints, has: npt.NDArray[np.bool_],
+    hosts: npt.NDArray[np.int32], tied: Ints, position: npt.NDArray[np.int32], ints: Ints, decayed: Floats,
+    latest: Ints, out_ints: Ints, out_decayed: Floats, out_latest: Ints, has: npt.NDArray[np.bool_],
 ) -> int:  # fmt: skip
-    """The states of the `tied` hosts (m,) among those of `hosts`, `no_…` where there is none; how many have one.
-    `position` is scratch."""
+    """The states of the `tied` hosts (m,) that are among those of `hosts`; how many are. `position` is scratch."""
     n = 0
     for at in range(len(hosts)):
         position[hosts[at]] = at
     for i in range(len(tied)):
         at = position[tied[i]]
-        has[i] = at >= 0
-        n += at >= 0
         if at >= 0:
-            out_ints[i], out_decayed[i], out_latest[i] = ints[at], decayed[at], latest[at]
-        else:
-            out_ints[i], out_decayed[i], out_latest[i] = no_ints[0], no_decayed[0], no_latest[0]
+            out_ints[i], out_decayed[i], out_latest[i], has[i] = ints[at], decayed[at], latest[at], True
+            n += 1
     for at in range(len(hosts)):
         position[hosts[at]] = -1
     return n
