@@ -123,3 +123,14 @@ def test_a_long_table_is_scored_as_its_columns_are() -> None:
     model = AdditiveModel(("a", "b", "c"), edges, mains, (), 0.5)
     table = rng.normal(size=(3, 40_000))
     np.testing.assert_array_equal(model.score(table), model.bias + model.contributions(table).sum(axis=0))
+
+
+def test_a_column_scores_the_same_alone_and_among_others() -> None:
+    """To the last bit: a sum over one column is not taken in another order."""
+    rng = np.random.default_rng(4)
+    names = tuple(f"f{j}" for j in range(40))
+    edges, mains = (tuple(np.sort(rng.normal(size=(40, n)), axis=1)) for n in (5, 7))
+    model = AdditiveModel(names, edges, mains, (), 0.5)
+    table = rng.normal(size=(40, 20))
+    alone = [model.score(table[:, i : i + 1]).item() for i in range(20)]
+    assert alone == model.score(table).tolist()
