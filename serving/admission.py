@@ -40,15 +40,14 @@ class Turns:
 
     def __init__(self, most_waiting: int, deadline_s: float, clock: Callable[[], float] = time.perf_counter) -> None:
         self._most, self._deadline_s, self._clock = most_waiting, deadline_s, clock
-        self._turn = asyncio.Lock()
         self.waiting = 0
         self.cost_s = list(_FIRST_GUESS_S)
         self._measured = [0] * len(STEPS)
         self._served = 0
 
     @asynccontextmanager
-    async def turn(self, n_users: int = 1) -> AsyncIterator[int]:
-        """Wait for the turn; gives the step of the ladder to answer on.
+    async def in_full(self, n_users: int) -> AsyncIterator[None]:
+        """The turn of `n_users` answered on step 0, however little time is left; its holder does not await.
 
         Raises:
             Problem: 503, the queue is full, or the deadline passed while waiting.
@@ -58,17 +57,11 @@ class Turns:
             # A lookup holds the loop, so whoever came meanwhile stands before the door, not in the queue: let them in,
             # or nobody would ever be seen to wait.
             await asyncio.sleep(0)
-            await self._turn.acquire()
         finally:
             self.waiting -= 1
-        try:
-            begun = self._clock()
-            step = self.step_for(self.left_s(ticket) / max(n_users, 1) / (1 + self.waiting))
-            yield step
-            self._learn(step, (self._clock() - begun) / max(n_users, 1))
-        finally:
-            self._served += 1
-            self._turn.release()
+        self.left_s(ticket)
+        with self._measured_on(0, n_users):
+            yield
 
     def stand(self) -> Ticket:
         """Stand in the queue; whoever leaves it takes one off `waiting`.
@@ -96,10 +89,15 @@ class Turns:
     @contextmanager
     def taken(self, left_s: float, n_users: int) -> Iterator[int]:
         """The turn of `n_users` answered at once, without waiting, as each of them has `left_s`; gives the step."""
-        begun = self._clock()
         step = self.step_for(left_s / (n_users + self.waiting))
-        try:
+        with self._measured_on(step, n_users):
             yield step
+
+    @contextmanager
+    def _measured_on(self, step: int, n_users: int) -> Iterator[None]:
+        begun = self._clock()
+        try:
+            yield
             self._learn(step, (self._clock() - begun) / n_users)
         finally:
             self._served += 1

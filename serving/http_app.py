@@ -134,7 +134,7 @@ async def explain(service: Service, request: Request, request_id: str) -> Any:
     user_id = wire.typed_id(wire.required(given, "user_id"), ids.users, "user_id")
     room_id = wire.typed_id(wire.required(given, "room_id"), ids.rooms, "room_id")
     k = wire.whole(given.get("k"), "k", service.config.k, 1, service.config.most_k)
-    async with service.turns.turn(2):
+    async with service.turns.in_full(2):  # the answer to him, and the room's own: of a simpler one it would be untrue
         return {"request_id": request_id, **explanation(service.engine, user_id, room_id, k)}
 
 

@@ -6,15 +6,17 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from serving.admission import Turns
 from serving.asked import Asked, Served
+from serving.company import Company
 from serving.config import ServingConfig
 from serving.engine import Engine
 from serving.http_app import Service
@@ -31,11 +33,14 @@ CONFIG = ServingConfig(waiting_lookups=12, deadline_ms=150.0)
 
 
 @contextmanager
-def slow(market: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[int]]]:
+def slow(
+    market: Path, log: Path, monkeypatch: pytest.MonkeyPatch, config: ServingConfig = CONFIG
+) -> Iterator[tuple[str, list[Service], list[int]]]:
     """A service whose scorer takes its time; and how many lookups waited whenever one was answered."""
-    engine = Engine.open(market / "bundles", log, CONFIG, Clock(AS_OF + 100_000_000))
+    engine = Engine.open(market / "bundles", log, config, Clock(AS_OF + 100_000_000))
     engine.apply([(f"r{i}", "rooms", room(i + 1)) for i in range(40)])
-    quick, waited, services = engine.lookup_many, [0], []
+    quick, waited = engine.lookup_many, [0]
+    services: list[Service] = []
 
     def lookup_many(asked: Sequence[Asked]) -> list[Served]:
         time.sleep(sum(COST_S[one.step] for one in asked))
@@ -50,8 +55,8 @@ def slow(market: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[t
 
     monkeypatch.setattr(Service, "__init__", remember)
     monkeypatch.setattr(engine, "lookup_many", lookup_many)
-    with serving(engine, CONFIG) as url:
-        yield url, waited
+    with serving(engine, config) as url:
+        yield url, services, waited
 
 
 def test_under_load_answers_get_simpler_then_some_are_refused_and_nothing_piles_up(
@@ -89,7 +94,7 @@ def test_under_load_answers_get_simpler_then_some_are_refused_and_nothing_piles_
                     return page
         raise AssertionError("answers stay simple after the load")
 
-    with slow(market, tmp_path / "log.db", monkeypatch) as (url, waited):
+    with slow(market, tmp_path / "log.db", monkeypatch) as (url, _, waited):
         page = asyncio.run(load(url))
     counted = {name: float(n) for name, n in re.findall(r'laotie_lookups_total\{degraded="(\w+)"\} (\S+)', page)}
     refused = {name: float(n) for name, n in re.findall(r'laotie_refused_total\{reason="(\w+)"\} (\S+)', page)}
@@ -133,35 +138,44 @@ def test_a_batch_of_events_that_does_not_fit_is_refused_at_once(market: Path, tm
         assert asyncio.run(both(url)) == [200, 503]
 
 
+def asked_at_once(turns: Turns, answer: Callable[[Sequence[Asked]], list[Any]], n: int) -> list[Any]:
+    """What `n` lookups get that stand in the queue together and are answered one by one; a refusal is its code."""
+
+    async def ask() -> list[Any]:
+        company = Company(turns, answer, 1, lambda: asyncio.sleep(0))
+        running = asyncio.create_task(company.run())
+        told = await asyncio.gather(*(company.ask([Asked(i, 5)]) for i in range(n)), return_exceptions=True)
+        running.cancel()
+        return [one.code if isinstance(one, Problem) else one[0] for one in told]
+
+    return asyncio.run(ask())
+
+
 def test_late_lookups_get_simpler_answers_and_a_full_queue_refuses_at_once() -> None:
     now = [0.0]
     turns = Turns(3, 0.1, lambda: now[0])
     turns.cost_s = [0.05, 0.03, 0.02, 0.01]
     assert [turns.step_for(left) for left in (0.09, 0.04, 0.025, 0.015, 0.001)] == [0, 1, 2, 3, 3]
-    steps: list[object] = []
 
-    async def one(work_s: float) -> None:
-        try:
-            async with turns.turn() as step:
-                steps.append(step)
-                await asyncio.sleep(0)
-                now[0] += work_s
-        except Problem as problem:
-            steps.append(problem.code)
+    def answer(asked: Sequence[Asked]) -> list[Any]:
+        now[0] += 0.06
+        return [one.step for one in asked]
 
-    async def all_at_once() -> None:
-        await asyncio.gather(*(one(0.06) for _ in range(4)))
-
-    asyncio.run(all_at_once())
-    assert sorted(map(str, steps)) == ["1", "2", "deadline", "overloaded"]
+    assert [str(step) for step in asked_at_once(turns, answer, 4)] == ["1", "2", "deadline", "overloaded"]
 
 
 def test_a_slow_machine_refuses_nobody_who_stood_behind_nobody() -> None:
     ticks = iter(range(1_000))
     turns = Turns(2, 0.1, lambda: float(next(ticks)))  # a second passes whenever the clock is read
+    assert asked_at_once(turns, lambda asked: [one.step for one in asked], 1) == [0]
 
-    async def alone() -> int:
-        async with turns.turn() as step:
-            return step
 
-    assert asyncio.run(alone()) == 0
+def test_an_explanation_in_a_hurry_teaches_the_price_of_a_full_answer_and_of_no_other(
+    market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ServingConfig(deadline_ms=0.01)  # no step fits
+    with slow(market, tmp_path / "log.db", monkeypatch, config) as (url, (service,), _):
+        guessed = list(service.turns.cost_s)
+        answer = httpx.get(url + "/v1/explain?user_id=4&room_id=1", trust_env=False)
+        assert answer.status_code == 200 and answer.json()["room"]["reasons"]
+        assert service.turns.cost_s[1:] == guessed[1:] and service.turns.cost_s[0] > guessed[0]
