@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -15,6 +16,7 @@ from serving.asked import Asked, refuse_other_kinds
 from serving.problems import STATUSES, Problem
 
 Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(max_length=256)]
+_DIGITS: Final = re.compile("[0-9]{1,18}")
 Sources = Literal["nearest", "transition", "popular", "newcomer"]
 
 
@@ -233,15 +235,12 @@ def required(given: Any, name: str) -> str:
 
 
 def whole(text: str | None, name: str, default: int, least: int, most: int) -> int:
-    """A whole number given as text; None: the default.
+    """A whole number given as text, in digits, `least` being none below zero; None: the default.
 
     Raises:
         Problem: 422, it is none, or not from `least` to `most`.
     """
-    try:
-        value = default if text is None else int(text)
-    except ValueError:
-        value = least - 1
-    if not least <= value <= most:
+    digits = default if text is None else int(text) if _DIGITS.fullmatch(text) else None
+    if digits is None or not least <= digits <= most:
         raise Problem(422, "invalid", f"{name} is a whole number from {least} to {most}")
-    return value
+    return digits

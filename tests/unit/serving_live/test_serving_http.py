@@ -106,6 +106,10 @@ BAD = [
     ("DELETE", "/v1/users/%201", b"", 422, "invalid"),
     ("GET", "/v1/explain?user_id=1", b"", 422, "invalid"),
     ("GET", "/v1/rooms?limit=-1", b"", 422, "invalid"),
+    ("GET", "/v1/rooms?limit=1_0", b"", 422, "invalid"),
+    ("GET", "/v1/rooms?after=+5", b"", 422, "invalid"),
+    ("GET", "/v1/rooms?after=", b"", 422, "invalid"),
+    ("GET", "/v1/explain?user_id=1&room_id=2&k=%D9%A5", b"", 422, "invalid"),
     ("GET", "/nowhere", b"", 404, "no_route"),
     ("PUT", "/v1/lookup", b"", 405, "no_route"),
 ]  # fmt: skip
