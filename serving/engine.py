@@ -21,7 +21,6 @@ from typing import Any, Self
 from recsys.bundle import resolve
 from recsys.erasure import pseudonym
 from recsys.errors import InputRefused
-from recsys.events.facts import NEVER
 from recsys.events.log_tables import ANSWER, ERASE
 from recsys.pipeline.lookup import lookups as answers_to
 from serving.asked import Asked, Served, request_of
@@ -241,14 +240,15 @@ class Engine:
         """Serve another bundle (None: the folder's `CURRENT`) without a pause; its name.
 
         Raises:
-            BundleRefused, GateFailed: it cannot be served; the one before still is.
+            InputRefused: there is no folder. BundleRefused, GateFailed: it cannot be served; the one before still is.
         """
         with self._swapping:
             if path is None:
                 if self.bundles is None:
                     raise InputRefused(
-                        "no folder of bundles to take the current one from", where=self.loaded.bundle.path
-                    )
+                        "no folder of bundles to take the current one from", where=self.loaded.bundle.path,
+                        hint="serve the folder that this bundle lies in, or name the bundle to swap to",
+                    )  # fmt: skip
                 path = resolve(self.bundles)
             log = EventLog(self._log.path) if self._log is not None else None
             try:
@@ -268,18 +268,7 @@ class Engine:
     def vitals(self) -> dict[str, Any]:
         """How the state is: what /readyz and /metrics tell."""
         with self.reading() as loaded:
-            now, received = self.clock(), loaded.last_received_us
-            return {
-                "bundle": loaded.name,
-                "log_offset": loaded.applied,
-                "live_rooms": len(loaded.live.world.index),
-                "bundle_age_seconds": (now - loaded.bundle.manifest.window.as_of_us) / 1e6,
-                "feed_age_seconds": (now - received) / 1e6 if received > NEVER else None,
-                "fresh_users": loaded.live.world.ties.fresh_users,
-                "fresh_ties_bytes": loaded.live.world.ties.space.in_memory,
-                "fresh_ties_file_bytes": loaded.live.world.ties.space.in_file,
-                "dedup_ids": len(loaded.intake.ids),
-            }
+            return loaded.vitals(self.clock())
 
     def erase(self, user_id: int | str) -> dict[str, Any]:
         """Forget a user: at once in the state, for good in the log. A receipt.

@@ -67,6 +67,21 @@ class Loaded:
         """The bundle's name."""
         return self.bundle.manifest.name
 
+    def vitals(self, now: int) -> dict[str, Any]:
+        """How the state is at `now`, µs: ages in seconds, sizes, offsets."""
+        ties, received = self.live.world.ties, self.last_received_us
+        return {
+            "bundle": self.name,
+            "log_offset": self.applied,
+            "live_rooms": len(self.live.world.index),
+            "bundle_age_seconds": (now - self._as_of_us) / 1e6,
+            "feed_age_seconds": (now - received) / 1e6 if received > NEVER else None,
+            "fresh_users": ties.fresh_users,
+            "fresh_ties_bytes": ties.space.in_memory,
+            "fresh_ties_file_bytes": ties.space.in_file,
+            "dedup_ids": len(self.intake.ids),
+        }
+
     def fetch(self, user_ids: Iterable[int | str], *blocks: str) -> None:
         """The states of these users, of ties in these blocks (none named: all), will be read soon; nobody waits."""
         world, row = self.live.world, self.vocabularies.users.row

@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 
 from recsys.bundle import current_name, publish, rollback
-from recsys.errors import BundleRefused, GateFailed
+from recsys.errors import BundleRefused, GateFailed, InputRefused
 from serving.client import CallFailed, HttpClient
 from serving.config import ServingConfig
 from serving.engine import Engine
@@ -83,6 +83,13 @@ def test_a_bundle_whose_gate_failed_is_refused(market: Path, tmp_path: Path, clo
         with pytest.raises(GateFailed):
             engine.swap(write_bundle(market / "events", tmp_path / "shelf", "bad", failed_gate=True))
         assert engine.loaded.name == "b1"
+
+
+def test_a_swap_without_a_folder_says_what_to_do(market: Path, clock: Clock) -> None:
+    with Engine.open(market / "bundles" / "b1", None, clock=clock) as engine:
+        with pytest.raises(InputRefused, match="hint: serve the folder"):
+            engine.swap()
+        assert engine.swap(market / "bundles" / "b1") == "b1"
 
 
 @pytest.mark.parametrize(("offset", "kept"), [(1, {"b"}), (2, set()), (None, {"a", "b"})])
