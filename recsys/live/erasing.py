@@ -146,9 +146,10 @@ def _without(vocabulary: Vocabulary, rows: npt.NDArray[np.integer[Any]]) -> Voca
     """The vocabulary with ids that nobody has in place of those of `rows`; the other rows keep theirs."""
     ids = vocabulary.ids(np.arange(len(vocabulary)))
     nobody: pl.Series
-    if vocabulary.kind == "int":  # below every other, and near, so that compact ids stay compact
-        lowest = min(int(ids.min()), 0)  # type: ignore[arg-type]
-        nobody = pl.Series("id", [lowest - 1 - i for i in range(len(rows))], pl.Int64)
+    if vocabulary.kind == "int":  # negative and near the others, so that compact ids stay compact
+        least = max(min(int(ids.min()), 0) - len(rows), -(2**63))  # type: ignore[arg-type]
+        free = np.setdiff1d(np.arange(least, least + len(ids) + len(rows)), ids.to_numpy())
+        nobody = pl.Series("id", free[: len(rows)])
     else:
         taken = int(ids.str.starts_with(_NOBODY).sum())
         nobody = pl.Series("id", [f"{_NOBODY}{taken + i}" for i in range(len(rows))], pl.String)

@@ -269,6 +269,26 @@ def test_integer_ids_stay_compact_and_everybody_keeps_his_row(market: Path, tmp_
         assert sorted(now.id(held[one]) for one in (3, 5)) == [-2, -1]
 
 
+@pytest.mark.parametrize("lowest", [-(2**63), -(2**63) + 1, -7])
+def test_integer_ids_end_somewhere_and_nobody_gets_one_that_somebody_has(
+    market: Path, tmp_path: Path, lowest: int
+) -> None:
+    shutil.copytree(market / "bundles", tmp_path / "bundles")
+    path = tmp_path / "bundles" / "b1"
+    users = Vocabulary.load(path / "users.ids")
+    made = Vocabulary()
+    made.extend(pl.Series([lowest, lowest + 1, *users.ids(np.arange(2, len(users))).to_list()]))
+    path = replace_files(path, {"users.ids": made.save})
+    for gone in (made.id(5), lowest):
+        receipt = erase_from_bundle(path, gone, AS_OF)
+        assert receipt is not None
+        path = path.with_name(receipt["now"])
+    now = Vocabulary.load(path / "users.ids")
+    kept = np.setdiff1d(np.arange(len(made)), [0, 5])
+    assert now.ids(kept).equals(made.ids(kept)) and now.ids(np.arange(len(now))).n_unique() == len(made)
+    assert now.row(lowest) == now.row(made.id(5)) == -1
+
+
 def test_a_pseudonym_tells_ids_of_both_kinds_apart() -> None:
     assert pseudonym(7) != pseudonym("7") and len(pseudonym(7)) == 32
     erased = dict([Erasure.of("b", 5)])
