@@ -115,7 +115,7 @@ def _bundle(path: Path) -> Finding:
 def _log(path: Path) -> Finding:
     if not path.is_file():
         return Finding("log", "warning", f"{path} does not exist yet; serving makes it")
-    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         verdict = str(db.execute("PRAGMA quick_check").fetchone()[0])
         mode = str(db.execute("PRAGMA journal_mode").fetchone()[0])

@@ -35,6 +35,10 @@ def test_the_doctor_finds_a_changed_byte_and_names_the_file(market: Path, tmp_pa
     Engine.open(shelf, shelf / "events.db").close()
     sound = {one.check: one.status for one in examine(shelf, None, None).findings}
     assert "fault" not in sound.values() and sound["log"] == sound["compiled"] == "ok"
+    odd = tmp_path / "a?mode=rw#%20" / "events.db"
+    odd.parent.mkdir()
+    Engine.open(shelf, odd).close()
+    assert {one.check: one.status for one in examine(shelf, odd, None).findings} == sound
     settings = tmp_path / "serving.yaml"
     settings.write_text(f"lake: {tmp_path / 'lake'}\nstream: valkey://127.0.0.1:1/t\n")
     ingest(market / "events", tmp_path / "lake")
