@@ -125,6 +125,7 @@ def advance(
     Memory: the facts of one bucket of users of the partitions read, and the states.
 
     Args:
+        executor: where the parts are worked on; None: threads of this machine.
         vocabularies: those of `known`, extended by every id there is; None: they are extended here.
     """
     view = load_view(view, only=("rooms",), most_rows=HELD_ROWS)

@@ -45,8 +45,7 @@ def with_strata(requests: pl.DataFrame) -> pl.DataFrame:
         requests: of the host entered `known`, `follows`, `last_seen_days` (NaN: never), `host_visitors`; of the viewer
             `city_tier`.
     """
-    found = by_tie_age(by_follow(by_known_host(requests, column="known")), column="last_seen_days")
-    return by_city_tier(by_host_size(found, column="host_visitors", bounds=SIZE_BOUNDS))
+    return by_city_tier(by_host_size(by_tie_age(by_follow(by_known_host(requests))), SIZE_BOUNDS))
 
 
 def judged_latest(

@@ -85,20 +85,18 @@ def paired_difference(
     theirs: pl.DataFrame,
     metrics: Sequence[str],
     *,
-    user: str = "user_id",
     replicates: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> pl.DataFrame:
-    """Interval of the mean of ours − theirs on the same requests; as `user_bootstrap`, with the users drawn together.
+    """95 % interval of the mean of ours − theirs on the same requests; as `user_bootstrap`, the users drawn together.
 
     Args:
-        ours, theirs: `request_id` and the metrics; the user column is read from `ours`.
+        ours, theirs: `request_id` and the metrics; `user_id` is read from `ours`.
 
     Raises:
         InputRefused: the two do not hold the same requests, each once.
     """
-    joined = ours.select("request_id", user, *metrics).join(
+    joined = ours.select("request_id", "user_id", *metrics).join(
         theirs.select("request_id", *metrics), on="request_id", suffix=" of theirs"
     )
     if not len(ours) == len(theirs) == len(joined) == ours["request_id"].n_unique():
@@ -107,8 +105,8 @@ def paired_difference(
             got=(len(ours), len(theirs), len(joined)),
             expected="equal counts of ours, theirs and both",
         )
-    differences = joined.select(user, *(pl.col(name) - pl.col(f"{name} of theirs") for name in metrics))
-    return user_bootstrap(differences, metrics, user=user, replicates=replicates, level=level, seed=seed)
+    differences = joined.select("user_id", *(pl.col(name) - pl.col(f"{name} of theirs") for name in metrics))
+    return user_bootstrap(differences, metrics, replicates=replicates, seed=seed)
 
 
 def _replicate_means(

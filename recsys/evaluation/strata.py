@@ -16,37 +16,35 @@ ALL = "all"
 UNKNOWN = "unknown"
 
 
-def by_known_host(requests: pl.DataFrame, *, column: str = "entries_before") -> pl.DataFrame:
-    """Adds `host_known`: had the user been with the relevant host before? From his earlier entries there."""
-    return _flag(requests, pl.col(column) > 0, "host_known", "known", "new")
+def by_known_host(requests: pl.DataFrame) -> pl.DataFrame:
+    """Adds `host_known`: had the user been with the relevant host before? From `known`."""
+    return _flag(requests, pl.col("known"), "host_known", "known", "new")
 
 
-def by_follow(requests: pl.DataFrame, *, column: str = "follows") -> pl.DataFrame:
-    """Adds `followed`: did he follow the relevant host at the request? From a boolean column."""
-    return _flag(requests, pl.col(column), "followed", "followed", "not followed")
+def by_follow(requests: pl.DataFrame) -> pl.DataFrame:
+    """Adds `followed`: did he follow the relevant host at the request? From `follows`."""
+    return _flag(requests, pl.col("follows"), "followed", "followed", "not followed")
 
 
-def by_tie_age(requests: pl.DataFrame, *, column: str = "last_seen_days", recent_days: float = 7.0) -> pl.DataFrame:
-    """Adds `tie_age`: days since he was last with the host; null or NaN (never) is `none`."""
-    days = pl.col(column).cast(pl.Float64).fill_nan(None)
-    label = pl.when(days.is_null()).then(pl.lit("none")).when(days <= recent_days).then(pl.lit("recent"))
+def by_tie_age(requests: pl.DataFrame) -> pl.DataFrame:
+    """Adds `tie_age`: was he with the host in the last 7 days? From `last_seen_days`; null or NaN (never) is `none`."""
+    days = pl.col("last_seen_days").cast(pl.Float64).fill_nan(None)
+    label = pl.when(days.is_null()).then(pl.lit("none")).when(days <= 7.0).then(pl.lit("recent"))
     return requests.with_columns(label.otherwise(pl.lit("old")).alias("tie_age"))
 
 
-def by_host_size(
-    requests: pl.DataFrame, *, column: str = "host_fans", bounds: Sequence[float] = (100, 10_000)
-) -> pl.DataFrame:
-    """Adds `host_size`: small below the first bound, large from the last one on, else medium."""
-    size = pl.col(column)
+def by_host_size(requests: pl.DataFrame, bounds: tuple[float, float]) -> pl.DataFrame:
+    """Adds `host_size`: of `host_visitors`, small below the first bound, large from the second one on, else medium."""
+    size = pl.col("host_visitors")
     label = pl.when(size.is_null()).then(pl.lit(UNKNOWN)).when(size < bounds[0]).then(pl.lit("small"))
     return requests.with_columns(
-        label.when(size < bounds[-1]).then(pl.lit("medium")).otherwise(pl.lit("large")).alias("host_size")
+        label.when(size < bounds[1]).then(pl.lit("medium")).otherwise(pl.lit("large")).alias("host_size")
     )
 
 
-def by_city_tier(requests: pl.DataFrame, *, column: str = "city_tier") -> pl.DataFrame:
-    """Adds `city`: the user's city tier as text."""
-    return requests.with_columns(pl.col(column).cast(pl.String).fill_null(UNKNOWN).alias("city"))
+def by_city_tier(requests: pl.DataFrame) -> pl.DataFrame:
+    """Adds `city`: the user's `city_tier` as text."""
+    return requests.with_columns(pl.col("city_tier").cast(pl.String).fill_null(UNKNOWN).alias("city"))
 
 
 def metric_table(
@@ -54,15 +52,13 @@ def metric_table(
     by: Sequence[str],
     metrics: Sequence[str],
     *,
-    user: str = "user_id",
     replicates: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> pl.DataFrame:
-    """Metrics of all requests and of every value of every stratum column, with intervals over users.
+    """Metrics of all requests and of every value of every stratum column, with 95 % intervals over users.
 
     Args:
-        per_request: user, metrics and stratum columns, one row per request.
+        per_request: `user_id`, metrics and stratum columns, one row per request.
         by: stratum columns, each taken for itself; cross two by concatenating them beforehand.
 
     Returns:
@@ -74,7 +70,7 @@ def metric_table(
         named = per_request.with_columns(pl.col(column).cast(pl.String).fill_null(UNKNOWN))
         parts += [(column, str(key[0]), part) for key, part in sorted(named.partition_by(column, as_dict=True).items())]
     tables = [
-        user_bootstrap(part, metrics, user=user, replicates=replicates, level=level, seed=seed).select(
+        user_bootstrap(part, metrics, replicates=replicates, seed=seed).select(
             pl.lit(stratum).alias("stratum"),
             pl.lit(value).alias("value"),
             pl.lit(len(part) / max(1, len(per_request))).alias("share"),

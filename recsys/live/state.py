@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from recsys.events.facts import FACT_SCHEMA, FOREVER, NEVER, FactKind
+from recsys.events.facts import FOREVER, NEVER, FactKind
 from recsys.models.suite import LatestEntered, entered, latest_entered
 from recsys.pipeline.world import World
 from recsys.ties.standing import BLOCK_OF_FACT, columns_of, standing_at, standings
@@ -69,11 +69,6 @@ class LiveState:
         self.world.grow_hosts(max(host for host in hosts if host is not None) + 1)
         for room, host, cohosts, started_at, category in named.iter_rows():
             self.world.announce(room, host, tuple(cohosts or ()), started_at, category)
-
-    def apply_all(self, facts: pl.DataFrame) -> None:
-        """Apply every fact of a frame, in the order of its rows."""
-        for at, kind, user, host, room, count, value, aux in facts.select(FACT_SCHEMA.keys()).iter_rows():
-            self.apply(at, kind, user, host, room, count, value, aux)
 
     def apply(self, at: int, kind: int, user: int, host: int, room: int, count: int, value: int, aux: int) -> None:
         """Let the world know one fact; arguments are the columns of `FACT_SCHEMA`."""

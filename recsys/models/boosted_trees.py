@@ -12,7 +12,7 @@ from recsys.errors import LaotieError
 from recsys.models.additive import AdditiveModel, Floats, PairTerm
 
 
-def from_boosted_trees(features: Sequence[str], dump: Mapping[str, Any], scale: float = 1.0) -> AdditiveModel:
+def from_boosted_trees(features: Sequence[str], dump: Mapping[str, Any]) -> AdditiveModel:
     """The exact additive form of boosted trees whose paths look at two features at most, bound to `features`.
 
     A leaf is a box over the features of its path; its value is added to the table of those features over that box.
@@ -20,7 +20,6 @@ def from_boosted_trees(features: Sequence[str], dump: Mapping[str, Any], scale: 
     Args:
         features: names of the inputs, in the order the trees number them.
         dump: what LightGBM's `Booster.dump_model()` returns; numerical splits only.
-        scale: factor on every leaf value (for averaging several models: 1 / how many).
 
     Raises:
         LaotieError: a path looks at three features or a split is not «≤».
@@ -42,12 +41,12 @@ def from_boosted_trees(features: Sequence[str], dump: Mapping[str, Any], scale: 
         cells = {j: _cells(edges[j], *interval) for j, interval in box.items()}
         match sorted(box):
             case []:
-                bias += scale * value
+                bias += value
             case [j]:
-                mains[j][cells[j]] += scale * value
+                mains[j][cells[j]] += value
             case [i, j]:
                 grid = grids.setdefault((i, j), np.zeros((len(edges[i]) + 2, len(edges[j]) + 2)))
-                grid[np.ix_(cells[i], cells[j])] += scale * value
+                grid[np.ix_(cells[i], cells[j])] += value
     used = [j for j, e in enumerate(edges) if len(e) or mains[j].any()]
     new = {j: i for i, j in enumerate(used)}
     pairs = tuple(_compact(new[i], new[j], grid) for (i, j), grid in sorted(grids.items()))

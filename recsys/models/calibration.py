@@ -92,9 +92,9 @@ def reliability_curve(p: ArrayLike, y: ArrayLike, bins: int = 15) -> Reliability
     )
 
 
-def calibration_error(p: ArrayLike, y: ArrayLike, bins: int = 15) -> float:
-    """Expected calibration error over equal-mass bins, in units of probability."""
-    return reliability_curve(p, y, bins).error
+def calibration_error(p: ArrayLike, y: ArrayLike) -> float:
+    """Expected calibration error over 15 equal-mass bins, in units of probability."""
+    return reliability_curve(p, y).error
 
 
 @dataclass(frozen=True)

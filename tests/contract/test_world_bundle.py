@@ -101,7 +101,8 @@ def test_a_loaded_world_answers_like_the_one_saved_and_moves_on_alike(
     facts = fact_stream(events, vocabularies, from_us=at, before_us=at + DAY)
     for live in (memory, loaded):
         live.register_rooms(room_table(events, vocabularies))
-        live.apply_all(facts)
+        for fact in facts.iter_rows():
+            live.apply(*fact)
     assert_same(asked(memory, n, at + DAY), asked(loaded, n, at + DAY))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from benchmarks.executors import Remote, Result
 from recsys.config import EngineConfig, TiesConfig
 from recsys.events import (
     Vocabularies,
@@ -202,8 +204,22 @@ def test_the_delta_equals_the_rebuild(
     assert min(refunded) > 20 and len(full.leaves) > 3
 
 
-def test_night_after_night(market: dict[str, pl.DataFrame], tmp_path: Path) -> None:
+class Counted(Remote):
+    """An executor elsewhere, and how many parts it was given."""
+
+    parts = 0
+
+    def run(self, work: Callable[[int], Result], n_parts: int) -> Iterator[Result]:
+        self.parts += n_parts
+        return super().run(work, n_parts)
+
+
+def test_night_after_night_by_an_executor_elsewhere(
+    market: dict[str, pl.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Layers over layers, with late rows: every night equals a rebuild, and a user's ties read from both layers do."""
+    monkeypatch.setattr("training.delta.user_parts", lambda *_: 2)
+    elsewhere = Counted()
     config = EngineConfig(ties=TiesConfig(layer_share=1.0))
     known: KnownStates | None = None
     sizes = []
@@ -216,8 +232,9 @@ def test_night_after_night(market: dict[str, pl.DataFrame], tmp_path: Path) -> N
             continue
         lake = clean(open_events(tmp_path / "lake"), now=NOW).lake
         assert lake is not None
-        advanced = advance(known, lake, config, cut_us, NOW_US)
+        advanced = advance(known, lake, config, cut_us, NOW_US, executor=elsewhere)
         assert advanced is not None
+        assert elsewhere.parts == 2 * night
         full, theirs = states_at(tmp_path / "lake", cut_us)
         assert_same(advanced.shot, advanced.vocabularies, full, theirs)
         visits = advanced.shot.states["visits"]

@@ -60,7 +60,8 @@ def snapshots(events: Events, vocabularies: Vocabularies, instants: list[int]) -
 
 def moved(live: LiveState, events: Events, vocabularies: Vocabularies, since: int | None, until: int) -> LiveState:
     live.register_rooms(room_table(events, vocabularies))
-    live.apply_all(fact_stream(events, vocabularies, from_us=since, before_us=until))
+    for fact in fact_stream(events, vocabularies, from_us=since, before_us=until).iter_rows():
+        live.apply(*fact)
     return live
 
 

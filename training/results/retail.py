@@ -76,7 +76,7 @@ def _ordered(pairs: pl.DataFrame, by: pl.Expr, seed: int = 0) -> dict[str, Any]:
     return row
 
 
-def _probabilities(pairs: pl.DataFrame, seed: int = 0) -> dict[str, float]:
+def _probabilities(pairs: pl.DataFrame) -> dict[str, float]:
     """Skill over the base rate and calibration error, the former with an interval over customers."""
     p, y = pairs["p"].to_numpy(), pairs["y"].to_numpy()
     eps = 1e-6
@@ -90,7 +90,7 @@ def _probabilities(pairs: pl.DataFrame, seed: int = 0) -> dict[str, float]:
         .to_numpy()
         .astype(np.float64)
     )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = np.array([sums[rng.integers(0, len(sums), len(sums))].sum(axis=0) for _ in range(REPLICATES)])
     rate = drawn[:, 1] / drawn[:, 2]
     base = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))

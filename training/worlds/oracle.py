@@ -40,12 +40,10 @@ class Oracle:
         return np.asarray(self.trees.predict(values, num_threads=1))
 
 
-def fit_oracle(
-    law: WorldConfig, *, users: int, hosts: int, days: int, config: EngineConfig, seeds: tuple[int, ...] = ORACLE_SEEDS
-) -> Oracle:
-    """Simulate the worlds of `seeds` and learn from their planted truth."""
+def fit_oracle(law: WorldConfig, *, users: int, hosts: int, days: int, config: EngineConfig) -> Oracle:
+    """Simulate the worlds of `ORACLE_SEEDS` and learn from their planted truth."""
     values, planted = [], []
-    for seed in seeds:
+    for seed in ORACLE_SEEDS:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "world"
             simulate(law, users=users, hosts=hosts, days=days, seed=seed, out=folder)

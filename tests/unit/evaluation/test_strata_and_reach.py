@@ -13,15 +13,16 @@ from recsys.evaluation import reach, strata
 def test_strata_label_every_request() -> None:
     requests = pl.DataFrame(
         {
-            "entries_before": [0, 3, None],
+            "known": [False, True, None],
             "follows": [True, False, None],
             "last_seen_days": [1.0, 30.0, float("nan")],
-            "host_fans": [5, 500, None],
+            "host_visitors": [5, 500, None],
             "city_tier": [1, None, 3],
         }
     )
-    for add in (strata.by_known_host, strata.by_follow, strata.by_tie_age, strata.by_host_size, strata.by_city_tier):
+    for add in (strata.by_known_host, strata.by_follow, strata.by_tie_age, strata.by_city_tier):
         requests = add(requests)
+    requests = strata.by_host_size(requests, (100, 10_000))
     assert requests["host_known"].to_list() == ["new", "known", "unknown"]
     assert requests["followed"].to_list() == ["followed", "not followed", "unknown"]
     assert requests["tie_age"].to_list() == ["recent", "old", "none"]
