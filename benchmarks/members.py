@@ -93,7 +93,8 @@ def main() -> None:
         for name in given.models.split(","):
             begun = time.process_time()
             fitted[name] = MODELS[name](learnt.n_hosts).fit(learnt, 1)
-            row(name, check.quality(fitted[name]), f"{time.process_time() - begun:.0f} s")
+            spent_s = time.process_time() - begun
+            row(name, check.quality(fitted[name]), f"{spent_s:.0f} s")
         for blend in given.blends.split(","):
             names = blend.split("+")
             weights, quality = blended([fitted[name] for name in names], check)
