@@ -78,7 +78,7 @@ def start_rooms(engine: Engine, rooms: int) -> float:
 
 
 def in_process(engine: Engine, n: int, row: int) -> dict[str, Any]:
-    """The whole lookup with reasons and document, the steps of the ladder, an explanation, and raw FAISS, in turns."""
+    """The whole lookup with reasons and document, the ladder's steps, many at once, terms, and raw FAISS, in turns."""
     users = np.random.default_rng(2).integers(0, len(engine.loaded.vocabularies.users), n).tolist()
     ids = [engine.loaded.vocabularies.users.id(user) for user in users]
     flat, answers = raw_faiss(engine)

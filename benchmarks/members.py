@@ -1,6 +1,7 @@
 """What each collaborative model is worth, alone and in a blend, on a split that nothing is reported on.
 
-    python benchmarks/members.py PAIRS -k 20 [--split-seed 77] [--models filter,als512,cosine] [--users 6000]
+    python benchmarks/members.py PAIRS -k 20 [--split-seed 77] [--users 6000]
+        [--models filter,als512,cosine --blends filter+als512+cosine]
 
 Of every user of PAIRS (see `laotie bench-pairs`) a fifth of the items is kept back. Each model is fitted on the rest
 with the settings below; the weights of blends are found on the users judged, so their level flatters and differences
@@ -83,6 +84,9 @@ def main() -> None:
     options.add_argument("--models", default=",".join(MODELS))
     options.add_argument("--blends", default="filter+als256,filter+als512,filter+als512+cosine")
     given = options.parse_args()
+    models, blends = given.models.split(","), [blend.split("+") for blend in given.blends.split(",")]
+    if lacking := {name for blend in blends for name in blend} - set(models):
+        options.error(f"--blends names what --models does not: {', '.join(sorted(lacking))}")
     learnt, check = drawn(given.pairs, given.split_seed, given.users, given.k)
     print(
         f"{learnt.n_pairs} pairs of {learnt.n_users} users and {learnt.n_hosts} items; {check.histories.shape[0]} asked"
@@ -90,13 +94,12 @@ def main() -> None:
     print(f"\n| | Recall@{given.k} / NDCG@{given.k} | |\n| --- | --- | --- |")
     fitted: dict[str, FittedCollaborative] = {}
     with threadpool_limits(1):
-        for name in given.models.split(","):
+        for name in models:
             begun = time.process_time()
             fitted[name] = MODELS[name](learnt.n_hosts).fit(learnt, 1)
             spent_s = time.process_time() - begun
             row(name, check.quality(fitted[name]), f"{spent_s:.0f} s")
-        for blend in given.blends.split(","):
-            names = blend.split("+")
+        for names in blends:
             weights, quality = blended([fitted[name] for name in names], check)
             row(" + ".join(names), quality, " : ".join(f"{weight:g}" for weight in weights))
 

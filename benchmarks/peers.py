@@ -9,8 +9,8 @@ All in one go, on the same synthetic bundle (`synthetic_bundle.py`) with the sam
     raw search      exact FAISS search of the rooms on air for 100, nothing else
     lancedb         a table of every host's room with a column `live`: search for 500 with a filter on it, then the same
                     full model and reasons on what was found. The private domain is not looked for.
-    valkey lists    for every viewer the 500 best rooms of an hour ago as a list; the set of rooms on air; fetch both in
-                    one round trip, keep what is still on air, give the first 100 rooms. No model, no reasons.
+    valkey lists    for every viewer the 500 best rooms of an hour ago as a list; the set of rooms on air; fetch the
+                    list, ask which of it are on air, give the first 100 of those. No model, no reasons.
 
 Then a tenth of the rooms end and as many hosts who were away begin: how long until each side knows, how many rooms the
 lists still give, and how many rooms of hosts the viewer follows or bought from are on air but not in his list (ours has

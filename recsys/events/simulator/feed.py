@@ -7,7 +7,8 @@ so a broadcast appears on it at the next refresh and one that has ended is withh
 Propensity of a shown row = the probability with which the policy drew that room for that position, given the
 positions before it: rail_share on the rail; interest[category] · popularity / Σ popularity over live rooms of the
 category in the feed; slot share · weight / Σ weight in the explore position. A draw that repeats a room shown
-before, or a host the viewer blocked, leaves its position empty, which does not change the probability of the others.
+before, or is of a host the viewer blocked or of a room in its last minute, leaves its position empty, which does not
+change the probability of the others.
 """
 
 from __future__ import annotations
