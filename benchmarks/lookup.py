@@ -1,6 +1,6 @@
 """Lookups, events and HTTP against what they cost at least: ratios, measured in one go on synthetic bundles.
 
-    python benchmarks/lookup.py [--rooms 10000 100000] [--http] [--events] [--in-a-row 10]
+    python benchmarks/lookup.py [--rooms 10000 100000] [--http [--impressions]] [--events] [--in-a-row 10]
 
 For each number of live rooms a bundle is made in a temporary folder, unless `--bundle` names a built one: random ties
 of few viewers, one live room per host, models of the sizes training gives (`benchmarks/synthetic_bundle.py`). Whatever
@@ -135,13 +135,15 @@ def intake(engine: Engine, batch: int, n: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def over_http(shelf: Path, log: Path, users: list[int | str], connections: int, seconds: float) -> dict[str, Any]:
+def over_http(
+    shelf: Path, log: Path, users: list[int | str], connections: int, seconds: float, impressions: bool
+) -> dict[str, Any]:
     """A worker in a process of its own: an empty endpoint, then lookups."""
     import multiprocessing
 
     from serving.server import listening, work
 
-    config = ServingConfig(port=0, lease_s=0.0, log_impressions=False, deadline_ms=1_000.0)
+    config = ServingConfig(port=0, lease_s=0.0, log_impressions=impressions, deadline_ms=1_000.0)
     bound = listening(config)
     port = bound.getsockname()[1]
     worker = multiprocessing.get_context("spawn").Process(
@@ -195,7 +197,7 @@ def measured(given: argparse.Namespace, rooms: int, root: Path) -> dict[str, Any
     Engine.open(shelf, root / "log.db", ServingConfig(lease_s=0.0)).close()
     found["restart_s"] = round(time.perf_counter() - begun, 2)
     if given.http:
-        found["http"] = over_http(shelf, root / "log.db", users, given.connections, given.seconds)
+        found["http"] = over_http(shelf, root / "log.db", users, given.connections, given.seconds, given.impressions)
     return found
 
 
@@ -212,6 +214,7 @@ def main() -> None:
     options.add_argument("--connections", type=int, default=16)
     options.add_argument("--seconds", type=float, default=5.0)
     options.add_argument("--http", action="store_true")
+    options.add_argument("--impressions", action="store_true", help="logged over HTTP, as a service does by default")
     options.add_argument("--events", action="store_true")
     given = options.parse_args()
     faiss.omp_set_num_threads(1)
