@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from serving.config import ApiKey, Role, ServingConfig
 from serving.problems import Problem
@@ -15,16 +15,11 @@ ANYBODY = ApiKey(name="loopback", sha256="0" * 64, roles=("admin",))
 
 
 class Access:
-    """Checks callers. Used from one event loop.
+    """Checks callers by the keys of the config. Used from one event loop."""
 
-    Args:
-        config: its keys.
-        clock: monotonic seconds.
-    """
-
-    def __init__(self, config: ServingConfig, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, config: ServingConfig) -> None:
         self._keys = [(bytes.fromhex(key.sha256), key) for key in config.keys]
-        self._buckets = {key.name: _Bucket(key.requests_per_s, key.burst, clock) for key in config.keys}
+        self._buckets = {key.name: _Bucket(key.requests_per_s, key.burst) for key in config.keys}
 
     def admit(self, headers: Mapping[str, str], role: Role) -> ApiKey:
         """The caller, if he may.
@@ -53,15 +48,15 @@ class Access:
 class _Bucket:
     """A token bucket: `burst` requests at once, refilled at `rate` a second."""
 
-    def __init__(self, rate: float, burst: int, clock: Callable[[], float]) -> None:
-        self._rate, self._burst, self._clock = rate, float(burst), clock
-        self._tokens, self._at = float(burst), clock()
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate, self._burst = rate, float(burst)
+        self._tokens, self._at = float(burst), time.monotonic()
 
     def take(self) -> float:
         """0 if a token was had, else the seconds until there is one."""
         if not self._rate:
             return 0.0
-        now = self._clock()
+        now = time.monotonic()
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
         if self._tokens >= 1.0:

@@ -48,9 +48,8 @@ class Follower:
     Args:
         engine: applies the events; several threads may use it.
         path: the engine's log.
-        config: which stream.
+        config: which stream; connected to anew after every failure.
         count: told every batch of events with its verdicts.
-        made: gives the stream, anew after every failure.
     """
 
     def __init__(
@@ -59,9 +58,8 @@ class Follower:
         path: Path,
         config: StreamConfig,
         count: Callable[[Sequence[Event], Sequence[Verdict]], None] = lambda *_: None,
-        made: Callable[[StreamConfig], Stream] = connect,
     ) -> None:
-        self._engine, self._path, self._config, self._count, self._made = engine, path, config, count, made
+        self._engine, self._path, self._config, self._count = engine, path, config, count
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
         self.following = False
@@ -121,7 +119,7 @@ class Follower:
 
     def _read_on(self) -> None:
         """Subscribe where the log stands and move events until told to stop."""
-        stream = self._made(self._config)
+        stream = connect(self._config)
         try:
             seen_gaps = 0
             self.position = self._stored(stream.name)
