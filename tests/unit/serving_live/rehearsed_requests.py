@@ -1,12 +1,13 @@
 """A program of its own: opens world-v1, sends a service's requests, and prints which compiled loops these called first.
 
 `python -m tests.unit.serving_live.rehearsed_requests LOG tables|network|no_ties`: with its ranker, with a network, an
-audience and heads of all names, or with these and no tie of anybody.
+audience, trust and heads of all names, or with these and no tie of anybody.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from recsys.live.state import LiveState
 from recsys.models.audience import Audience
 from recsys.models.block_network import BlockNetwork
 from recsys.models.strength import HEADS
+from recsys.models.trust import HostTrust
 from recsys.pipeline.features import BLOCKS, FEATURES
 from recsys.pipeline.rehearsal import rehearse
 from recsys.ties.store import TieStore
@@ -52,6 +54,13 @@ def network() -> BlockNetwork:
     ).bound_to(FEATURES)  # fmt: skip
 
 
+def trust() -> HostTrust:
+    """Of two hosts; later ones are trusted like the market."""
+    some = np.array([3.0, 1.0])
+    counts = some.astype(np.int64)
+    return HostTrust(some, some, counts, counts, counts - 2, ("food", "shoes"), 0.9, 10.0)
+
+
 def opened(log: Path, kind: str, clock_us: int) -> Engine:
     """The service before its first request."""
     engine = Engine.open(BUNDLE, log, ServingConfig(), lambda: clock_us)
@@ -59,7 +68,7 @@ def opened(log: Path, kind: str, clock_us: int) -> Engine:
     if kind != "tables":
         (head,) = world.models.strength.values()
         world.models.strength |= {name: replace(head, name=name) for name in HEADS}
-        world.models.ranker, world.models.audience = network(), Audience(2, 2)
+        world.models.ranker, world.models.audience, world.models.trust = network(), Audience(2, 2), trust()
     if kind == "no_ties":
         world.ties = TieStore(world.blocks.of("tie"))
         engine.loaded.live.__dict__ |= LiveState(world).__dict__  # what writes to ties knows the new ones
@@ -69,13 +78,17 @@ def opened(log: Path, kind: str, clock_us: int) -> Engine:
 
 
 def ask(engine: Engine, at: int) -> None:
-    """All kinds of requests, before and after events of viewers known and not known."""
+    """All kinds of requests: before and after rooms, facts and ends of rooms, until nothing is on air any more.
+
+    Viewers are known and not known; what one knows of a host may come from the bundle in one block and from facts in
+    another.
+    """
     ids = engine.loaded.vocabularies
     hosts, users = (ids.hosts.id(0), ids.hosts.id(1), 777), [ids.users.id(row) for row in range(12)]
-    rooms: list[Any] = [("rooms", {"room_id": 9_000 + i, "host_id": hosts[i % 3], "started_at": at}) for i in range(9)]
-    rooms += [("rooms", row | {"ended_at": at + 5}) for _, row in rooms[:2]]
-    rooms.append(("rooms", {"room_id": 9_900, "host_id": 777, "started_at": at, "cohost_ids": [hosts[0]]}))
-    each = {"room_id": 9_003, "host_id": hosts[0]}
+    starts: list[Any] = [("rooms", {"room_id": 9_000 + i, "host_id": hosts[i % 3], "started_at": at}) for i in range(9)]
+    ends = [(table, row | {"ended_at": at + 5}) for table, row in starts[:2]]
+    joint = ("rooms", {"room_id": 9_900, "host_id": 777, "started_at": at, "cohost_ids": [hosts[0]]})
+    each, new = {"room_id": 9_003, "host_id": hosts[0]}, {"room_id": 9_900, "host_id": 777}
     told = [
         row
         for user in (users[0], users[1], UNKNOWN)
@@ -86,18 +99,57 @@ def ask(engine: Engine, at: int) -> None:
             ("follows", {"user_id": user, "host_id": hosts[1], "at": at + 40, "action": "follow"}),
         )
     ]
-    told.append(("notices", {"host_id": hosts[1], "at": at + 50, "kind": "leave", "from": at + 60, "to": at + 90}))
-    for events in ([], rooms, told):
-        verdicts = engine.apply([(f"{table}-{i}-{len(events)}", table, row) for i, (table, row) in enumerate(events)])
+    told += [
+        ("watches", new | {"user_id": users[2], "entered_at": at + 10}),
+        ("purchases", new | {"user_id": users[3], "order_id": 3, "at": at + 30, "amount_minor": 500}),
+        ("follows", {"user_id": users[4], "host_id": hosts[0], "at": at + 40, "action": "follow"}),
+        ("feedback", {"user_id": users[5], "host_id": hosts[1], "at": at + 40, "kind": "block"}),
+        ("follows", {"user_id": users[6], "host_id": 777, "at": at + 40, "action": "follow"}),
+        ("follows", {"user_id": users[6], "host_id": 777, "at": at + 45, "action": "unfollow"}),
+        ("engagements", each | {"user_id": users[7], "at": at + 20, "kind": "like"}),
+        ("notices", {"host_id": hosts[1], "at": at + 50, "kind": "leave", "from": at + 60, "to": at + 90}),
+    ]
+    all_but_two = [("rooms", row | {"ended_at": at + 70}) for row in [*on_air(engine), *(row for _, row in starts[3:])]]
+    last_two = [(table, row | {"ended_at": at + 80}) for table, row in (starts[2], joint)]
+    for n, events in enumerate(([], [*starts, *ends, joint], told, all_but_two, last_two)):
+        verdicts = engine.apply([(f"{table}-{i}-{n}", table, row) for i, (table, row) in enumerate(events)])
         assert {verdict[0] for verdict in verdicts} <= {"accepted"}, verdicts
         for user in (None, UNKNOWN, *users):
-            for step in range(4):
-                document(engine.lookup(Asked(user, 5, step=step)), breakdown=step == 0)
-            document(engine.lookup(Asked(user, 1, rooms=[9_003])), breakdown=True)
-            engine.lookup(Asked(user, 3, exclude=[9_004], sources=frozenset({"nearest"})))
+            for asked in asked_by(user):
+                document(engine.lookup(asked), breakdown=asked.step == 0 and asked.explain)
+            engine.lookup_many([Asked(user, 5), Asked(user, 5)])
+            engine.lookup_many([Asked(user, 5, rooms=[9_900]), Asked(users[0], 5), Asked(None, 5, category="no such")])
         for i, one in enumerate(engine.lookup_many([Asked(user, 5) for user in (None, UNKNOWN, *users)])):
             document(one, breakdown=True)
-            engine.apply([], [(one, f"request-{i}-{len(events)}")])
+            engine.apply([], [(one, f"request-{i}-{n}")])
+    assert not len(engine.loaded.live.world.index)
+    engine.erase(users[1])
+    engine.lookup_many([Asked(users[0], 5), Asked(users[1], 5)])
+
+
+def asked_by(user: int | None) -> Iterator[Asked]:
+    """What one viewer may ask: any step, some rooms or none, one place or more than there are rooms, some sources."""
+    for step in range(4):
+        yield Asked(user, 5, step=step)
+    for rooms in ([], [9_003], [9_900], [9_002, 9_003, 9_900]):
+        yield Asked(user, 3, rooms=rooms)
+    for k in (1, 2, 500):
+        yield Asked(user, k)
+        yield Asked(user, k, explain=False)
+    yield Asked(user, 5, category="no such")
+    yield Asked(user, 5, exclude=[9_003, 9_004])
+    for source in ("nearest", "transition", "popular", "newcomer"):
+        yield Asked(user, 3, exclude=[9_004], sources=frozenset({source}))
+
+
+def on_air(engine: Engine) -> list[dict[str, Any]]:
+    """Rows of the rooms now live."""
+    ids, world = engine.loaded.vocabularies, engine.loaded.live.world
+    host, start = world.rooms.host, world.rooms.started_at
+    return [
+        {"room_id": ids.rooms.id(room), "host_id": ids.hosts.id(int(host[room])), "started_at": int(start[room])}
+        for room in world.index.publish().rooms.tolist()
+    ]
 
 
 def main() -> None:
