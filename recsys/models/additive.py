@@ -21,7 +21,7 @@ import numpy.typing as npt
 from recsys.compiled import compiled
 from recsys.errors import BundleRefused
 from recsys.models.binning import Binning
-from recsys.models.bound import check_table, column_blocks, rows_needed, rows_of
+from recsys.models.bound import check_shapes, check_table, column_blocks, rows_needed, rows_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -222,17 +222,24 @@ class AdditiveModel:
             BundleRefused: the arrays do not fit together.
         """
         features = tuple(str(name) for name in arrays[f"{prefix}_features"])
-        counts = arrays[f"{prefix}_edge_counts"].tolist()
+        counts, described = arrays[f"{prefix}_edge_counts"].tolist(), arrays[f"{prefix}_pairs"].tolist()
+        n_bins, where = [c + 2 for c in counts], f"models/{prefix}"
+        if any(c < 0 for c in counts) or any(not 0 <= j < len(counts) for pair in described for j in pair[:2]):
+            raise BundleRefused("numbers of edges or features of pairs are no such numbers", where=where)
+        shapes = {"edge_counts": len(features), "edges": sum(counts), "mains": sum(n_bins)}
+        shapes["pair_tables"] = sum(rows * columns for _, _, rows, columns in described)
+        shapes["pair_bins"] = sum(n_bins[first] + n_bins[second] for first, second, _, _ in described)
+        check_shapes(arrays, {f"{prefix}_{name}": (size,) for name, size in shapes.items()}, where="models")
         edges = _split(arrays[f"{prefix}_edges"], counts)
-        mains = _split(arrays[f"{prefix}_mains"], [c + 2 for c in counts])
+        mains = _split(arrays[f"{prefix}_mains"], n_bins)
         tables, bins, pairs = arrays[f"{prefix}_pair_tables"], arrays[f"{prefix}_pair_bins"], []
         at_table = at_bin = 0
-        for first, second, rows, columns in arrays[f"{prefix}_pairs"].tolist():
-            a, b = counts[first] + 2, counts[second] + 2
+        for first, second, rows, columns in described:
+            a, b = n_bins[first], n_bins[second]
             table = tables[at_table : at_table + rows * columns].reshape(rows, columns)
             of_first, of_second = bins[at_bin : at_bin + a], bins[at_bin + a : at_bin + a + b]
             if not (0 <= of_first.min() <= of_first.max() < rows and 0 <= of_second.min() <= of_second.max() < columns):
-                raise BundleRefused("bins of a pair lie outside its table", where=f"models/{prefix}", got=(a, b))
+                raise BundleRefused("bins of a pair lie outside its table", where=where, got=(a, b))
             pairs.append(PairTerm(first, second, of_first, of_second, table))
             at_table, at_bin = at_table + rows * columns, at_bin + a + b
         return cls(features, edges, mains, tuple(pairs), float(arrays[f"{prefix}_bias"][0])).bound_to(names)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from recsys.compiled import compiled
 from recsys.events.facts import NEVER, US_PER_DAY
+from recsys.models.bound import check_shapes
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -131,7 +132,11 @@ class Audience:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Audience:
-        """What `to_arrays` saved, copied."""
+        """What `to_arrays` saved, copied. BundleRefused: its arrays do not fit each other."""
+        n_hosts, n_users = len(arrays["last_at"]), len(arrays["entries"])
+        shapes = {"hosts": (n_hosts, _WIDTH), "last_at": (n_hosts,), "seen": (n_hosts, 2)}
+        shapes |= {"tastes": (n_users, len(TASTES)), "entries": (n_users,)}
+        check_shapes(arrays, shapes, where="models/audience")
         made = cls()
         made._hosts, made._last_at, made._seen, made._tastes, made._entries = (
             np.array(arrays[name], order="C") for name in ("hosts", "last_at", "seen", "tastes", "entries")

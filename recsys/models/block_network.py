@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.compiled import compiled
-from recsys.models.bound import check_table, column_blocks, rows_needed, rows_of
+from recsys.models.bound import check_shapes, check_table, column_blocks, rows_needed, rows_of
 from recsys.models.common_scale import scaled
 
 Numbers = npt.NDArray[np.floating[Any]]
@@ -156,9 +156,13 @@ class BlockNetwork:
 
     @classmethod
     def from_arrays(cls, names: Sequence[str], arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> BlockNetwork:
-        """The model written by `arrays`, bound to `names`."""
+        """The model written by `arrays`, bound to `names`. BundleRefused: its arrays do not fit each other."""
         features, blocks = (tuple(str(name) for name in arrays[f"{prefix}_{kind}"]) for kind in ("features", "blocks"))
         weights = {name: np.array(arrays[f"{prefix}_{name}"]) for name in _ARRAYS}
+        (k, units, width), n = weights["second"].shape, len(features)
+        shapes = dict.fromkeys(("centre", "scale", "reference"), (n,)) | {"first": (k * width, n)}
+        shapes |= {"first_bias": (k * width,), "second_bias": (k, units), "last": (k, units)}
+        check_shapes(weights, shapes, where=f"models/{prefix}")
         constant = float(arrays[f"{prefix}_constant"][0])
         bonus = float(arrays.get(f"{prefix}_private_bonus", np.zeros(1))[0])  # bundles before it had none
         return cls(features, blocks, **weights, constant=constant, private_bonus=bonus).bound_to(names)

@@ -1,14 +1,18 @@
-"""Models and tables of features: where the features of a model stand, and long tables read in bounded memory."""
+"""What models read lies within bounds: compiled loops (`recsys.compiled`) do not look.
+
+Tables of features have the rows a model reads, and arrays of a bundle fit each other. Long tables are read in bounded
+memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys.errors import LaotieError
+from recsys.errors import BundleRefused, LaotieError
 
 _COLUMNS = 16_384
 
@@ -44,6 +48,42 @@ def check_table(values: npt.NDArray[Any], needed: int, *, exactly: bool) -> None
     if len(values) < needed or (exactly and len(values) > needed):
         expected = f"{needed} features" if exactly else f"at least {needed} rows"
         raise LaotieError("features do not match the model", got=f"{len(values)} rows", expected=expected)
+
+
+def check_rows(
+    starts: npt.NDArray[np.integer], hosts: npt.NDArray[np.integer], n_numbers: int, n_hosts: int, *, where: str
+) -> None:
+    """See that rows laid end to end (CSR) neither leave their arrays nor name a host that there is not.
+
+    Args:
+        starts: (r + 1,) where every row begins, and where the last one ends.
+        hosts: (z,) hosts named by the rows.
+        n_numbers: how many numbers stand beside them: z.
+        n_hosts: hosts that there are.
+        where: the part of the bundle.
+
+    Raises:
+        BundleRefused: they do.
+    """
+    whole = len(starts) and starts[0] == 0 and starts[-1] == len(hosts) == n_numbers and (np.diff(starts) >= 0).all()
+    if not whole or (len(hosts) and not 0 <= hosts.min() <= hosts.max() < n_hosts):
+        raise BundleRefused("rows or the hosts they name lie outside their arrays", where=where, got=len(hosts))
+
+
+def check_shapes(arrays: Mapping[str, npt.NDArray[Any]], shapes: Mapping[str, tuple[int, ...]], *, where: str) -> None:
+    """See that arrays of a model have the shapes its other arrays ask for.
+
+    Raises:
+        BundleRefused: one of them has another.
+    """
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise BundleRefused(
+                "an array of a model does not fit the others",
+                where=f"{where}/{name}",
+                got=arrays[name].shape,
+                expected=shape,
+            )
 
 
 def column_blocks(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from recsys.compiled import compiled
-from recsys.errors import BundleRefused
+from recsys.models.bound import check_rows
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,7 @@ class HostGraph:
             BundleRefused: the arrays are no graph: reading it would leave them.
         """
         graph = cls(*(arrays[f"{prefix}_{part}"] for part in ("indptr", "indices", "data")))
-        ends, hosts = graph.indptr, graph.indices
-        whole = len(ends) and ends[0] == 0 and ends[-1] == len(hosts) == len(graph.data) and (np.diff(ends) >= 0).all()
-        if not whole or (len(hosts) and not 0 <= hosts.min() <= hosts.max() < graph.n_hosts):
-            raise BundleRefused("rows or hosts of the graph lie outside it", where=f"models/{prefix}", got=len(hosts))
+        check_rows(graph.indptr, graph.indices, len(graph.data), graph.n_hosts, where=f"models/{prefix}")
         return graph
 
 

@@ -23,14 +23,15 @@ from numpy.typing import NDArray
 
 from recsys.events.facts import US_PER_DAY, US_PER_S
 from recsys.models import transition_loops as loops
+from recsys.models.bound import check_rows
 from recsys.models.transition_counts import Floats, GrowingRow, TransitionConfig, TransitionCounter, TransitionRow, pack
 
-Ints = NDArray[np.int64]
 _MOST_HALVINGS = 900.0  # this many half-lives from the reference, either way, is as far as any; a double ends at 1,023
 
 
 class TransitionModel:
-    """Weighted host → host counts with online updates; made by `fit`, or from what `to_arrays` saved.
+    """Weighted host → host counts with online updates; made by `fit`, or from what `to_arrays` saved (BundleRefused:
+    its rows lead out of it).
 
     Threading: reads may run together (scratch memory is per thread), but not while `update` runs.
     """
@@ -38,10 +39,11 @@ class TransitionModel:
     def __init__(self, arrays: Mapping[str, NDArray[Any]], config: TransitionConfig) -> None:
         self.config = config
         self.reference_at = int(arrays["reference_at"][0])
-        self._starts: Ints = arrays["starts"].astype(np.int64)
+        self._starts = arrays["starts"].astype(np.int64)
         self._nexts: NDArray[np.int32] = arrays["nexts"].astype(np.int32)
         self._counts: Floats = arrays["counts"].astype(np.float64)
         self.n_hosts = len(arrays["entered"])
+        check_rows(self._starts, self._nexts, len(self._counts), self.n_hosts, where="models/transition")
         beyond = np.zeros(1)  # the place of hosts not counted yet
         self._row_total: Floats = np.concatenate((arrays["row_total"], beyond))
         self._self_total: Floats = np.concatenate((arrays["self_total"], beyond))
@@ -268,9 +270,7 @@ class TransitionModel:
         return exp2(max(-_MOST_HALVINGS, min(_MOST_HALVINGS, past_us / (self.config.half_life_days * US_PER_DAY))))
 
     def _stored(self, host: int) -> tuple[NDArray[np.int32], Floats]:
-        if host + 1 >= len(self._starts):
-            return self._nexts[:0], self._counts[:0]
-        stored = slice(self._starts[host], self._starts[host + 1])
+        stored = slice(*self._starts[host : host + 2]) if host + 1 < len(self._starts) else slice(0)
         return self._nexts[stored], self._counts[stored]
 
     def _places(self, hosts: NDArray[np.integer[Any]] | None) -> NDArray[np.integer[Any]]:

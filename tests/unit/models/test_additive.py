@@ -64,6 +64,14 @@ def test_tables_are_never_read_beyond_their_ends() -> None:
         bins[0] = wrong
         with pytest.raises(BundleRefused, match="outside its table"):
             AdditiveModel.from_arrays(FEATURES, arrays | {"m_pair_bins": bins}, "m")
+    for part in ("edge_counts", "edges", "mains", "pair_tables", "pair_bins"):
+        with pytest.raises(BundleRefused, match="does not fit the others|no such numbers"):
+            AdditiveModel.from_arrays(FEATURES, arrays | {f"m_{part}": arrays[f"m_{part}"][:-1]}, "m")
+    for name, column in (("m_edge_counts", ...), ("m_pairs", (0, 0)), ("m_pairs", (0, 1))):
+        numbers = arrays[name].copy()
+        numbers[column] = -1
+        with pytest.raises(BundleRefused, match="no such numbers"):
+            AdditiveModel.from_arrays(FEATURES, arrays | {name: numbers}, "m")
     bound = model.bound_to(["x", *FEATURES])
     with pytest.raises(LaotieError, match="do not match"):
         bound.score(x.T)

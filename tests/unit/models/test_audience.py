@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from recsys.errors import BundleRefused
 from recsys.events.facts import NEVER, US_PER_DAY
 from recsys.models.audience import Audience, segment
 from recsys.pipeline.choice import CHOICE_FEATURES, choice_features
@@ -95,6 +96,13 @@ def test_saved_and_read_back_it_moves_on_alike() -> None:
         np.testing.assert_array_equal(one, other)
     for user in range(9):
         np.testing.assert_array_equal(whole.taste(user), again.taste(user))
+
+
+def test_numbers_of_fewer_hosts_or_users_than_there_are_are_refused() -> None:
+    arrays = told((0, 0, 0.0), (1, 1, 1.0)).to_arrays()
+    for name in ("hosts", "last_at", "seen", "tastes", "entries"):
+        with pytest.raises(BundleRefused, match="does not fit the others"):
+            Audience.from_arrays(arrays | {name: arrays[name][:-1]})
 
 
 def test_a_late_entry_counts_as_if_at_the_latest() -> None:

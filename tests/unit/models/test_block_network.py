@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from recsys.errors import LaotieError
+from recsys.errors import BundleRefused, LaotieError
 from recsys.models.additive_training import softmax
 from recsys.models.block_network import TIE, VIEWER, BlockNetwork
 from recsys.models.choice_network import fit_choice_network
@@ -51,6 +51,14 @@ def test_what_is_served_is_what_was_trained(fitted: tuple[BlockNetwork, np.ndarr
     np.testing.assert_array_equal(again.score(later), model.score(later))
     np.testing.assert_array_equal(again.contributions(later), model.contributions(later))
     assert again.terms == model.terms == (VIEWER, TIE, "taste", "room")
+
+
+def test_weights_that_do_not_fit_each_other_are_refused(fitted: tuple[BlockNetwork, np.ndarray]) -> None:
+    model, _ = fitted
+    arrays = model.arrays("m")
+    for part in ("centre", "scale", "reference", "first", "first_bias", "second_bias", "last"):
+        with pytest.raises(BundleRefused, match=f"does not fit the others.*m/{part}"):
+            BlockNetwork.from_arrays(NAMES, arrays | {f"m_{part}": arrays[f"m_{part}"][..., :-1]}, "m")
 
 
 def test_the_planted_odds_are_found(fitted: tuple[BlockNetwork, np.ndarray]) -> None:

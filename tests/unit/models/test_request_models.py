@@ -165,5 +165,5 @@ def test_a_graph_that_would_be_read_beyond_its_end_is_refused(part: str, value: 
     arrays = HostGraph.of(np.array([[0, 1.0, 0], [0, 0, 0], [2.0, 0, 0]])).arrays("graph")
     assert HostGraph.from_arrays(arrays, "graph").n_hosts == 3
     broken = np.array(value, dtype=arrays[f"graph_{part}"].dtype)
-    with pytest.raises(BundleRefused, match="outside it"):
+    with pytest.raises(BundleRefused, match="outside their arrays"):
         HostGraph.from_arrays(arrays | {f"graph_{part}": broken}, "graph")

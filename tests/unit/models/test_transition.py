@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.errors import InputRefused
+from recsys.errors import BundleRefused, InputRefused
 from recsys.events.facts import US_PER_DAY, US_PER_S
 from recsys.models.transition import TransitionModel
 from recsys.models.transition_counts import TransitionConfig, distinct_before
@@ -241,3 +241,22 @@ def test_batch_equals_event_by_event_split_anywhere_and_permuted(
             whole.scores([1, 2], [5.0, 9.0], at=4 * US_PER_DAY),
             rtol=1e-5,
         )
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("nexts", [1, 2, 3]),
+        ("nexts", [-1, 2, 2]),
+        ("starts", [0, 3, 2, 3]),
+        ("starts", [0, 2, 3, 4]),
+        ("counts", [1.0]),
+    ],
+)
+def test_counts_that_would_be_written_beyond_their_ends_are_refused(part: str, value: list[float]) -> None:
+    """`add_row` writes to the places the rows name; nothing looks there whether these exist."""
+    arrays = TransitionModel.fit(entries((0, 0, 0.0), (0, 1, 1.0), (0, 2, 2.0)), PLAIN).to_arrays()
+    assert (len(arrays["starts"]), len(arrays["nexts"])) == (4, 3)
+    assert TransitionModel(arrays, PLAIN).n_hosts == 3
+    with pytest.raises(BundleRefused, match="outside their arrays"):
+        TransitionModel(arrays | {part: np.array(value, dtype=arrays[part].dtype)}, PLAIN)
