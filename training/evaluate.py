@@ -41,7 +41,7 @@ from recsys.instants import format_instant
 from recsys.live.artefact import assemble
 from recsys.live.state import LiveState
 from recsys.models.baselines import memory, popularity
-from recsys.pipeline.features import FEATURES, of_private_domain
+from recsys.pipeline.features import FEATURES, of_known_hosts
 from recsys.pipeline.lookup import lookup
 from recsys.pipeline.request import Request
 from recsys.pipeline.scoring import scored
@@ -188,7 +188,7 @@ class _Judged:
                 self._ask_rivals()
         right = int(np.flatnonzero(rooms == room)[0])
         if weights := said.domain_weights():
-            self.private.append((user, weights["private"], bool(of_private_domain(said.values)[said.row[right]])))
+            self.private.append((user, weights["private"], bool(of_known_hosts(said.values)[said.row[right]])))
         self.exposure.log(user, values, said.score, right, epoch.hosts)
         read = {name: float(values[FEATURES.index(name), right]) for name in _READ}
         read["last_seen_days"] = read.pop("tie_hours_since_entry") / 24.0
@@ -254,7 +254,7 @@ class _Judged:
         }
 
     def _private_weight(self, seed: int) -> dict[str, Any]:
-        """The private weight judged as the chance that the room entered is of his private domain."""
+        """The private weight judged as the chance that the room entered is of a host he knows."""
         told = pl.DataFrame(self.private, schema=["user", "said", "chose"], orient="row")
         if told["chose"].n_unique() < 2:
             return {}

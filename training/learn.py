@@ -18,7 +18,7 @@ from recsys.models.additive_training import Choices, fit_ranker, thinned
 from recsys.models.baselines import MEMORY_FEATURES, memory, popularity
 from recsys.models.block_network import BlockNetwork
 from recsys.models.choice_network import SecondTask, fit_choice_network
-from recsys.pipeline.features import BLOCKS, FEATURES, N_TIE, WITHOUT_TIE, of_private_domain
+from recsys.pipeline.features import BLOCKS, FEATURES, N_TIE, WITHOUT_TIE, of_known_hosts
 from training.domains import private_weight_metrics
 from training.drift import no_candidates, sampled_candidates
 from training.latest import Tiers, judged_latest
@@ -116,11 +116,11 @@ def fit_network(
 ) -> BlockNetwork:
     """Networks over the blocks of all features, trained on thinned choices with `config.network_epochs` passes.
 
-    The bonus of the private domain is taken off inside the softmax, so the scores come out with it on (logit
+    The bonus of known hosts is taken off inside the softmax, so the scores come out with it on (logit
     adjustment: Menon et al., ICLR 2021).
     """
     thin, correction = thinned(choices, FEATURES.index(KNOWN), FEATURES.index(POPULAR), config, seed)
-    own = of_private_domain(thin.rows.T)
+    own = of_known_hosts(thin.rows.T)
     networks = fit_choice_network(
         thin.rows, thin.groups, thin.labels, correction - config.private_bonus * own, thin.weights,
         epochs=config.network_epochs, rate=config.network_rate, decay=config.network_decay,

@@ -52,8 +52,8 @@ class BlockNetwork:
         last: u (K, J).
         constant: c.
         inputs: (F,) rows of the feature table the features are read from; see `bound_to`.
-        private_bonus: how much more than the log-odds of the choice a host of the private domain scores; it is learnt
-            in, and what reads scores as chances takes it off.
+        private_bonus: how much more than the log-odds of the choice a host the viewer knows scores; it is learnt in,
+            and what reads scores as chances takes it off.
     """
 
     features: tuple[str, ...]

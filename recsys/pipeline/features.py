@@ -75,7 +75,7 @@ _SINCE = TIE_FEATURES.index("tie_hours_since_entry")
 _AGE = FEATURES.index("room_age_min")
 _LIFTS = [FEATURES.index("transition_lift"), FEATURES.index("transition_lift_last")]
 _KNOWN = N_TIE + ROOM_TIE_FEATURES.index("tie_known")
-_BOUND = [_KNOWN, FEATURES.index("tie_followed"), FEATURES.index("tie_order_lines")]
+_KNOWN_BY = [_KNOWN, FEATURES.index("tie_followed"), FEATURES.index("tie_order_lines")]
 _GROUPS = (MOMENT_FEATURES, PERSONAL_FEATURES, TRUST_FEATURES, REQUEST_FEATURES, CHOICE_FEATURES)
 _ENDS = np.cumsum([N_TIE + len(ROOM_TIE_FEATURES), *(len(group) for group in _GROUPS)]).tolist()
 _MOMENT, _PERSONAL, _TRUST, _REQUEST, _CHOICE = (slice(*ends) for ends in pairwise(_ENDS))
@@ -159,13 +159,14 @@ def feature_tables(world: World, askings: Sequence[Asking], at: int) -> FeatureT
     return FeatureTable(values, spans, tuple(gathered))
 
 
-def of_private_domain(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
-    """Which candidates (n,) with features (F, n) are of the viewer's private domain: he came there, follows or bought.
+def of_known_hosts(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
+    """Which candidates (n,) with features (F, n) are of hosts the viewer knows: he came there, follows or bought.
 
-    A host that was merely shown to him, or whom he reported, is none of it.
+    Wider than the private domain of `recsys.pipeline.sources`, where visits do not count. A host that was merely shown
+    to him, or whom he reported, he does not know.
     """
-    known, follows, lines = _BOUND
-    return np.asarray((values[known] > 0) | (values[follows] > 0) | (values[lines] > 0))
+    came, follows, lines = _KNOWN_BY
+    return np.asarray((values[came] > 0) | (values[follows] > 0) | (values[lines] > 0))
 
 
 def _joined(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:

@@ -23,7 +23,7 @@ from recsys.models.block_network import BlockNetwork
 from recsys.models.strength import STRENGTH, heads_say, strength_head
 from recsys.models.suite import Viewer
 from recsys.pipeline.breakdown import Breakdown, Ranker
-from recsys.pipeline.features import N_TIE, WITHOUT_TIE, Asking, feature_tables, of_private_domain
+from recsys.pipeline.features import N_TIE, WITHOUT_TIE, Asking, feature_tables, of_known_hosts
 from recsys.pipeline.sources import blocked_hosts
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
@@ -65,17 +65,16 @@ class Scored:
         return found[self.row[candidates]]
 
     def domain_weights(self) -> dict[str, float]:
-        """How the viewer's choice divides between hosts of his private domain (`private`) and the others (`public`).
+        """How the viewer's choice divides between hosts he knows (`private`) and the others (`public`).
 
         The ranker is learnt as the choice of one room among those live, so the softmax of its scores is the chance of
-        each candidate (docs/formulas/ranker.md), once the bonus of the private domain is taken off; the weights are its
-        sums over the two domains and add up to 1. Empty without candidates, and for stated weights, which are no
-        chances.
+        each candidate (docs/formulas/ranker.md), once the bonus of known hosts is taken off; the weights are its
+        sums over both and add up to 1. Empty without candidates, and for stated weights, which are no chances.
         """
         if not len(self.score) or isinstance(self.ranker, PriorRanker):
             return {}
         chances = np.exp(self.score - self.score.max())
-        own = of_private_domain(self.values)[self.row]
+        own = of_known_hosts(self.values)[self.row]
         if isinstance(self.ranker, BlockNetwork):
             np.multiply(chances, np.exp(-self.ranker.private_bonus), out=chances, where=own)
         private = float(chances[own].sum() / chances.sum())

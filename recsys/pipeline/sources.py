@@ -2,8 +2,8 @@
 
 The private domain (followed hosts and hosts bought from, also as co-hosts of somebody's room) comes by a join with the
 rooms live now and is complete by construction; so do the hosts the viewer has entered before. The rest of the public
-domain comes by search and is bounded: rooms nearest to the
-viewer's vector, rooms of hosts that viewers went to next, rooms with many entries, rooms of newcomers.
+domain comes by search and is bounded: rooms nearest to the viewer's vector, rooms of hosts that viewers went to next,
+rooms with many entries, rooms of newcomers.
 
 A source that has nothing to say (a viewer without history has no vector) brings no candidates; that is not an error.
 """
