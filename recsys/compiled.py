@@ -6,7 +6,9 @@ stands beside it.
 
 Rules for a compiled function: plain arrays and numbers in, results written into arrays it is given; it calls compiled
 functions of its own module only, and reads no constants of others that may change, for the cache below does not see
-changes elsewhere; no reduction may depend on how many candidates stand beside each other.
+changes elsewhere; no reduction may depend on how many candidates stand beside each other. Loops that pick some of many
+write each to the next free place and go on to the place after it only if it counts (`found[n] = i`, `n += counts`):
+that spares a branch nobody can predict.
 
 The machine code is kept in `__pycache__` beside the source or, if that cannot be written, in the user's cache folder;
 NUMBA_CACHE_DIR names another. Whoever comes first after an installation waits some seconds for it, others read it;

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from recsys.compiled import compiled
 from recsys.events.facts import NEVER, US_PER_DAY
+from recsys.models.bound import check_shapes
 from recsys.ties.algebra import Block, BlockState, Floats, Ints, Rows
 from recsys.ties.layers import LayeredState, State, layered
 
@@ -138,7 +139,8 @@ class HostTrust:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """The trust written by `arrays`."""
+        """The trust written by `arrays`. BundleRefused: they tell of different hosts."""
+        check_shapes(arrays, {"trust_counts": (3, arrays["trust_votes"].shape[1])}, where="models")
         good, bad = arrays["trust_votes"]
         refunds, disputes, category = arrays["trust_counts"]
         mean, strength = arrays["trust_prior"].tolist()

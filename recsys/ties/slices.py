@@ -118,9 +118,9 @@ class Slices:
 
     @property
     def largest_host(self) -> int:
-        """The largest host row anybody has a tie with, −1 without ties."""
-        layers = (self._base, self._over)
-        return max(int(layer.hosts.max(initial=-1)) for layer in layers if layer is not None)
+        """The largest host row anybody has a tie with, −1 without ties; a negative one counts as larger than any."""
+        layers = [layer for layer in (self._base, self._over) if layer is not None and len(layer.hosts)]
+        return max((int(layer.hosts.view(np.uint32).max()) for layer in layers), default=-1)
 
     def fetch(self, user: int) -> None:
         """The ties of a user will be read soon: the system begins to read what is not in memory, nobody waits."""

@@ -82,7 +82,7 @@ def load_states(bundle: Bundle, declared: Blocks, columns: Mapping[str, Columns]
         columns: what `save_states` returned.
 
     Raises:
-        BundleRefused: the bundle holds columns this version does not declare.
+        BundleRefused: the bundle holds columns this version does not declare, or fewer states than keys.
     """
     states: dict[str, State] = {}
     for block in declared.all:
@@ -100,6 +100,11 @@ def _adapted(bundle: Bundle, block: Block, stored: Columns, layer: str) -> Block
     arrays: dict[str, npt.NDArray[np.generic]] = {
         part: bundle.array(f"state/{block.name}_{layer}{part}") for part in PARTS
     }
+    for part, columns in (("ints", "ints"), ("decayed", "decays"), ("latest", "latest")):
+        expected = len(arrays["keys"]), len(stored[columns])
+        if arrays[part].shape != expected:  # loops over states do not look where their arrays end
+            where = f"{bundle.path}, state/{block.name}_{layer}{part}"
+            raise BundleRefused("states and keys do not fit", where=where, got=arrays[part].shape, expected=expected)
     declared = declared_columns(block)
     if stored == declared:
         return BlockState(block, arrays["keys"], Rows(arrays["ints"], arrays["decayed"], arrays["latest"]))  # type: ignore[arg-type]

@@ -114,6 +114,30 @@ def test_ties_with_a_host_that_there_is_not_are_refused(
         load(Bundle.open(path))
 
 
+@pytest.mark.parametrize("part", ["ints", "decayed", "latest"])
+def test_ties_with_fewer_states_than_keys_are_refused(
+    tmp_path: Path, parts: WorldParts, vocabularies: Vocabularies, at: int, part: str
+) -> None:
+    held = parts.states["visits"].flat()
+    fewer = replace(held.rows, **{part: getattr(held.rows, part)[:-1]})
+    states = {**parts.states, "visits": replace(held, rows=fewer)}
+    path = write(tmp_path, "fewer", replace(parts, states=states), vocabularies, at)
+    with pytest.raises(BundleRefused, match=f"do not fit.*visits_{part}"):
+        load(Bundle.open(path))
+
+
+def test_a_negative_host_of_a_tie_is_none_that_there_is(
+    tmp_path: Path, parts: WorldParts, vocabularies: Vocabularies, at: int
+) -> None:
+    held = parts.states["visits"].flat()
+    keys = held.keys.copy()
+    keys[-1] |= 0x80000000
+    states = {**parts.states, "visits": replace(held, keys=keys)}
+    path = write(tmp_path, "negative", replace(parts, states=states), vocabularies, at)
+    with pytest.raises(BundleRefused, match="a host that there is not"):
+        load(Bundle.open(path))
+
+
 def test_transitions_keep_the_settings_they_were_fitted_with(
     tmp_path: Path, parts: WorldParts, vocabularies: Vocabularies, at: int
 ) -> None:

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from recsys.config import EngineConfig
+from recsys.errors import BundleRefused
 from recsys.events import build_vocabularies, clean, last_fact_us, open_events, tie_facts
 from recsys.events.facts import FACT_SCHEMA, US_PER_DAY, FactKind
 from recsys.models.baselines import PriorRanker
@@ -117,7 +118,10 @@ def test_categories_are_numbered_by_what_went_wrong_and_keep_their_numbers() -> 
 def test_trust_comes_back_from_its_arrays() -> None:
     trust = HostTrust.fit(states(buyer(0, 1, [1, 2], 10)), ["tea", None, "jade"])
     assert trust is not None
-    again = HostTrust.from_arrays(trust.arrays())
+    arrays = trust.arrays()
+    with pytest.raises(BundleRefused, match="trust_counts"):
+        HostTrust.from_arrays(arrays | {"trust_counts": arrays["trust_counts"][:, :-1]})
+    again = HostTrust.from_arrays(arrays)
     np.testing.assert_array_equal(said_of(trust, np.arange(5)), said_of(again, np.arange(5)))
     assert again.categories == trust.categories and again.prior_strength == trust.prior_strength
 
