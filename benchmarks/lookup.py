@@ -79,8 +79,12 @@ def start_rooms(engine: Engine, rooms: int) -> float:
 
 def in_process(engine: Engine, n: int, row: int) -> dict[str, Any]:
     """The whole lookup with reasons and document, the ladder's steps, many at once, terms, and raw FAISS, in turns."""
-    users = np.random.default_rng(2).integers(0, len(engine.loaded.vocabularies.users), n).tolist()
-    ids = [engine.loaded.vocabularies.users.id(user) for user in users]
+    known = engine.loaded.vocabularies.users
+    users = np.random.default_rng(2).integers(0, len(known) // 2, n).tolist()
+    ids = [known.id(user) for user in users]
+    shown = [known.id(len(known) // 2 + user) for user in users]  # who were answered before, and that was logged
+    for i, user in enumerate(dict.fromkeys(shown)):
+        engine.apply([], [(engine.lookup(Asked(user, K)), f"before-{i}")])
     flat, answers = raw_faiss(engine)
 
     def together(i: int) -> list[Asked]:
@@ -89,6 +93,7 @@ def in_process(engine: Engine, n: int, row: int) -> dict[str, Any]:
     sides: dict[str, Callable[[int], object]] = {
         "lookup": lambda i: document(engine.lookup(Asked(ids[i], K))),
         "raw search": lambda _: flat.search(answers, K),
+        "lookup, the viewer was shown 100 rooms": lambda i: document(engine.lookup(Asked(shown[i], K))),
     }
     for step in range(1, len(STEPS)):
         sides[f"lookup, {STEPS[step]}"] = lambda i, step=step: document(engine.lookup(Asked(ids[i], K, step=step)))
