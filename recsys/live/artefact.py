@@ -24,6 +24,7 @@ from recsys.models.additive import AdditiveModel
 from recsys.models.audience import Audience
 from recsys.models.baselines import PriorRanker
 from recsys.models.block_network import BlockNetwork
+from recsys.models.bound import check_shapes
 from recsys.models.demand import Demand
 from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
@@ -41,6 +42,7 @@ from recsys.ties.algebra import BlockState
 from recsys.ties.blocks import blocks
 from recsys.ties.layers import State
 from recsys.ties.row_store import RowStore, UserRows
+from recsys.ties.standing import STANDINGS
 from recsys.ties.store import TieStore
 from recsys.ties.stored import link_states, load_states, save_states
 
@@ -168,16 +170,17 @@ def load(bundle: Bundle) -> tuple[LiveState, Vocabularies]:
     """The world and the vocabularies of a bundle; ties stay memory-mapped.
 
     Raises:
-        BundleRefused: the bundle was written for other features or states than this version reads.
+        BundleRefused: the bundle was written for other features or states than this version reads, or does not fit
+            together.
     """
-    config = bundle.config
-    present = bundle.json("world")
-    states = load_states_of(bundle)
+    config, present, states = bundle.config, bundle.json("world"), load_states_of(bundle)
+    standings = np.array(bundle.array("standings"))
+    check_shapes({"standings": standings}, {"standings": (len(standings), len(STANDINGS))}, where=str(bundle.path))
     models = load_models(bundle, present, config)
     parts = WorldParts(
         config=config,
         states=states,
-        standings=np.array(bundle.array("standings")),
+        standings=standings,
         rooms=bundle.table("rooms"),
         leaves=bundle.table("leaves"),
         priors=Priors(**present["priors"]),

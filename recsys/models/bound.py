@@ -71,19 +71,15 @@ def check_rows(
 
 
 def check_shapes(arrays: Mapping[str, npt.NDArray[Any]], shapes: Mapping[str, tuple[int, ...]], *, where: str) -> None:
-    """See that arrays of a model have the shapes its other arrays ask for.
+    """See that arrays have the shapes that others beside them ask for.
 
     Raises:
         BundleRefused: one of them has another.
     """
     for name, shape in shapes.items():
-        if arrays[name].shape != shape:
-            raise BundleRefused(
-                "an array of a model does not fit the others",
-                where=f"{where}/{name}",
-                got=arrays[name].shape,
-                expected=shape,
-            )
+        got = arrays[name].shape
+        if got != shape:
+            raise BundleRefused("an array does not fit the others", where=f"{where}/{name}", got=got, expected=shape)
 
 
 def column_blocks(

@@ -126,6 +126,14 @@ def test_ties_with_fewer_states_than_keys_are_refused(
         load(Bundle.open(path))
 
 
+def test_standings_of_other_columns_are_refused(
+    tmp_path: Path, parts: WorldParts, vocabularies: Vocabularies, at: int
+) -> None:
+    path = write(tmp_path, "narrow", replace(parts, standings=parts.standings[:, :-1]), vocabularies, at)
+    with pytest.raises(BundleRefused, match="standings"):
+        load(Bundle.open(path))
+
+
 def test_a_negative_host_of_a_tie_is_none_that_there_is(
     tmp_path: Path, parts: WorldParts, vocabularies: Vocabularies, at: int
 ) -> None:
