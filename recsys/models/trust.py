@@ -116,6 +116,7 @@ class HostTrust:
         self, hosts: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], counts: Ints, n_refunds: int, n_disputes: int,
         out: Floats,
     ) -> None:  # fmt: skip
+        """The loop of this name, with what is known of the hosts."""
         pseudo_for = self.prior_strength * self.prior_mean
         _judge(hosts, rows, counts, n_refunds, n_disputes, self._then, pseudo_for, self.prior_strength, out)
 

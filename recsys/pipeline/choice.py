@@ -65,6 +65,7 @@ def choice_features(
 
 @compiled
 def _mean(both: Floats, out: Floats) -> None:
+    """The mean (n,) of two rows (2, n)."""
     for i in range(len(out)):
         out[i] = 0.5 * both[0, i] + 0.5 * both[1, i]
 

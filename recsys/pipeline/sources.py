@@ -31,6 +31,9 @@ NEWCOMER_VISITORS = 20
 _CODES = {name: np.int8(code) for code, name in enumerate(SOURCES)}
 _PRIVATE, _VISITED, _WELCOME_GUEST = np.int8(1), np.int8(2), np.int8(4)
 Codes = npt.NDArray[np.int8]
+"""Positions in `SOURCES`."""
+Flags = npt.NDArray[np.int8]
+"""Sums of `_PRIVATE` (followed or bought from), `_VISITED` and `_WELCOME_GUEST` (visited and not blocked)."""
 Hosts = npt.NDArray[np.int32]
 _NO_ROOMS = np.empty(0, dtype=np.int64)
 _EVERY_HOUR_US = 3_600_000_000
@@ -118,9 +121,9 @@ def _bring_circle(world: World, epoch: Epoch, viewer: Viewer, brought_by: Codes)
 @compiled
 def _flag(
     visited: Hosts, bought_from: Hosts, related: Hosts, follows: npt.NDArray[np.bool_], blocks: npt.NDArray[np.bool_],
-    flags: Codes,
+    flags: Flags,
 ) -> None:  # fmt: skip
-    """What the hosts a viewer has ties with may bring."""
+    """What the hosts a viewer has ties with may bring; `follows` and `blocks` are of the hosts `related`."""
     for host in visited:
         flags[host] = _VISITED | _WELCOME_GUEST
     for host in bought_from:
@@ -133,7 +136,8 @@ def _flag(
 
 
 @compiled
-def _mark(positions: npt.NDArray[np.int64], flags: Codes, flag: np.int8, code: np.int8, brought_by: Codes) -> None:
+def _mark(positions: npt.NDArray[np.int64], flags: Flags, flag: np.int8, code: np.int8, brought_by: Codes) -> None:
+    """Rooms at these positions whose hosts carry a flag are brought by a source."""
     for i in range(len(positions)):
         if flags[i] & flag:
             brought_by[positions[i]] = code

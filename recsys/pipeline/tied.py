@@ -90,6 +90,7 @@ def _put(
     asked: npt.NDArray[np.intp], known: Floats, attended: Ints, live_started: Ints, visits: Ints, n_entries: int,
     out: Floats,
 ) -> None:  # fmt: skip
+    """`put_features`; `attended` (m, K) starts of the broadcasts a viewer was in; `n_entries` a column of `visits`."""
     n_tie = len(known)
     out[:n_tie], out[n_tie:] = np.nan, 0.0
     for f in range(n_tie):

@@ -71,6 +71,7 @@ def _stand(
     ints: Ints, first_follow: int, last_follow: int, unfollow: int, block: int, unblock: int,
     follows: npt.NDArray[np.bool_], since: Ints, blocks: npt.NDArray[np.bool_],
 ) -> None:  # fmt: skip
+    """`relations`; numbers are columns of `ints`. `standing_at` says the same of one tie that lies in flat views."""
     for i in range(len(ints)):
         left, blocked_at = ints[i, unfollow], ints[i, block]
         follows[i] = ints[i, last_follow] > left
