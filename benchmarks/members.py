@@ -59,9 +59,7 @@ def drawn(path: Path, seed: int, users: int, k: int) -> tuple[Interactions, Chec
     def matrix(pairs: pl.DataFrame) -> Interactions:
         rows = user_ids.rows(pairs["user_id"]), host_ids.rows(pairs["item_id"])
         known = (rows[0] >= 0) & (rows[1] >= 0)
-        return Interactions.from_rows(
-            rows[0][known], rows[1][known], n_users=len(user_ids), n_hosts=len(host_ids)
-        )  # fmt: skip
+        return Interactions.from_rows(*(of[known] for of in rows), n_users=len(user_ids), n_hosts=len(host_ids))
 
     learnt, relevant = matrix(train), matrix(held).matrix
     able = np.flatnonzero(np.diff(relevant.indptr))
