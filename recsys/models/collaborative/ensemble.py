@@ -27,7 +27,7 @@ from recsys.models.collaborative.validation import (
 _POOL = 8  # of each member the best 8 · k hosts stay in the pool that weights are tuned on
 _LADDER = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5)
 _ROUNDS = 3
-_ERRORS = 0.5  # standard errors by which a weight must be better; of a setting it is one: those are tried more often
+_ERRORS = 2.0  # standard errors by which a weight must be better; more than of a setting, since ten are tried at once
 
 
 def standardised(scores: FloatArray) -> FloatArray:
@@ -121,7 +121,8 @@ def tuned_weights(pools: Sequence[Pool], start: Sequence[float]) -> tuple[tuple[
     """Weights by coordinate ascent from `start`, on the users of all pools together.
 
     Where the best single member beats `start` the ascent begins there. At most three rounds over the members, each
-    trying a fixed ladder of weights; the best of them is taken if it beats the weight held.
+    trying a fixed ladder of weights; the best of them is taken if it beats the weight held. The members' settings must
+    not have been chosen by the same users' answers: the member with the most trials would look better than it is.
     """
 
     def judged(weights: Sequence[float]) -> Quality:

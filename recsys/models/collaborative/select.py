@@ -51,9 +51,10 @@ class SelectionConfig(BaseModel):
     check_users: int = Field(5000, ge=1)
     """Nor more users than so many."""
     check_answers: int = Field(20_000, ge=1)
-    """For the weights ties are kept back anew, independently, until there are so many answers, …"""
-    draws: int = Field(3, ge=1)
-    """… at most so often, and so that all checks together stay within `check_cells`."""
+    """Of the users of the first draw not asked for the settings, and of further draws, so many answers are wanted for
+    the weights; …"""
+    draws: int = Field(3, ge=2)
+    """… ties are kept back at most so often, and so that all checks of weights together stay within `check_cells`."""
     tuning_pairs: int = Field(2_000_000, ge=1)
     """With more ties than this, settings are searched on a random part of the users."""
     low_pass_fits: int = Field(8, ge=1)
@@ -94,12 +95,12 @@ class Selection:
 def select_model(
     interactions: Interactions, config: SelectionConfig, *, seed: int, progress: Progress = silent
 ) -> Selection:
-    """Search settings of each family on an internal split, then the weights of their blend.
+    """Search settings of each family on an internal split, then the weights of their blend on answers of others.
 
     Where no user has two hosts nothing can be kept back, and the answer is a low-pass filter with its defaults.
     """
     sample = _sampled(interactions, config.tuning_pairs, seed)
-    first, *others = _draws(sample, config, seed)
+    first, *more = _draws(sample, config, seed)
     start = LowPass(LowPassConfig(threads=config.threads))
     if not first.check.histories.shape[0]:
         return Selection(start, None, ())
@@ -119,7 +120,7 @@ def select_model(
         # not searched: by itself a blunter one does better, but the blend wants what others lack, the closest few
         neighbours = Neighbours(NeighboursConfig(neighbours=kept))
         found.append(search(bench, neighbours, lambda _: [], 1, "counting neighbours"))
-    model, fitted, quality = _blended(found, bench, others)
+    model, fitted, quality = _blended(found, bench, more)
     return Selection(model, quality, tuple(bench.trials), fitted)
 
 
@@ -150,13 +151,14 @@ def _als(bench: Bench, config: SelectionConfig) -> Found:
 
 
 def _blended(
-    found: Sequence[Found], bench: Bench, others: Sequence[Draw]
+    found: Sequence[Found], bench: Bench, more: Sequence[Draw]
 ) -> tuple[CollaborativeModel, FittedCollaborative, Quality]:
     if len(found) == 1:
         return found[0].model, found[0].fitted, found[0].quality
-    pools = [candidate_pool([one.fitted for one in found], bench.draw.check)]
-    for at, draw in enumerate(others):
-        bench.progress("weighing the blend", at / len(others))
+    others = bench.draw.others
+    pools = [candidate_pool([one.fitted for one in found], others)] if others.histories.shape[0] else []
+    for at, draw in enumerate(more):
+        bench.progress("weighing the blend", at / len(more))
         pools.append(candidate_pool([one.model.fit(draw.train, bench.seed) for one in found], draw.check))
     # all alike but neighbours, which are there for what others lack
     weights, quality = tuned_weights(pools, [float(not isinstance(one.model, Neighbours)) for one in found])
@@ -172,18 +174,24 @@ def _blended(
 
 
 def _draws(sample: Interactions, config: SelectionConfig, seed: int) -> list[Draw]:
-    """At least one; ties kept back in one draw may be kept back in another."""
-    max_users = max(1, min(config.check_users, config.check_cells // sample.n_hosts))
+    """The first, for settings and perhaps weights, and those only for weights, as few as bounds and answers allow.
 
-    def drawn(number: int) -> Draw:
+    Ties kept back in one draw may be kept back in another. The first asks others for the weights where not all can be
+    asked for settings; else there is at least one more.
+    """
+    most = max(1, min(config.check_users, config.check_cells // sample.n_hosts))
+
+    def drawn(number: int, max_others: int) -> Draw:
         share, own_seed = config.held_out_share, seed + 1000 * number
-        return internal_check(sample, share=share, max_users=max_users, k=config.k, seed=own_seed)
+        return internal_check(sample, share=share, max_users=most, k=config.k, seed=own_seed, max_others=max_others)
 
-    first = drawn(0)
-    answers, cells = first.check.relevant.nnz, math.prod(first.check.histories.shape)
-    wanted = math.ceil(config.check_answers / max(answers, 1))
-    number = max(1, min(config.draws, wanted, config.check_cells // max(cells, 1)))
-    return [first, *(drawn(at) for at in range(1, number))]
+    first = drawn(0, most)
+    asked, others = first.check, first.others
+    missing = max(0, config.check_answers - others.relevant.nnz)
+    cells = config.check_cells - math.prod(others.histories.shape)
+    number = min(math.ceil(missing / max(asked.relevant.nnz, 1)), cells // max(math.prod(asked.histories.shape), 1))
+    least = 0 if others.relevant.nnz else 1
+    return [first, *(drawn(at, 0) for at in range(1, 1 + max(least, min(number, config.draws - 1))))]
 
 
 def _sampled(interactions: Interactions, max_pairs: int, seed: int) -> Interactions:

@@ -90,10 +90,14 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What was kept back once, and the ties that were left to learn from."""
+    """What was kept back once, and the ties that were left to learn from.
+
+    `check` and `others` ask different users: what was chosen by the answers of the ones is judged by the others'.
+    """
 
     train: Interactions
     check: Check
+    others: Check
 
 
 def members(hosts: RowArray, sets: Csr) -> npt.NDArray[np.bool_]:
@@ -151,8 +155,10 @@ def top_unseen(scores: FloatArray, histories: Csr, k: int) -> RowArray:
     return np.take_along_axis(columns, order, axis=1)
 
 
-def internal_check(interactions: Interactions, *, share: float, max_users: int, k: int, seed: int) -> Draw:
-    """Ask random users for `share` of their hosts each, at most `max_users` of them.
+def internal_check(
+    interactions: Interactions, *, share: float, max_users: int, k: int, seed: int, max_others: int = 0
+) -> Draw:
+    """Ask random users for `share` of their hosts each: at most `max_users` of them, and `max_others` others.
 
     Nobody else gives anything, and all together give about `share` of all pairs at most: where histories are short
     every asked user gives far more than `share` of his own, and what suits a thinner graph does not suit the whole.
@@ -160,6 +166,7 @@ def internal_check(interactions: Interactions, *, share: float, max_users: int, 
     taken = given(np.diff(interactions.matrix.indptr), share)
     drawn = np.random.default_rng(seed + 1).permutation(np.flatnonzero(taken))
     enough = int(np.searchsorted(np.cumsum(taken[drawn]), share * interactions.n_pairs)) + 1
-    users = np.sort(drawn[: min(enough, max_users)])
-    rest, held = interactions.hold_out(share, seed, users)
-    return Draw(rest, Check(rest.matrix[users], held[users], k))
+    drawn = drawn[: min(enough, max_users + max_others)]
+    rest, held = interactions.hold_out(share, seed, drawn)
+    first, others = np.sort(drawn[:max_users]), np.sort(drawn[max_users:])
+    return Draw(rest, Check(rest.matrix[first], held[first], k), Check(rest.matrix[others], held[others], k))
