@@ -123,6 +123,13 @@ class Vocabulary:
             self._text_rows = {text: n for n, text in enumerate(self._text.to_list())}
         return self._text_rows.get(external, -1) if isinstance(external, str) else -1
 
+    def rows_listed(self, external: list[int] | list[str] | list[int | str]) -> list[int]:
+        """`row` of each id, at a fraction of its cost where they were met before."""
+        found = list(map(self._added.get, external, map(self._met.get, external)))
+        if None in found:
+            return [self.row(one) if row is None else row for one, row in zip(external, found, strict=True)]
+        return found  # type: ignore[return-value]
+
     def forget(self, row: int) -> None:
         """Nobody has the id of this row any more: it is unknown, and gets a new row when it is added again."""
         external = self.id(row)

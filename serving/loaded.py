@@ -126,7 +126,7 @@ class Loaded:
         if at < facts_from or viewer is None or (self.erased and at <= self.erased.get(pseudonym(viewer), NEVER)):
             return
         user = ids.users.add(viewer) if ids.users.kind and is_of_kind(viewer, ids.users.kind) else -1
-        hosts, rooms = list(map(ids.hosts.row, answer["host_ids"])), list(map(ids.rooms.row, answer["room_ids"]))
+        hosts, rooms = ids.hosts.rows_listed(answer["host_ids"]), ids.rooms.rows_listed(answer["room_ids"])
         self.live.apply_impressions(at, user, hosts, rooms)
 
     def obey(self, erasure: Any) -> None:

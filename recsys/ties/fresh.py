@@ -154,12 +154,16 @@ class FreshTies:
     def place_many(self, user: int, hosts: list[int]) -> tuple[Rows, IntRows]:
         """`place` for several distinct hosts: states, and the position of each host's in them (n,)."""
         run = self._begun(user)
-        known = {host: i for i, host in enumerate(run.slab.hosts[run.where].tolist())}
-        needed = run.n + sum(host not in known for host in hosts)
-        if needed > run.space:
-            run = self._longer(user, run, needed)
-        at = [known[host] + run.start if host in known else self._made(user, run, host) for host in hosts]
-        return run.slab.rows, np.array(at, dtype=np.int64)
+        known = dict(zip(run.slab.hosts[run.where].tolist(), range(run.n), strict=True))
+        at = list(map(known.get, hosts))
+        if None in at:
+            needed = run.n + at.count(None)
+            if needed > run.space:
+                run = self._longer(user, run, needed)
+            at = [
+                self._made(user, run, host) - run.start if i is None else i for host, i in zip(hosts, at, strict=True)
+            ]
+        return run.slab.rows, np.array(at, dtype=np.int64) + run.start
 
     def _begun(self, user: int) -> _Run:
         """The user's run, about to be changed."""
