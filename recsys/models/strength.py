@@ -20,6 +20,7 @@ import numpy.typing as npt
 from recsys.compiled import compiled
 from recsys.models.additive import AdditiveModel
 from recsys.models.calibration import IsotonicMap, sigmoid
+from recsys.models.distinct import distinct
 from recsys.models.stacked import StackedModels
 from recsys.ties.algebra import Floats
 from recsys.ties.features import TIE_FEATURES
@@ -55,7 +56,8 @@ class StrengthHead:
 
     def probability(self, tie_values: Floats) -> Floats:
         """Calibrated probabilities (m,) of ties with features (F, m)."""
-        return self.calibration.apply(sigmoid(self.model.score(tie_values)))
+        different, of = distinct(tie_values)
+        return self.calibration.apply(sigmoid(self.model.score(different))).take(of)
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Plain arrays for a bundle; `from_arrays` reads them back."""
@@ -99,11 +101,11 @@ def heads_say(
 
     NaN where a head does not apply. All heads are read in one go.
     """
-    stack = _stacked(tuple(heads.values()))
-    chances = sigmoid(stack.models.scores(known))
+    stack, (different, of) = _stacked(tuple(heads.values())), distinct(known)
+    chances = sigmoid(stack.models.scores(different))
     _calibrate(chances, stack.said, stack.calibrated, stack.ends)
     found = np.empty((len(heads), n))
-    _say(chances, stack.strangers, stack.of_customers, known[_ORDERS], where, found)
+    _say(chances, of, stack.strangers, stack.of_customers, known[_ORDERS], where, found)
     return dict(zip(heads, found, strict=True))
 
 
@@ -130,13 +132,13 @@ def _calibrate(chances: Floats, said: Floats, calibrated: Floats, ends: npt.NDAr
 
 @compiled
 def _say(
-    chances: Floats, strangers: Floats, of_customers: npt.NDArray[np.bool_], orders: Floats,
+    chances: Floats, of: npt.NDArray[np.intp], strangers: Floats, of_customers: npt.NDArray[np.bool_], orders: Floats,
     where: npt.NDArray[np.intp], found: Floats,
 ) -> None:  # fmt: skip
-    """Into `found` (H, n) what heads say of strangers, and at `where` (m,) the `chances` (H, m) of ties; NaN where a
-    head of customers meets one without `orders`."""
+    """Into `found` (H, n) what heads say of strangers, and at `where` (m,) of ties: `chances` (H, u) in the columns
+    `of` (m,); NaN where a head of customers meets one without `orders` (m,)."""
     for h in range(len(found)):
         row = found[h]
         row[:] = strangers[h]
         for j in range(len(where)):
-            row[where[j]] = chances[h, j] if orders[j] > 0 or not of_customers[h] else np.nan
+            row[where[j]] = chances[h, of[j]] if orders[j] > 0 or not of_customers[h] else np.nan

@@ -1,0 +1,63 @@
+"""Which columns of a feature table are the same, so that each is judged once.
+
+Most ties of a viewer who was shown many rooms know nothing but that, and look alike. Whatever judges columns one by one
+gives the same for the same column, to the last bit.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.compiled import compiled
+
+Floats = npt.NDArray[np.float64]
+Positions = npt.NDArray[np.intp]
+
+_PRIME = np.uint64(0x100000001B3)
+
+
+class Distinct(NamedTuple):
+    """The `columns` (F, u) of a table that differ, in the order of their first place, and which of them each column of
+    the table is, `of` (n,): `columns[:, of]` is the table."""
+
+    columns: Floats
+    of: Positions
+
+
+def distinct(table: Floats) -> Distinct:
+    """The different columns of a table (F, n), by their bits: missing values are the same, −0 and 0 are not."""
+    values = np.ascontiguousarray(table)
+    keys = values.view(np.uint64)
+    first, of = np.empty(values.shape[1], dtype=np.intp), np.empty(values.shape[1], dtype=np.intp)
+    n = _tell_apart(keys, np.full(values.shape[1], len(keys), dtype=np.uint64), first, of)
+    return Distinct(values if n == len(of) else values[:, first[:n]], of)
+
+
+@compiled
+def _tell_apart(keys: npt.NDArray[np.uint64], hashes: npt.NDArray[np.uint64], first: Positions, of: Positions) -> int:
+    """Into `of` (n,) which different column each is, into `first` where the different ones stand first; how many."""
+    for f in range(len(keys)):
+        row = keys[f]
+        for i in range(len(row)):
+            hashes[i] = (hashes[i] ^ (row[i] ^ (row[i] >> np.uint64(32)))) * _PRIME
+    found = 0
+    for i in range(len(of)):
+        at = 0
+        while at < found and not (hashes[first[at]] == hashes[i] and _same(keys, first[at], i)):
+            at += 1
+        if at == found:
+            first[found] = i
+            found += 1
+        of[i] = at
+    return found
+
+
+@compiled
+def _same(keys: npt.NDArray[np.uint64], i: int, j: int) -> bool:
+    f = 0
+    while f < len(keys) and keys[f, i] == keys[f, j]:
+        f += 1
+    return f == len(keys)
