@@ -12,6 +12,8 @@ from recsys.ties.blocks import ORDERS_KEPT
 from recsys.ties.gathering import GatheredTies
 from recsys.ties.standing import relations
 
+Positions = npt.NDArray[np.intp]
+
 _SAID = {
     Source.NEAREST: "viewers with your ties come here",
     Source.TRANSITION: "viewers of your last rooms went on here",
@@ -30,7 +32,7 @@ _WITHOUT_ANY = [
 def reasons(
     world: World,
     ties: GatheredTies,
-    tie_of: npt.NDArray[np.intp],
+    tie_of: Positions,
     rooms: npt.NDArray[np.int64],
     hosts: npt.NDArray[np.int64],
     sources: npt.NDArray[np.int8],
@@ -51,7 +53,7 @@ def reasons(
     said: list[list[str]] = [[] for _ in range(len(rooms))]
     asked = np.flatnonzero(tie_of >= 0)
     if len(asked):
-        _say_ties(world, ties, tie_of[asked], asked.tolist(), said, at)
+        _say_ties(world, ties, tie_of[asked], asked, said, at)
     own = world.rooms.host[rooms]
     for i in np.flatnonzero(own != hosts).tolist():
         said[i].insert(0, "a host you know is a guest")
@@ -64,30 +66,33 @@ def reasons(
 
 
 def _say_ties(
-    world: World, ties: GatheredTies, which: npt.NDArray[np.intp], asked: list[int], said: list[list[str]], at: int
+    world: World, ties: GatheredTies, which: Positions, asked: Positions, said: list[list[str]], at: int
 ) -> None:
-    """Say what is known of the ties `which` (m,), to the answers `asked` (m,)."""
+    """Say what is known of the ties `which` (m,), to the answers `asked` (m,). Most know nothing but that the room was
+    shown: each part reads only those of which it has something to say."""
     blocks = world.blocks
     if "relation" in ties.present:
         stand = relations(blocks.relation, ties.rows["relation"])
-        for i, holds, instant in zip(asked, stand.follows[which].tolist(), stand.since[which].tolist(), strict=True):
-            if holds:
-                said[i].append(f"followed {_span(at - instant)}")
+        some = stand.follows[which].nonzero()[0]
+        for i, since in zip(asked[some].tolist(), stand.since[which[some]].tolist(), strict=True):
+            said[i].append(f"followed {_span(at - since)}")
     if "commerce" in ties.present:
         times = ties.rows["commerce"].latest[which, blocks.commerce.latest_slices["order_times"]]
-        count = (times != NEVER).sum(axis=1).tolist()
-        for i, n, instant in zip(asked, count, times[:, 0].tolist(), strict=True):
-            if n:
-                often = f"{n}+ times" if n == ORDERS_KEPT else "once" if n == 1 else f"{n} times"
-                said[i].append(f"bought {often}, last {_span(at - instant)} ago")
+        count = (times != NEVER).sum(axis=1)
+        some = count.nonzero()[0]
+        told = asked[some].tolist(), count[some].tolist(), times[some, 0].tolist()
+        for i, n, last in zip(*told, strict=True):
+            often = f"{n}+ times" if n == ORDERS_KEPT else "once" if n == 1 else f"{n} times"
+            said[i].append(f"bought {often}, last {_span(at - last)} ago")
     if "depth" in ties.present:
-        comments = ties.rows["depth"].ints[which, blocks.depth.int_column("n_comments")].tolist()
-        for i, n in zip(asked, comments, strict=True):
-            if n:
-                said[i].append(f"commented {n} times" if n > 1 else "commented once")
-    visits = ties.rows["visits"].ints
-    column = [visits[which, blocks.visits.int_column(name)].tolist() for name in _VISIT_WORDS]
-    for i, entries, last, stays, stay_ms in zip(asked, *column, strict=True):
+        comments = ties.rows["depth"].ints[which, blocks.depth.int_column("n_comments")]
+        some = comments.nonzero()[0]
+        for i, n in zip(asked[some].tolist(), comments[some].tolist(), strict=True):
+            said[i].append(f"commented {n} times" if n > 1 else "commented once")
+    columns = [blocks.visits.int_column(name) for name in _VISIT_WORDS]
+    visits = ties.rows["visits"].ints[which[:, None], columns]
+    some = (visits[:, 0] | visits[:, 2]).nonzero()[0]
+    for i, (entries, last, stays, stay_ms) in zip(asked[some].tolist(), visits[some].tolist(), strict=True):
         if entries:
             often = "came once" if entries == 1 else f"came {entries} times"
             said[i].append(f"{often}, last {_span(at - last)} ago")
