@@ -53,9 +53,6 @@ class Vocabulary:
     def __len__(self) -> int:
         return self._base + len(self._added_ids)
 
-    def __repr__(self) -> str:
-        return f"Vocabulary(kind={self.kind!r}, n={len(self)})"
-
     def rows(self, ids: pl.Series) -> IntArray:
         """Rows of `ids`, int64 of the same length; -1 where the id is unknown or null.
 
@@ -117,18 +114,15 @@ class Vocabulary:
             if at == self._base or self._sorted.item(at) != external:
                 return -1
             self._met = self._met if len(self._met) < _MOST_MET else {}
-            row = self._met[external] = self._order.item(at)
-            return row
+            return self._met.setdefault(external, self._order.item(at))
         if self._text_rows is None:
             self._text_rows = {text: n for n, text in enumerate(self._text.to_list())}
         return self._text_rows.get(external, -1) if isinstance(external, str) else -1
 
-    def rows_listed(self, external: list[int] | list[str] | list[int | str]) -> list[int]:
+    def rows_listed(self, external: list[int | str]) -> list[int]:
         """`row` of each id, at a fraction of its cost where they were met before."""
-        found = list(map(self._added.get, external, map(self._met.get, external)))
-        if None in found:
-            return [self.row(one) if row is None else row for one, row in zip(external, found, strict=True)]
-        return found  # type: ignore[return-value]
+        found = map(self._added.get, external, map(self._met.get, external))
+        return [self.row(one) if row is None else row for one, row in zip(external, found, strict=True)]
 
     def forget(self, row: int) -> None:
         """Nobody has the id of this row any more: it is unknown, and gets a new row when it is added again."""
@@ -169,8 +163,8 @@ class Vocabulary:
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"rows {wanted.min()} … {wanted.max()} of a vocabulary of {len(self)}")
         if self.kind == "str":
-            text = pl.concat([self._text, pl.Series("id", self._added_ids, pl.String)])
-            return text.gather(pl.Series(wanted, dtype=pl.UInt32))
+            added_text = pl.Series("id", self._added_ids, pl.String)
+            return pl.concat([self._text, added_text]).gather(pl.Series(wanted, dtype=pl.UInt32))
         numbers, added = np.empty(len(wanted), np.int64), wanted >= self._base
         numbers[~added] = self._base_by_row()[wanted[~added]]
         numbers[added] = [self._added_ids[row] for row in (wanted[added] - self._base).tolist()]

@@ -34,6 +34,8 @@ def test_like_a_dictionary_through_files(batches: list[list[int]] | list[list[st
                 vocabulary.save(Path(folder) / "v")
                 vocabulary = Vocabulary.load(Path(folder) / "v")
     assert len(vocabulary) == len(model)
+    asked = [*model, "nobody", 77, *model]
+    assert vocabulary.rows_listed(asked) == [model.get(external, -1) for external in asked]
     assert [vocabulary.row(external) for external in model] == list(model.values())
     assert [vocabulary.id(row) for row in model.values()] == list(model)
     assert vocabulary.ids(np.arange(len(model))).to_list() == list(model)
@@ -47,6 +49,7 @@ def test_unknown_null_and_other_kinds() -> None:
     assert vocabulary.rows(pl.Series([3, None])).tolist() == [-1, -1]
     vocabulary.extend(pl.Series([10, 20, 10]))
     assert vocabulary.add(15) == 2 == vocabulary.add(15)
+    assert vocabulary.rows_listed([10, 99, 15, 10]) == vocabulary.rows_listed([10, 99, 15, 10]) == [0, -1, 2, 0]
     assert vocabulary.rows(pl.Series([15, None, 10, 99], dtype=pl.Int32)).tolist() == [2, -1, 0, -1]
     assert vocabulary.row("10") == -1 and vocabulary.row(2**70) == -1
     for wrong in (
@@ -79,6 +82,7 @@ def test_a_forgotten_id_is_unknown_and_comes_back_under_a_new_row(ids: list[int]
         assert vocabulary.row(ids[row]) == row
         vocabulary.forget(row)
         assert vocabulary.row(ids[row]) == -1
+        assert vocabulary.rows_listed(ids[row : row + 1]) == [-1]
     assert vocabulary.rows(pl.Series(ids)).tolist() == [-1, 1, -1] and vocabulary.forgotten == [0, 2]
     assert vocabulary.extend(pl.Series([ids[2], ids[0]])).tolist() == [3, 4]
     assert vocabulary.rows(pl.Series(ids)).tolist() == [4, 1, 3] == [vocabulary.row(one) for one in ids]
