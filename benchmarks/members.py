@@ -143,8 +143,8 @@ def main() -> None:
 
 
 def blended(members: Sequence[FittedCollaborative], check: Check) -> tuple[tuple[float, ...], Quality]:
-    """Weights found on the users asked, and the quality there."""
-    return tuned_weights([candidate_pool(members, check)], [1.0] * len(members))
+    """Weights found on the users asked, more readily than a choice would, and the quality there."""
+    return tuned_weights([candidate_pool(members, check)], [1.0] * len(members), errors=0.5)
 
 
 if __name__ == "__main__":

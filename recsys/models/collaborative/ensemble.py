@@ -27,7 +27,6 @@ from recsys.models.collaborative.validation import (
 _POOL = 8  # of each member the best 8 · k hosts stay in the pool that weights are tuned on
 _LADDER = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5)
 _ROUNDS = 3
-_ERRORS = 2.0  # standard errors by which a weight must be better; more than of a setting, since ten are tried at once
 
 
 def standardised(scores: FloatArray) -> FloatArray:
@@ -117,12 +116,17 @@ def candidate_pool(models: Sequence[FittedCollaborative], check: Check) -> Pool:
     return Pool(np.stack(kept), told, usable, counts, check.k)
 
 
-def tuned_weights(pools: Sequence[Pool], start: Sequence[float]) -> tuple[tuple[float, ...], Quality]:
+def tuned_weights(
+    pools: Sequence[Pool], start: Sequence[float], errors: float = 2.0
+) -> tuple[tuple[float, ...], Quality]:
     """Weights by coordinate ascent from `start`, on the users of all pools together.
 
     Where the best single member beats `start` the ascent begins there. At most three rounds over the members, each
     trying a fixed ladder of weights; the best of them is taken if it beats the weight held. The members' settings must
     not have been chosen by the same users' answers: the member with the most trials would look better than it is.
+
+    Args:
+        errors: standard errors by which a weight must be better; more than of a setting, since ten are tried at once.
     """
 
     def judged(weights: Sequence[float]) -> Quality:
@@ -132,14 +136,14 @@ def tuned_weights(pools: Sequence[Pool], start: Sequence[float]) -> tuple[tuple[
     best = judged(weights)
     alone = [[float(member == other) for other in range(len(weights))] for member in range(len(weights))]
     single, quality = max(((one, judged(one)) for one in alone), key=lambda pair: pair[1].objective)
-    if quality.beats(best, _ERRORS):
+    if quality.beats(best, errors):
         weights, best = single, quality
     for _ in range(_ROUNDS):
         changed = False
         for member in range(len(weights)):
             trials = [[*weights[:member], step, *weights[member + 1 :]] for step in _LADDER if step != weights[member]]
             trial, quality = max(((one, judged(one)) for one in trials if any(one)), key=lambda pair: pair[1].objective)
-            if quality.beats(best, _ERRORS):
+            if quality.beats(best, errors):
                 weights, best, changed = trial, quality, True
         if not changed:
             break
