@@ -16,7 +16,7 @@ from recsys.compiled import compiled
 Floats = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.intp]
 
-_PRIME = np.uint64(0x100000001B3)
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Distinct(NamedTuple):
@@ -32,26 +32,35 @@ def distinct(table: Floats) -> Distinct:
     values = np.ascontiguousarray(table)
     keys = values.view(np.uint64)
     first, of = np.empty(values.shape[1], dtype=np.intp), np.empty(values.shape[1], dtype=np.intp)
-    n = _tell_apart(keys, np.full(values.shape[1], len(keys), dtype=np.uint64), first, of)
+    bits = max(1, (2 * len(of)).bit_length())
+    hashes, places = np.zeros(len(of), dtype=np.uint64), np.full(1 << bits, -1, dtype=np.intp)
+    n = _tell_apart(keys, hashes, places, 64 - bits, first, of)
     return Distinct(values if n == len(of) else values[:, first[:n]], of)
 
 
 @compiled
-def _tell_apart(keys: npt.NDArray[np.uint64], hashes: npt.NDArray[np.uint64], first: Positions, of: Positions) -> int:
-    """Into `of` (n,) which different column each is, into `first` where the different ones stand first; how many."""
+def _tell_apart(
+    keys: npt.NDArray[np.uint64], hashes: npt.NDArray[np.uint64], places: Positions, shift: int, first: Positions,
+    of: Positions,
+) -> int:  # fmt: skip
+    """Into `of` (n,) which different column each is, into `first` where the different ones stand first; how many.
+
+    `places`, a power of two and more than n of them, −1 each, is a table of those found, by the bits of their hash
+    above `shift`: those depend on all bits of the column.
+    """
     for f in range(len(keys)):
         row = keys[f]
         for i in range(len(row)):
-            hashes[i] = (hashes[i] ^ (row[i] ^ (row[i] >> np.uint64(32)))) * _PRIME
+            hashes[i] = (hashes[i] ^ row[i] ^ (row[i] >> np.uint64(32))) * _ODD
     found = 0
     for i in range(len(of)):
-        at = 0
-        while at < found and not (hashes[first[at]] == hashes[i] and _same(keys, first[at], i)):
-            at += 1
-        if at == found:
-            first[found] = i
+        at = np.intp(hashes[i] >> np.uint64(shift))
+        while places[at] >= 0 and not (hashes[first[places[at]]] == hashes[i] and _same(keys, first[places[at]], i)):
+            at = (at + 1) % len(places)
+        if places[at] < 0:
+            places[at], first[found] = found, i
             found += 1
-        of[i] = at
+        of[i] = places[at]
     return found
 
 

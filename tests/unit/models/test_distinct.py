@@ -31,6 +31,14 @@ def test_a_part_of_a_table_is_one(rng: np.random.Generator) -> None:
     assert columns.shape == (2, 4)
 
 
+def test_thousands_of_columns_take_no_more_than_a_table(rng: np.random.Generator) -> None:
+    """Small whole numbers differ in few bits; both ways would take minutes if each were compared with each."""
+    for table in (rng.permutation(200_000).astype(np.float64)[None], np.zeros((3, 200_000))):
+        columns, of = distinct(table)
+        assert columns[:, of].tobytes() == table.tobytes()
+    assert columns.shape == (3, 1)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(5)
