@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from recsys.compiled import compiled
 from recsys.models.additive import AdditiveModel
+from recsys.models.bound import check_shapes
 from recsys.models.calibration import IsotonicMap, sigmoid
 from recsys.models.distinct import distinct
 from recsys.models.stacked import StackedModels
@@ -67,9 +68,11 @@ class StrengthHead:
 
     @classmethod
     def from_arrays(cls, name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> StrengthHead:
-        """The head written by `arrays`."""
+        """The head written by `arrays`. BundleRefused: its arrays do not fit each other."""
         prefix = f"strength_{name}"
         knots = {axis: arrays[f"{prefix}_calibration_{axis}"] for axis in ("x", "y")}
+        n_knots = max(1, knots["x"].size)
+        check_shapes(knots, {"x": (n_knots,), "y": (n_knots,)}, where=f"models/{prefix}_calibration")
         model = AdditiveModel.from_arrays(TIE_FEATURES, arrays, prefix)
         return cls(name, model, IsotonicMap.from_arrays(knots), float(arrays[f"{prefix}_stranger"][0]))
 

@@ -125,6 +125,10 @@ def test_a_strength_head_comes_back_from_its_arrays() -> None:
     np.testing.assert_array_equal(again.probability(values), head.probability(values))
     assert again.stranger == 0.07 and again.name == "returns"
     assert ((head.probability(values) >= 0) & (head.probability(values) <= 1)).all()
+    for axis, wrong in (("y", calibration.y[:-1]), ("x", np.empty(0)), ("x", calibration.x[None])):
+        broken = head.arrays() | {f"strength_returns_calibration_{axis}": wrong}
+        with pytest.raises(BundleRefused, match="does not fit the others"):
+            StrengthHead.from_arrays("returns", broken)
 
 
 def table(**columns: list[float]) -> np.ndarray:
