@@ -163,8 +163,8 @@ class Vocabulary:
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"rows {wanted.min()} … {wanted.max()} of a vocabulary of {len(self)}")
         if self.kind == "str":
-            added_text = pl.Series("id", self._added_ids, pl.String)
-            return pl.concat([self._text, added_text]).gather(pl.Series(wanted, dtype=pl.UInt32))
+            text = pl.concat([self._text, pl.Series("id", self._added_ids, pl.String)])
+            return text.gather(pl.Series(wanted, dtype=pl.UInt32))
         numbers, added = np.empty(len(wanted), np.int64), wanted >= self._base
         numbers[~added] = self._base_by_row()[wanted[~added]]
         numbers[added] = [self._added_ids[row] for row in (wanted[added] - self._base).tolist()]

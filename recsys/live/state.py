@@ -104,13 +104,15 @@ class LiveState:
         Args:
             hosts, rooms: rows; −1: not known (any more).
         """
-        once = list(dict.fromkeys(hosts))
-        if self._each_impression or len(once) < len(hosts) or min(once, default=-1) < 0:
-            for position, (host, room) in enumerate(zip(hosts, rooms, strict=True), start=1):
+        once: dict[int, None] = {}
+        for position, (host, room) in enumerate(zip(hosts, rooms, strict=True), start=1):
+            if host < 0 or host in once or self._each_impression:
                 self.apply(at, _IMPRESSION, user, host, room, 1, position, 0)
-        elif user >= 0:
+            else:
+                once[host] = None
+        if once and user >= 0:
             self.world.grow_hosts(max(once) + 1)
-            self.world.ties.apply_many(user, once, FactKind.IMPRESSION, at)
+            self.world.ties.apply_many(user, list(once), FactKind.IMPRESSION, at)
 
     def end_rooms(self, rooms: Iterable[int]) -> None:
         """Rooms that are over without a fact of their own (a lease that ran out)."""

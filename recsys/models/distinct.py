@@ -6,7 +6,7 @@ gives the same for the same column, to the last bit.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,9 @@ class Distinct(NamedTuple):
     of: Positions
 
 
-def distinct(table: Floats) -> Distinct:
+def distinct(table: npt.NDArray[np.floating[Any]]) -> Distinct:
     """The different columns of a table (F, n), by their bits: missing values are the same, −0 and 0 are not."""
-    values = np.ascontiguousarray(table)
+    values = np.ascontiguousarray(table, dtype=np.float64)
     keys = values.view(np.uint64)
     first, of = np.empty(values.shape[1], dtype=np.intp), np.empty(values.shape[1], dtype=np.intp)
     bits = max(1, (2 * len(of)).bit_length())

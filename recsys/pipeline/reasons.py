@@ -91,7 +91,7 @@ def _say_ties(
             said[i].append(f"commented {n} times" if n > 1 else "commented once")
     columns = [blocks.visits.int_column(name) for name in _VISIT_WORDS]
     visits = ties.rows["visits"].ints[which[:, None], columns]
-    some = (visits[:, 0] | visits[:, 2]).nonzero()[0]
+    some = (visits[:, 0] | visits[:, 2]).nonzero()[0]  # entries or stays
     for i, (entries, last, stays, stay_ms) in zip(asked[some].tolist(), visits[some].tolist(), strict=True):
         if entries:
             often = "came once" if entries == 1 else f"came {entries} times"

@@ -31,6 +31,14 @@ def test_a_part_of_a_table_is_one(rng: np.random.Generator) -> None:
     assert columns.shape == (2, 4)
 
 
+@pytest.mark.parametrize("n", [1, 40])
+def test_single_precision_is_told_apart_too(n: int, rng: np.random.Generator) -> None:
+    table = rng.integers(0, 2, (3, n)).astype(np.float32)
+    columns, of = distinct(table)
+    assert_array_equal(columns[:, of], table)
+    assert columns.shape[1] == len(np.unique(table, axis=1).T)
+
+
 def test_thousands_of_columns_take_no_more_than_a_table(rng: np.random.Generator) -> None:
     """Small whole numbers differ in few bits; both ways would take minutes if each were compared with each."""
     for table in (rng.permutation(200_000).astype(np.float64)[None], np.zeros((3, 200_000))):
