@@ -11,12 +11,16 @@ calls before left them; with `--in-a-row 1` as the other sides did. To add a pee
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,7 @@ from serving.asked import Asked
 from serving.config import ServingConfig
 from serving.engine import Engine
 from serving.ladder import STEPS
+from serving.server import SWITCH_S, settle_memory
 
 K, BATCH = 100, 16
 
@@ -183,6 +188,48 @@ def _worked_s(process: int | None) -> float:
     return sum(map(int, told.read_text().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
+def beside_events(engine: Engine, users: list[Any], batch: int = 4_000, batches: int = 20) -> dict[str, Any]:
+    """Lookups while another thread applies entries in batches as large as the intake takes at once, ms."""
+    ids, live = engine.loaded.vocabularies, engine.loaded.live.world.index.publish()
+    rng = np.random.default_rng(4)
+
+    def entry(i: int) -> tuple[str, str, dict[str, Any]]:
+        where, now = int(rng.integers(len(live))), engine.clock()
+        host, room = ids.hosts.id(int(live.hosts[where])), ids.rooms.id(int(live.rooms[where]))
+        row = {"user_id": users[i % len(users)], "host_id": host, "room_id": room, "entered_at": now - 1_000_000}
+        return f"beside-{i}", "watches", row
+
+    def write() -> None:
+        for start in range(0, batch * batches, batch):
+            engine.apply([entry(i) for i in range(start, start + batch)])
+
+    took: list[float] = []
+    with settled(), ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(write)
+        while not writer.done():
+            begun = time.perf_counter()
+            engine.lookup(Asked(users[len(took) % len(users)], K))
+            took.append((time.perf_counter() - begun) * 1e3)
+            time.sleep(0.005)
+        writer.result()
+    p50, p90, p99 = np.percentile(took, [50, 90, 99]).round(1).tolist()
+    return {"batch": batch, "lookups": len(took), "p50_ms": p50, "p90_ms": p90, "p99_ms": p99}
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Threads take turns and garbage is looked for as in a service (`serving.server`)."""
+    switch, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(SWITCH_S)
+    settle_memory()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+        sys.setswitchinterval(switch)
+
+
 def measured(given: argparse.Namespace, rooms: int, root: Path) -> dict[str, Any]:
     """Everything at one number of live rooms."""
     hosts = given.hosts or rooms + rooms // 5
@@ -198,6 +245,7 @@ def measured(given: argparse.Namespace, rooms: int, root: Path) -> dict[str, Any
         users = [ids.id(i % len(ids)) for i in range(500)]
         if given.events:
             found["intake"] = [intake(engine, batch, 6_000) for batch in (100, 1_000)]
+            found["lookup beside events"] = beside_events(engine, users)
     begun = time.perf_counter()
     Engine.open(shelf, root / "log.db", ServingConfig(lease_s=0.0)).close()
     found["restart_s"] = round(time.perf_counter() - begun, 2)

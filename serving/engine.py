@@ -126,8 +126,12 @@ class Engine:
         finally:
             self._waiting -= 1
         try:
-            if self._reader is not None and self._reader.last > self.loaded.applied:
-                self._fold(self._reader.read(self.loaded.applied))
+            if self._reader is not None and self._log is not None:
+                last = self._reader.last
+                # What the writer of this process is about to apply nobody was told of: a lookup need not do it for him.
+                in_hand = last == self._log.written and self._writing.locked()
+                if last > self.loaded.applied and not in_hand:
+                    self._fold(self._reader.read(self.loaded.applied))
             self.loaded.intake.end_expired(self.clock())
             yield self.loaded
         finally:

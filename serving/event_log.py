@@ -71,6 +71,10 @@ class EventLog:
 
     Threading: one connection, used by one thread at a time (any thread). Whatever reads raises LogFailed if it cannot.
 
+    Attributes:
+        written: offset of the last record this connection wrote, from before anybody can read it; 0 if the last batch
+            wrote none.
+
     Args:
         path: the file; made if missing. `-wal` and `-shm` files appear beside it.
 
@@ -79,7 +83,7 @@ class EventLog:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.written = path, 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
@@ -162,8 +166,10 @@ class EventLog:
                 told = enumerate(once.values(), self.last + 1)
                 rows = [Record._make((seq, *entry, received_us)) for seq, entry in told]
                 self._insert(rows)
+                self.written = rows[-1].seq if rows else 0
                 self._db.execute("COMMIT")
             except BaseException:
+                self.written = 0
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise

@@ -22,7 +22,7 @@ from serving.config import ServingConfig
 from serving.engine import Engine, clock_us
 from serving.streams import check_installed
 
-_SWITCH_S = 0.001
+SWITCH_S = 0.001
 """Longest a thread keeps the interpreter while another waits: the log's thread must not hold up the event loop."""
 
 
@@ -135,7 +135,7 @@ def work(
     """One worker: load, then answer on the given socket until told to stop."""
     from serving.http_app import create_app
 
-    sys.setswitchinterval(_SWITCH_S)
+    sys.setswitchinterval(SWITCH_S)
     engine = Engine.open(bundle, log, config, clock)
     settle_memory()
     threadpool_limits(1)  # a lookup's products are small: a second thread doubles the processor time and saves none

@@ -11,7 +11,7 @@ import pytest
 
 from serving.asked import Asked
 from serving.engine import Engine
-from serving.event_log import EventLog, LogFailed
+from serving.event_log import EventLog, LogFailed, Record
 
 from .served_world import Clock
 from .test_serving_events import HOST, at, room, shown
@@ -65,6 +65,46 @@ def test_a_batch_reaches_the_log_while_a_lookup_has_the_state(market: Path, tmp_
         assert done.result() == [("accepted", None)] * len(told) + [("duplicate", "event_id")]
         assert [record.event_id for record in log.read(0)] == [name for name, _, _ in told]
         log.close()
+
+
+def test_a_lookup_amid_a_batch_does_not_apply_the_rest_of_it(
+    market: Path, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would wait for thousands of events nobody was told of; but for those of others it does wait."""
+    told = [(f"r{i}", "rooms", room(1_000 + i, HOST + i % 9)) for i in range(300)]
+    with (
+        Engine.open(market / "bundles", tmp_path / "log.db", clock=clock) as engine,
+        Engine.open(market / "bundles", tmp_path / "log.db", clock=clock) as other,
+    ):
+        amid: list[int] = []
+        fetch = engine.loaded.fetch_entrants
+
+        def look(records: list[Record]) -> None:  # a slice is about to be applied
+            if len(amid) == 3:
+                other.apply([("theirs", "rooms", room(2_000))])
+            with engine.reading() as loaded:
+                amid.append(loaded.applied)
+            fetch(records)
+
+        monkeypatch.setattr(engine.loaded, "fetch_entrants", look)
+        engine.apply(told)
+        assert amid[0] == 0 < amid[1] < amid[2] < len(told) and amid[3] == len(told) + 1
+        assert {2_000, 1_299} <= set(shown(engine))
+
+
+def test_what_a_writer_leaves_undone_is_applied_by_the_next_lookup(
+    market: Path, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Engine.open(market / "bundles", tmp_path / "log.db", clock=clock) as engine:
+
+        def torn(records: list[Record]) -> None:
+            raise MemoryError
+
+        with monkeypatch.context() as broken:
+            broken.setattr(engine.loaded, "fetch_entrants", torn)
+            with pytest.raises(MemoryError):
+                engine.apply([("r", "rooms", room(1_000))])
+        assert 1_000 in shown(engine)
 
 
 def test_an_erased_user_is_a_stranger_at_once_and_after_a_restart(market: Path, tmp_path: Path, clock: Clock) -> None:
