@@ -81,7 +81,9 @@ class TwoTower:
         slot = (at_us // (86_400_000_000 // HOUR_SLOTS)) % HOUR_SLOTS
         vector = self.hours[slot] + self.tiers[self.tier_of_user[user] if 0 <= user < len(self.tier_of_user) else 0]
         if known.any():
-            weights = np.log1p(counts[known]).astype(np.float32) @ self.mix.T
+            # Copied so that one host is no `sgemv` of a transpose: for five columns OpenBLAS's (AVX-512, since its pull
+            # request 3260) adds up a buffer it half wrote, whose garbage may be a NaN that signals in a right product.
+            weights = np.log1p(counts[known]).astype(np.float32) @ np.ascontiguousarray(self.mix.T)
             means = weights.T @ self.history[hosts[known]] / (EPSILON + weights.sum(axis=0))[:, None]
             vector = vector + np.einsum("ade,ae->d", self.project, means)
         return np.asarray(vector, dtype=np.float32)

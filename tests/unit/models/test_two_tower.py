@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -168,3 +171,24 @@ def test_rooms_shown_take_half_of_the_places_at_most() -> None:
         found = examples_of(told([*shown, (ENTRY, 1, 0, 1)]), rooms, 10, places, np.random.default_rng(0))
         certain = found.others[0][found.correction[0] == 0.0].tolist()
         assert set(certain) == kept and found.others.shape == (1, places) and found.others.min() > 0
+
+
+class _Litter(ctypes.Structure):
+    """Signalling NaNs, passed by value: the call copies them onto the stack and leaves them there."""
+
+    _fields_ = (("words", ctypes.c_uint32 * 2**14),)
+
+
+def test_what_others_left_on_the_stack_makes_no_warning(tower: TwoTower) -> None:
+    litter = _Litter((ctypes.c_uint32 * 2**14)(*[0x7FA00000] * 2**14))
+    for n in (1, 2, 3, 4):  # hosts of the history; of one the product is that of a vector
+        ctypes.CDLL(None).getpid(litter)
+        assert np.isfinite(tower.viewer(np.arange(n), np.ones((n, 5)), 0)).all()
+
+
+def test_weights_that_are_not_finite_do_not_pass_in_silence(tower: TwoTower) -> None:
+    mix = tower.mix.copy()
+    mix[0, 0] = np.inf
+    for n in (1, 2):
+        with pytest.raises(RuntimeWarning, match="matmul"):
+            replace(tower, mix=mix).viewer(np.arange(n), np.eye(n, 5, k=1), 0)
