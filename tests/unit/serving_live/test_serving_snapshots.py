@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
+from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from recsys.bundle.durable import replace_bytes
 from recsys.cli import build_app
 from recsys.errors import BundleRefused
 from recsys.events.log_tables import log_source
@@ -19,7 +24,7 @@ from serving.engine import Engine
 from serving.event_log import EventLog
 from serving.loaded import Loaded
 from serving.memories import memories_of
-from serving.snapshots import offset_of, path_of
+from serving.snapshots import alone, offset_of, path_of
 from serving.snapshotting import keep, make, prune
 
 from .served_world import AS_OF, Clock, events_after, write_bundle
@@ -134,6 +139,82 @@ def test_a_snapshot_in_doubt_is_not_used(market: Path, shelf: Path, log: Path, t
             assert len(taken) == engine.loaded.applied  # all of the log was read
     finally:
         Loaded.take = take  # type: ignore[method-assign]
+
+
+def ended_at(log: Path, offset: int, where: Path) -> Path:
+    """A copy of a log that ends at an offset."""
+    where.mkdir()
+    with closing(sqlite3.connect(log)) as all_of_it, closing(sqlite3.connect(where / log.name)) as copy:
+        all_of_it.backup(copy)
+        copy.execute("DELETE FROM events WHERE seq > ?", (offset,))
+        copy.commit()
+    return where / log.name
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["the first", "after another"])
+@pytest.mark.parametrize(
+    "seam",
+    ["serving.loading.restore", "serving.loaded.Loaded.take", "serving.snapshots.overlay_of",
+     "serving.snapshots.identity", "serving.snapshots.memories_of", "serving.snapshots.replace_bytes"],
+)  # fmt: skip
+def test_a_snapshot_made_while_events_come_is_of_one_offset(
+    shelf: Path, market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seam: str, earlier: bool
+) -> None:
+    told = [event for _, event in events_after(market / "events", AS_OF)]
+    log, done = tmp_path / "log.db", 40 if earlier else 0
+    with Engine.open(shelf, log, CONFIG, Clock(AS_OF + 10**12)) as engine:
+        if earlier:
+            engine.apply(told[:done])
+            assert make(shelf, log, CONFIG)["made"]
+        engine.apply(told[done:90])
+        coming = iter(told[90:])
+        of, name = seam.rsplit(".", 1)
+        owner = Loaded if of.endswith(".Loaded") else import_module(of)
+        through = getattr(owner, name)
+
+        def meanwhile(*given: Any) -> Any:
+            with monkeypatch.context() as unpatched:  # what serves is not what makes the snapshot
+                unpatched.setattr(owner, name, through)
+                engine.apply(list(islice(coming, 3)))
+                found = through(*given)
+                engine.apply(list(islice(coming, 3)))
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, meanwhile)
+            found = make(shelf, log, CONFIG)
+    assert found["made"] and found["offset"] == offset_of(log) >= 90
+    cut = ended_at(log, found["offset"], tmp_path / "alone")
+    assert make(shelf, cut, CONFIG)["made"]
+    assert path_of(log).read_bytes() == path_of(cut).read_bytes()
+
+
+def test_of_a_user_erased_while_a_snapshot_is_made_none_stays(
+    shelf: Path, market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = [event for _, event in events_after(market / "events", AS_OF)][:60]
+    log = tmp_path / "log.db"
+    with Engine.open(shelf, log, CONFIG, Clock(AS_OF + 10**12)) as engine:
+        engine.apply(told)
+
+        def written(*given: Any) -> None:
+            engine.erase(7)
+            replace_bytes(*given)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("serving.snapshots.replace_bytes", written)
+            assert make(shelf, log, CONFIG) == {"made": False, "why": "a user was erased meanwhile"}
+        assert not path_of(log).exists()
+        assert make(shelf, log, CONFIG)["made"]
+
+
+def test_a_snapshot_is_made_by_one_at_a_time(shelf: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.db"
+    with Engine.open(shelf, log, CONFIG, Clock(AS_OF + 10**12)) as engine:
+        engine.apply([("one", "users", {"user_id": 424_242})])
+        with alone(log):
+            assert make(shelf, log, CONFIG) == {"made": False, "why": "another process is making one"}
+        assert make(shelf, log, CONFIG)["made"]
 
 
 def test_the_log_is_pruned_behind_every_bundle(market: Path, tmp_path: Path) -> None:
