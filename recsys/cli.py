@@ -106,9 +106,10 @@ def show(result: object, *, as_json: bool) -> None:
         _write(("\n".join(_lines(_plain(result))) + "\n").encode())
 
 
-def in_a_folder(out: Path) -> Path:
+def in_a_folder(out: Path | None) -> Path | None:
     """A file to write, its folder made before the work begins: nothing is lost in the end for the want of one."""
-    out.parent.mkdir(parents=True, exist_ok=True)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
     return out
 
 

@@ -30,14 +30,12 @@ from recsys.errors import InputRefused
 from recsys.events import (
     Events,
     Vocabularies,
-    build_vocabularies,
     clean,
     known_before,
     last_fact_us,
     open_events,
 )
 from recsys.ids import Vocabulary
-from recsys.instants import format_instant
 from recsys.live.artefact import ROOM_COLUMNS, WorldParts, assemble, save
 from recsys.live.erasing import ERASED, holds_erased
 from recsys.progress import Progress, silent
@@ -62,7 +60,7 @@ from training.learning import learn_models
 from training.pages import build_page
 from training.report import write_report
 from training.stages import Stages, inputs_of, key_of
-from training.states import snapshot
+from training.states import snapshot, vocabularies_before
 
 
 @dataclass
@@ -274,13 +272,7 @@ def _states(
             return States(advanced.shot, advanced.vocabularies, (StageResult(name="delta", status="passed"),))
         why = "a late row takes back a fact of the base, the as-of is earlier, or it holds an erased user: rebuilt"
         said = (StageResult(name="delta", status="skipped", why=why),)
-    vocabularies = build_vocabularies(events, as_of_us=as_of)
-    if not len(vocabularies.hosts):
-        raise InputRefused(
-            "no fact lies before the as-of",
-            got=f"as of {format_instant(as_of)}, first fact later",
-            hint="choose a later --as-of",
-        )
+    vocabularies = vocabularies_before(events, as_of)
     return States(snapshot(events, vocabularies, config, as_of, progress, scratch=scratch), vocabularies, said)
 
 

@@ -101,7 +101,7 @@ def build(
     """Ties, training, index, gates; publish the bundle atomically."""
     from recsys.config import load_config, parse_overrides
 
-    as_of_us = None if as_of is None else parse_instant(as_of, where="--as-of")
+    as_of_us = None if as_of is None else parse_instant(as_of, where="--as-of", latest_us=_now_us())
     engine = load_config(config, parse_overrides(settings or ()))
 
     from training.build import build as run

@@ -132,7 +132,13 @@ def _cut(events: Events, as_of_us: int | None) -> tuple[int, int]:
     cut = last - int((last - first) * JUDGED_SHARE) if as_of_us is None else as_of_us
     if not first < cut <= last:
         span = f"{format_instant(first)} … {format_instant(last)}"
-        raise ConfigError("the cut lies outside the data", where="--as-of", got=format_instant(cut), expected=span)
+        raise ConfigError(
+            "the cut lies outside the data",
+            where="--as-of",
+            got=format_instant(cut),
+            expected=span,
+            hint="choose an --as-of in between, or none: then the last part is judged",
+        )
     return cut, last + 1
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from recsys.cli import EventsArgument, JsonOption, progress_of, show
+from recsys.cli import EventsArgument, JsonOption, in_a_folder, progress_of, show
 
 
 def register(app: typer.Typer) -> None:
@@ -70,7 +70,10 @@ def tune(
     as_of: Annotated[str, typer.Option("--as-of", metavar="T", help="Look at nothing from this instant on.")],
     trials: Annotated[int, typer.Option("--trials", min=1, help="At most so many further trials.")] = 20,
     minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="No trial begins after so long.")] = 20.0,
-    out: Annotated[Path | None, typer.Option("--out", dir_okay=False, help="YAML for the best settings.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", dir_okay=False, callback=in_a_folder, help="YAML for the best settings."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tune the ranker on the stretch before --as-of; resumable, with a budget of trials and minutes."""
@@ -80,7 +83,8 @@ def tune(
     from recsys.instants import from_datetime, parse_instant
     from training.tune import tune as run
 
-    cut, now = parse_instant(as_of, where="--as-of"), from_datetime(datetime.now(UTC))
+    now = from_datetime(datetime.now(UTC))
+    cut = parse_instant(as_of, where="--as-of", latest_us=now)
     config = EngineConfig()
     with progress_of(ctx) as progress:
         found = run(

@@ -12,8 +12,10 @@ import polars as pl
 
 from recsys.bundle import Bundle, BundleWriter, ManifestFields
 from recsys.config import EngineConfig
-from recsys.events import Events, Vocabularies, room_table, tie_facts, user_parts
+from recsys.errors import InputRefused
+from recsys.events import Events, Vocabularies, build_vocabularies, room_table, tie_facts, user_parts
 from recsys.events.facts import FACT_SCHEMA, FactKind
+from recsys.instants import format_instant
 from recsys.models.affinity import AFFINITY_BLOCKS
 from recsys.pipeline.world import Priors
 from recsys.progress import Progress, silent
@@ -46,6 +48,24 @@ class Snapshot:
     leaves: pl.DataFrame
     priors: Priors
     lying: Path | None = None
+
+
+def vocabularies_before(events: Events, as_of_us: int) -> Vocabularies:
+    """What the facts before an instant speak of.
+
+    Raises:
+        InputRefused: there is none.
+    """
+    found = build_vocabularies(events, as_of_us=as_of_us)
+    if not len(found.hosts):
+        raise InputRefused(
+            "no fact lies before the as-of",
+            where="--as-of",
+            got=format_instant(as_of_us),
+            expected="an instant after the first facts",
+            hint="choose a later --as-of",
+        )
+    return found
 
 
 def snapshot(

@@ -20,11 +20,12 @@ import yaml
 
 from recsys.config import EngineConfig, RankerConfig
 from recsys.errors import InputRefused
-from recsys.events import build_vocabularies, clean, last_fact_us, open_events, room_table
+from recsys.events import clean, last_fact_us, open_events, room_table
 from recsys.progress import Progress, silent
 from training.learn import choices_of, fit_network, fit_tables_on, request_ndcg, second_task
 from training.learning import came_back, replayed
 from training.log import TrainingLog
+from training.states import vocabularies_before
 
 Suggest = Callable[[Any, str], Any]
 
@@ -66,7 +67,7 @@ def tune(
     if last is None or not {"watches", "rooms"} <= set(cleaned.tables):
         raise InputRefused("nothing to tune on", where=events, got=sorted(cleaned.tables), expected="watches and rooms")
     as_of = last + 1 if as_of_us is None else as_of_us
-    vocabularies = build_vocabularies(cleaned, as_of_us=as_of)
+    vocabularies = vocabularies_before(cleaned, as_of)
     rooms = room_table(cleaned, vocabularies)
     past = replayed(cleaned, vocabularies, config, rooms, int(rooms["started_at"].to_numpy().min()), as_of, progress)
     form = "network" if config.ranker.network_epochs else "tables"
@@ -151,9 +152,10 @@ def _judge(
     if not early.any() or early.all():
         raise InputRefused(
             "no requests to train or to judge on",
+            where="--as-of",
             got=f"{int(early.sum())} of {len(early)} lie in the earlier part of the stretch",
             expected="some in the earlier part and some in the later",
-            hint="give a later --as-of, or more events",
+            hint="give an --as-of within the data or soon after its end, or more events",
         )
     in_early = np.repeat(early, log.groups)
     later, groups, labels = log.rows[~in_early].T, log.groups[~early], log.labels[~in_early]

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import polars as pl
+import typer
 from typer.testing import CliRunner, Result
 
 from recsys.cli import build_app
@@ -32,6 +33,12 @@ def refused(*arguments: object, code: int = 3) -> str:
     lines = [line for line in result.stderr.splitlines() if line.startswith("laotie: ")]
     assert len(lines) == 1
     return lines[0]
+
+
+def commands_with(option: str) -> set[str]:
+    """Names of the commands that have an option."""
+    commands = typer.main.get_group(build_app()).commands
+    return {name for name, command in commands.items() if any(option in one.opts for one in command.params)}
 
 
 def tables(folder: Path) -> dict[str, pl.DataFrame]:

@@ -17,6 +17,16 @@ def events(market: Path) -> dict[str, pl.DataFrame]:
     return tables(market)
 
 
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Event tables of a market of 80 users and twelve days."""
+    from recsys.events.simulator import load_world, simulate
+
+    out = tmp_path_factory.mktemp("small") / "events"
+    simulate(load_world("private_domain"), users=80, hosts=20, days=12, seed=5, out=out)
+    return out
+
+
 @pytest.fixture(scope="module")
 def requests(built: Built, events: dict[str, pl.DataFrame]) -> pl.DataFrame:
     """Every twentieth entry after the as-of as a request, with the rooms live then."""

@@ -14,15 +14,6 @@ from tests.e2e.commands import done, refused, tables, write
 from tests.in_browser import FOR_WHOM, NEEDS_BROWSER, drawn_in_a_browser, sections_of
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from recsys.events.simulator import load_world, simulate
-
-    out = tmp_path_factory.mktemp("small") / "events"
-    simulate(load_world("private_domain"), users=80, hosts=20, days=12, seed=5, out=out)
-    return out
-
-
 def arrays_of(bundle: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(bundle)): path.read_bytes()
@@ -67,11 +58,6 @@ def test_a_build_ignores_later_facts_and_can_be_rolled_back(small: Path, tmp_pat
     numbered = done("lookup", "--bundle", bundles, "--user", user)
     assert named["known_user"] and numbered["known_user"] and numbered["rooms"]
     assert {room["room_id"] for room in named["rooms"]} == {f"x{room['room_id']}" for room in numbered["rooms"]}
-
-
-def test_an_as_of_before_all_facts_is_refused(small: Path, tmp_path: Path) -> None:
-    assert "as-of" in refused("build", small, "--out", tmp_path / "b", "--as-of", "1999-01-01T00:00:00Z", *SET)
-    assert not (tmp_path / "b" / "CURRENT").exists()
 
 
 @pytest.fixture(scope="module")
