@@ -11,6 +11,8 @@ from training.demo import NEWCOMER, run_demo
 
 
 def test_the_demo_shows_ranked_live_rooms_with_reasons(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("mine")
     demo = run_demo(tmp_path / "out", now_us=NOW_US, config=load_config(None, CHEAP))
     document, text = demo.document(), demo.text()
     assert Bundle.open(resolve(tmp_path / "out")).manifest.name == document["bundle"]
@@ -28,3 +30,4 @@ def test_the_demo_shows_ranked_live_rooms_with_reasons(tmp_path: Path) -> None:
         assert viewer["who"] in text
     assert "followed" in text and "strength" in text and NEWCOMER in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"], "the market was temporary"
+    assert (tmp_path / "out" / "precious").read_text() == "mine"
