@@ -14,16 +14,15 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _US: Final = timedelta(microseconds=1)
 
 
-def parse_instant(text: str, *, where: object = None, latest_us: int | None = None) -> int:
+def parse_instant(text: str, *, where: object = None) -> int:
     """ISO 8601 date or instant to µs since the epoch; without an offset the text is read as UTC.
 
     Args:
         text: for example `2026-05-01`, `2026-05-01T20:30:00`, `2026-05-01T20:30:00+08:00`, `2026-05-01T12:30:00Z`.
         where: the option or setting the text came from, named in the error.
-        latest_us: the last instant that is allowed, now; None: any.
 
     Raises:
-        ConfigError: the text is no ISO 8601 date or instant, or a later one than is allowed.
+        ConfigError: the text is no ISO 8601 date or instant.
     """
     try:
         moment = datetime.fromisoformat(text.strip())
@@ -37,16 +36,7 @@ def parse_instant(text: str, *, where: object = None, latest_us: int | None = No
         ) from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    found = from_datetime(moment)
-    if latest_us is not None and found > latest_us:
-        raise ConfigError(
-            "the instant lies in the future",
-            where=where,
-            got=format_instant(found),
-            expected=f"not later than now, {format_instant(latest_us)}",
-            hint="check the year and the time zone; without an offset it is UTC",
-        )
-    return found
+    return from_datetime(moment)
 
 
 def format_instant(us: int) -> str:

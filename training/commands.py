@@ -101,13 +101,14 @@ def build(
     """Ties, training, index, gates; publish the bundle atomically."""
     from recsys.config import load_config, parse_overrides
 
-    as_of_us = None if as_of is None else parse_instant(as_of, where="--as-of", latest_us=_now_us())
+    now = _now_us()  # as of a later instant a bundle would tell the service that all facts until then are in it
+    as_of_us = None if as_of is None else min(parse_instant(as_of, where="--as-of"), now)
     engine = load_config(config, parse_overrides(settings or ()))
 
     from training.build import build as run
 
     with progress_of(ctx) as progress:
-        result = run(events, out, config=engine, as_of_us=as_of_us, now_us=_now_us(), base=base, progress=progress)
+        result = run(events, out, config=engine, as_of_us=as_of_us, now_us=now, base=base, progress=progress)
     show(result, as_json=as_json)
 
 

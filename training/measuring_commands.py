@@ -83,8 +83,7 @@ def tune(
     from recsys.instants import from_datetime, parse_instant
     from training.tune import tune as run
 
-    now = from_datetime(datetime.now(UTC))
-    cut = parse_instant(as_of, where="--as-of", latest_us=now)
+    cut, now = parse_instant(as_of, where="--as-of"), from_datetime(datetime.now(UTC))
     config = EngineConfig()
     with progress_of(ctx) as progress:
         found = run(
