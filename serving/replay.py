@@ -78,7 +78,8 @@ def read_requests(path: Path, as_of: int) -> pl.DataFrame:
     """The requests sorted by time (draws in file order), with `at_us`.
 
     Raises:
-        InputRefused: unreadable, a column missing or null, times without a zone, or a request before `as_of`.
+        InputRefused: unreadable, a column missing or null, times without a zone, a `request_id` given twice, or a
+            request before `as_of`.
     """
     try:
         frame = pl.read_parquet(path)
@@ -108,6 +109,15 @@ def read_requests(path: Path, as_of: int) -> pl.DataFrame:
     nulls = [name for name in _REQUIRED if frame[name].null_count()]
     if nulls:
         raise InputRefused("requests hold nulls", where=path, got=nulls, expected="a value in every row")
+    doubled = frame["request_id"].filter(frame["request_id"].is_duplicated()).unique(maintain_order=True)
+    if len(doubled):
+        raise InputRefused(
+            "requests share a request_id",
+            where=path,
+            got=f"{len(doubled)} ids more than once, the first {doubled[0]!r}",
+            expected="one row per request_id",
+            hint="answers are told apart by it alone",
+        )
     frame = frame.with_columns(at_us=pl.col("at").dt.convert_time_zone("UTC").dt.epoch("us"))
     early = frame.filter(pl.col("at_us") < as_of)
     if len(early):

@@ -33,6 +33,7 @@ def test_rooms_nobody_has_told_of_are_left_out_and_counted(
         (lambda r: r.with_columns(pl.col("at").dt.replace_time_zone(None)), "no UTC instants"),
         (lambda r: r.drop("user_id"), "lack columns"),
         (lambda r: r.with_columns(user_id=pl.lit(None, dtype=pl.Int64)), "nulls"),
+        (lambda r: pl.concat([r, r.head(1)]), "got: 1 ids more than once, the first 'r0'"),
         (lambda r: r.with_columns(live_room_ids=pl.lit(5)), "rooms to rank are no lists"),
         (lambda r: r.with_columns(live_room_ids=pl.lit(["a"])), "requests, column live_room_ids; got: strings"),
     ],

@@ -88,6 +88,30 @@ def test_what_was_shown_counts_alike_also_for_viewers_nobody_knew(market: Path, 
     assert again["score"].to_list() == [one.answer.score.tolist() for one in given]
 
 
+def test_a_replay_knows_a_late_fact_from_its_time_and_the_service_from_its_arrival(
+    market: Path, tmp_path: Path
+) -> None:
+    """Event tables say nothing of arrivals (docs/events.md, Time); once the fact is there, answers agree."""
+    clock = Clock(AS_OF + 20_000_000)
+    with Engine.open(market / "bundles", tmp_path / "log.db", ServingConfig(lease_s=0.0), clock) as engine:
+        first = engine.lookup(Asked(5, K, explain=False))
+        host = first.host_ids[0]
+        block = {"user_id": 5, "host_id": host, "at": AS_OF + 10_000_000, "kind": "block"}
+        clock.now = AS_OF + 30_000_000
+        assert engine.apply([("late", "feedback", block)]) == [("accepted", None)]
+        clock.now = AS_OF + 40_000_000
+        second = engine.lookup(Asked(5, K, explain=False))
+    export_log(tmp_path / "log.db", tmp_path / "told")
+    asked = pl.DataFrame({"request_id": [1, 2], "user_id": 5, "at": [AS_OF + 20_000_000, AS_OF + 40_000_000]})
+    asked.cast({"at": pl.Datetime("us", "UTC")}).write_parquet(tmp_path / "requests.parquet")
+    bundle = Bundle.open(resolve(market / "bundles"))
+    replay(bundle, tmp_path / "told", tmp_path / "requests.parquet", tmp_path / "out.parquet", k=K)
+    out = pl.read_parquet(tmp_path / "out.parquet").partition_by("request_id", as_dict=True)
+    assert host in first.host_ids and host not in out[(1,)]["host_id"]
+    assert second.room_ids == out[(2,)]["room_id"].to_list()
+    assert second.answer.score.tolist() == out[(2,)]["score"].to_list()
+
+
 def test_two_workers_over_http_answer_as_replay_does(market: Path, tmp_path: Path) -> None:
     """Facts and questions in turn, whichever worker takes them; then the same facts and questions as a replay.
 
