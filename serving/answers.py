@@ -106,9 +106,9 @@ def _why_not(served: Served, row: int) -> str:
     intake = served.loaded.intake
     if row < 0:
         return "unknown room: not live when the bundle was built, and no event spoke of it since"
-    if row in intake.ended:
-        return f"ended at {format_instant(intake.ended[row])}"
-    if row in intake.lapsed:
+    if row in intake.rooms.ended:
+        return f"ended at {format_instant(intake.rooms.ended[row])}"
+    if row in intake.rooms.lapsed:
         return "its lease ran out: no sign of life in time"
     if row not in served.loaded.live.world.index:
         return "not live"

@@ -132,7 +132,7 @@ class Engine:
                 in_hand = last == self._log.written and self._writing.locked()
                 if last > self.loaded.applied and not in_hand:
                     self._fold(self._reader.read(self.loaded.applied))
-            self.loaded.intake.end_expired(self.clock())
+            self.loaded.intake.rooms.end_expired(self.clock())
             yield self.loaded
         finally:
             self._state.release()

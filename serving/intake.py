@@ -13,14 +13,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from recsys.events.facts import NEVER, FactKind
-from recsys.events.quarantine import GUEST_TABLES
 from recsys.events.schemas import FEEDBACK_KINDS, TABLES
 from recsys.events.single_rows import ID_ROLES, Refused, RowRules
 from recsys.events.vocabularies import Vocabularies
-from recsys.live.leases import Leases
 from recsys.live.state import LiveState
 from serving.refund_shares import Orders
-from serving.seen import ByRow, Lately
+from serving.rooms_told import RoomsTold
+from serving.seen import Lately
 from serving.typed_rows import TypedRows
 
 ACCEPTED: Final = "accepted"
@@ -30,11 +29,11 @@ Verdict = tuple[str, str | None]
 """Status and, unless accepted, the reason."""
 TAKEN: Final[Verdict] = (ACCEPTED, None)
 
-_OPEN, _COMPLETE, _NOWHERE = 1, 2, (-1, 0, -1)
+_OPEN, _COMPLETE = 1, 2
 _F = FactKind  # as plain numbers: looking up a member of an enumeration takes longer than using it
-_ROOM_START, _ENTRY, _STAY, _ORDER_LINE = int(_F.ROOM_START), int(_F.ENTRY), int(_F.STAY), int(_F.ORDER_LINE)
+_ENTRY, _STAY, _ORDER_LINE = int(_F.ENTRY), int(_F.STAY), int(_F.ORDER_LINE)
 _FOLLOW, _UNFOLLOW, _IMPRESSION = int(_F.FOLLOW), int(_F.UNFOLLOW), int(_F.IMPRESSION)
-_LEAVE_NOTICE, _ROOM_END, _OTHER_ENGAGEMENT = int(_F.LEAVE_NOTICE), int(_F.ROOM_END), int(_F.OTHER_ENGAGEMENT)
+_LEAVE_NOTICE, _OTHER_ENGAGEMENT = int(_F.LEAVE_NOTICE), int(_F.OTHER_ENGAGEMENT)
 _ENGAGEMENT: Final = {kind: int(FactKind[kind.upper()]) for kind in ("like", "comment", "gift", "share")}
 _FEEDBACK: Final = {kind: int(FactKind[kind.upper()]) for kind in FEEDBACK_KINDS}
 
@@ -62,13 +61,9 @@ class Intake:
         lease_us: int = 0,
     ) -> None:
         self.live, self.vocabularies = live, vocabularies
-        self.leases = Leases(lease_us)
+        self.rooms = RoomsTold(live, vocabularies, lease_us)
         self.as_of_us = NEVER
         """Facts before this instant may be in the bundle; set by whoever loads it."""
-        self.ended = ByRow("q", NEVER)
-        """Room row → instant of its end, µs, of rooms known to have ended."""
-        self.lapsed: set[int] = set()
-        """Room rows whose lease ran out and was not renewed since."""
         self._tolerance_us = clock_tolerance_us
         kinds = {n: v.kind for n in ("user", "host", "room", "order") if (v := getattr(vocabularies, n + "s")).kind}
         self.rules = RowRules(kinds)
@@ -76,7 +71,6 @@ class Intake:
         self.ids: Lately[str, bool] = Lately(dedup_horizon)
         self.keys: Lately[tuple[Any, ...], int] = Lately(dedup_horizon)
         self.orders = Orders(dedup_horizon)
-        self.rooms_seen = ByRow("b", 0)
         self._facts_from = self._received_us = NEVER
         self._apply: Callable[..., None] = live.apply
         self._takers: dict[str, Callable[[Any], Verdict]] = {name: getattr(self, f"_take_{name}") for name in TABLES}
@@ -108,63 +102,14 @@ class Intake:
             self.rules.adopt(table, values)
         return verdict
 
-    def keep_alive(self, now_us: int) -> None:
-        """Give every room live now a fresh lease, as on loading a bundle."""
-        for room in self.live.world.index.publish().rooms.tolist():
-            self.leases.renew(room, now_us)
-
-    def end_expired(self, now_us: int) -> list[int]:
-        """End the rooms whose lease ran out; their rows."""
-        over = self.leases.expired(now_us)
-        if over:
-            self.live.end_rooms(over)
-            self.lapsed.update(over)
-        return over
-
     def _apply_later(self, at: int, kind: int, *more: Any) -> None:
         """Let the state know a fact, unless the bundle holds it."""
-        if at >= self._facts_from or kind == _ROOM_END:
+        if at >= self._facts_from:
             self.live.apply(at, kind, *more)
 
     def _once(self, key: tuple[Any, ...]) -> None:
         if not self.keys.add(key, 1):
             raise Refused("duplicate_key")
-
-    def _room_of(self, table: str, values: Any, at: int) -> tuple[int, int, int]:
-        """(room row, its start, host row), (−1, 0, −1) when nobody knows it by then; checks that row and room agree.
-
-        Raises:
-            Refused: the host differs from the room's, or the room had ended.
-        """
-        room_id = values.room_id
-        if room_id is None:
-            return _NOWHERE
-        room = self.vocabularies.rooms.row(room_id)
-        rooms = self.live.world.rooms
-        if room < 0 or room >= len(rooms.host):
-            return _NOWHERE
-        own, start = rooms.host.item(room), rooms.started_at.item(room)
-        if own < 0 or start > at:
-            return _NOWHERE
-        host = self.vocabularies.hosts.row(values.host_id)
-        if host != own and (table not in GUEST_TABLES or host not in rooms.cohosts.get(room, ())):
-            raise Refused("host_differs_from_room")
-        end = self.ended.get(room)
-        if table == "watches" and end is not None and end < at:
-            raise Refused("entered_after_end")
-        if end is None and self.leases.lease_us and table != "impressions":  # being shown is no sign of life
-            self._renew(room, min(at, self._received_us))
-        return room, start, host
-
-    def _renew(self, room: int, at: int) -> None:
-        """A sign of life: a longer lease, and back on air if the lease had run out."""
-        if not self.leases.lease_us:
-            return
-        self.leases.renew(room, at)
-        if room in self.lapsed:
-            self.lapsed.discard(room)
-            world = self.live.world
-            world.index.start(room, int(world.rooms.host[room]), world.rooms.cohosts.get(room, ()))
 
     def _who(self, values: Any, host: int = -1) -> tuple[int, int]:
         """Rows of user and host (≥ 0: found already)."""
@@ -172,48 +117,12 @@ class Intake:
         return ids.users.add(values.user_id), host if host >= 0 else ids.hosts.add(values.host_id)
 
     def _take_rooms(self, v: Any) -> Verdict:
-        world, ids = self.live.world, self.vocabularies
-        room, started, ended = ids.rooms.row(v.room_id), v.started_at, v.ended_at
-        if 0 <= room < len(world.rooms.host) and world.rooms.host[room] >= 0:
-            start = world.rooms.started_at[room]
-            contradicts = started != start if ended is None else ended < start  # who ends it may mistake its start
-            if contradicts or ids.hosts.row(v.host_id) != world.rooms.host[room]:
-                raise Refused("duplicate_key")
-            flags = self.rooms_seen.get(room) or _OPEN
-            if ended is None:
-                self.rooms_seen[room] = flags | _OPEN
-                if flags & _COMPLETE:
-                    if flags & _OPEN:
-                        raise Refused("duplicate_key")
-                    return TAKEN
-                self._renew(room, self._received_us)
-                return DUPLICATE, "lease_renewed"
-            if flags & _COMPLETE:
-                self.ended[room] = min(self.ended[room], ended)
-                raise Refused("duplicate_key")
-            self.rooms_seen[room] = flags | _COMPLETE
-        else:
-            host = ids.hosts.add(v.host_id)
-            others = {one for one in v.cohost_ids or () if one != v.host_id}
-            guests = tuple(ids.hosts.add(one) for one in sorted(others))
-            if guests:
-                world.grow_hosts(max(guests) + 1)
-            room = ids.rooms.add(v.room_id)
-            world.announce(room, host, guests, started, v.category)
-            self.rooms_seen[room] = _OPEN if ended is None else _COMPLETE
-            self._apply(started, _ROOM_START, -1, host, room, 0, 0, 0)
-            if ended is None and room in world.index:
-                self.leases.renew(room, self._received_us)
-        if ended is not None:
-            self.ended[room] = ended
-            self.leases.end(room)
-            self.lapsed.discard(room)
-            self._apply(ended, _ROOM_END, -1, int(world.rooms.host[room]), room, 0, 0, 0)
-        return TAKEN
+        news = self.rooms.take(v, self._received_us, self._facts_from)
+        return TAKEN if news else (DUPLICATE, "lease_renewed")
 
     def _take_watches(self, v: Any) -> Verdict:
         entered, left = v.entered_at, v.left_at
-        room, start, host = self._room_of("watches", v, entered)
+        room, start, host = self.rooms.of("watches", v, entered, self._received_us)
         key = ("watches", v.user_id, v.room_id, entered)
         if host < 0:
             host = self.vocabularies.hosts.add(v.host_id)
@@ -239,7 +148,7 @@ class Intake:
 
     def _take_engagements(self, v: Any) -> Verdict:
         at = v.at
-        room, _, host = self._room_of("engagements", v, at)
+        room, _, host = self.rooms.of("engagements", v, at, self._received_us)
         user, host = self._who(v, host)
         count, value = v.count, v.value_minor
         kind = _ENGAGEMENT.get(v.kind, _OTHER_ENGAGEMENT)
@@ -248,7 +157,7 @@ class Intake:
 
     def _take_purchases(self, v: Any) -> Verdict:
         at = v.at
-        room, _, host = self._room_of("purchases", v, at)
+        room, _, host = self.rooms.of("purchases", v, at, self._received_us)
         self._once(("purchases", v.order_id, v.host_id, v.line))
         user, host = self._who(v, host)
         order, quantity = self.vocabularies.orders.add(v.order_id), v.quantity
@@ -278,7 +187,7 @@ class Intake:
         return TAKEN
 
     def _take_impressions(self, v: Any) -> Verdict:
-        room, _, host = self._room_of("impressions", v, v.at)
+        room, _, host = self.rooms.of("impressions", v, v.at, self._received_us)
         self._once(("impressions", v.user_id, v.room_id, v.at))
         self._apply(v.at, _IMPRESSION, *self._who(v, host), room, 1, v.position, 0)
         return TAKEN

@@ -78,7 +78,7 @@ def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us:
             for record in some:
                 loaded.take(record)
         loaded.applied = last
-    intake.keep_alive(now_us)
+    intake.rooms.keep_alive(now_us)
     return loaded
 
 
@@ -109,7 +109,7 @@ def hand_over_leases(old: Loaded, new: Loaded) -> None:
     """Rooms whose lease ran out under the old bundle do not come back with the new one."""
     for room in new.live.world.index.publish().rooms.tolist():
         before = old.vocabularies.rooms.row(new.vocabularies.rooms.id(room))
-        if before in old.intake.lapsed:
+        if before in old.intake.rooms.lapsed:
             new.live.end_rooms([room])
-            new.intake.leases.end(room)
-            new.intake.lapsed.add(room)
+            new.intake.rooms.leases.end(room)
+            new.intake.rooms.lapsed.add(room)

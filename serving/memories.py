@@ -16,10 +16,11 @@ def memories_of(intake: Intake) -> dict[str, Any]:
         "lines": intake.orders.lines.generations(),
         "refunds": intake.orders.refunds.generations(),
         "forgotten": list(intake.orders.forgotten.items()),
-        "ended": list(intake.ended.items()),
-        "rooms_seen": list(intake.rooms_seen.items()),
-        "lapsed": sorted(intake.lapsed),
-        "leases": list(intake.leases.deadlines().items()),
+        "ended": list(intake.rooms.ended.items()),
+        "rooms_seen": list(intake.rooms.seen.items()),
+        "ends_of_others": [[room, list(told.items())] for room, told in intake.rooms.ends_of_others.items()],
+        "lapsed": sorted(intake.rooms.lapsed),
+        "leases": list(intake.rooms.leases.deadlines().items()),
         "kinds": intake.rules.kinds,
     }
 
@@ -35,10 +36,11 @@ def remember(intake: Intake, told: dict[str, Any]) -> None:
         *([(order, [Refund(*one) for one in waiting]) for order, waiting in part] for part in told["refunds"])
     )
     intake.orders.forgotten.update(told["forgotten"])
-    intake.ended.update(told["ended"])
-    intake.rooms_seen.update(told["rooms_seen"])
-    intake.lapsed.update(told["lapsed"])
-    intake.leases.restore(dict(told["leases"]))
+    intake.rooms.ended.update(told["ended"])
+    intake.rooms.seen.update(told["rooms_seen"])
+    intake.rooms.ends_of_others.update((room, dict(ends)) for room, ends in told["ends_of_others"])
+    intake.rooms.lapsed.update(told["lapsed"])
+    intake.rooms.leases.restore(dict(told["leases"]))
     intake.rules.kinds.update(told["kinds"])
 
 

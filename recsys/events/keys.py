@@ -3,12 +3,14 @@
 The choice must not depend on the order of rows, nor on anything later than the row itself: if a row of the future
 could displace one of the past, the past would change its score when the future arrives. So the earliest wins, then the
 smallest content; a completion (`ended_at`, `left_at`) counts beside the row it completes, and of several completions
-the earliest.
+the earliest. Of rooms the same is decided row by row where rows arrive one at a time: `lead` orders them as
+`one_per_key` does, and a test holds both equal whatever the order of arrival.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -62,25 +64,39 @@ def one_per_key(table: str, rows: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
+def lead(
+    started_at: int, host_id: int | str, ended: bool, category: str | None, guests: Sequence[int | str]
+) -> tuple[Any, ...]:
+    """What orders the rows of one room: the smallest says when it began, whose it is and what it is about.
+
+    Args:
+        started_at: µs.
+        ended: whether the row tells an end too; an open row is the one that was known from the start.
+        guests: co-hosts other than the host, each once, ascending. Their text is compared, as in the batch.
+    """
+    return (started_at, host_id, ended, category is None, category or "", not guests, ",".join(map(str, guests)))
+
+
 def _completed(table: str, rows: pl.LazyFrame, key: list[str], names: list[str]) -> pl.LazyFrame:
     """The open row and its earliest completion as one row.
 
-    A row of another host than the winner's is not used, nor an open one of another start, nor an end before it.
-    Attributes are those of the open row, known from the start, and else of the earliest completion.
+    A row of another host than the winner's is not used, nor an open one of another start. Whoever ends a room may be
+    mistaken about its start (no end is before the winner's, which is the earliest of all): it has ended all the same.
+    Attributes are those of the open row, known from the start, and else of a completion; a told one before none.
     """
     end = COMPLETED_BY[table]
     agreed = ["started_at", "host_id"] if table == "rooms" else ["host_id"]
     rest = [name for name in names if name not in key and name not in agreed and name != end]
-    lists = [
-        pl.col(name).list.eval(pl.element().cast(pl.String)).list.join(",") for name in rest if name == "cohost_ids"
-    ]
-    order = [*agreed, end, *(name for name in rest if name != "cohost_ids")]
+    order = [pl.col(name) for name in rest if name not in ("cohost_ids", "title")]
+    if "cohost_ids" in rest:
+        guests = pl.col("cohost_ids").list.eval(pl.element().cast(pl.String)).list.join(",")
+        order.append(pl.when(guests != "").then(guests))
+    if "title" in rest:  # last: nothing but a page shows it, so what arrives row by row does without
+        order.append(pl.col("title"))
     agrees = pl.all_horizontal([pl.col(name) == pl.col(name).first() for name in agreed])
     completes = pl.col(end).is_not_null() & (pl.col("host_id") == pl.col("host_id").first())
-    if table == "rooms":  # whoever ends a room may be mistaken about its start: it has ended all the same
-        completes &= pl.col(end) >= pl.col("started_at").first()
     return (
-        rows.sort([*(pl.col(name) for name in [*key, *order]), *lists])  # nulls first: the open row leads
+        rows.sort([*(pl.col(name) for name in [*key, *agreed]), pl.col(end).is_not_null(), *order], nulls_last=True)
         .group_by(key, maintain_order=True)
         .agg(
             pl.col(agreed + rest).first(),

@@ -92,6 +92,27 @@ def known_before(events: Events, *, before_us: int) -> Known:
     return Known(rooms, lines, waiting)
 
 
+def continuing(rooms: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `rooms` that agree with what is `known` of their room: its host, start and co-hosts hold.
+
+    A row of another host is left out, and an open one of another start; an end tells of the room it ends, whatever
+    start it gives. What was known is earlier than any row that continues it, so this is the rule of
+    `recsys.events.keys` with the known row as the one that leads.
+    """
+    held = known.select("room_id", _host="host_id", _start="started_at", _guests="cohost_ids")
+    start, ended = pl.col("_start"), pl.col("ended_at")
+    agrees = pl.when(ended.is_null()).then(pl.col("started_at") == start).otherwise(ended >= start)
+    return (
+        rooms.join(held, on="room_id", how="left", maintain_order="left")
+        .filter(start.is_null() | ((pl.col("host_id") == pl.col("_host")) & agrees))
+        .with_columns(
+            started_at=pl.coalesce(start, "started_at"),
+            cohost_ids=pl.when(start.is_null()).then("cohost_ids").otherwise("_guests"),
+        )
+        .select(rooms.columns)
+    )
+
+
 def rooms_with_known(rooms: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     """Rooms of these events and those known before; a room of both is one, with the earlier of its ends."""
     both = pl.concat([known, rooms.select(known.columns)], how="vertical_relaxed")

@@ -24,7 +24,7 @@ import polars as pl
 
 from recsys.errors import ConfigError
 from recsys.events.keys import ROWS_COMPARED, has_shared_keys, one_per_key, parts_by_key
-from recsys.events.known import LINE_COLUMNS, Known, check_kinds, rooms_with_known
+from recsys.events.known import LINE_COLUMNS, Known, check_kinds, continuing, rooms_with_known
 from recsys.events.lake.partition import bucket_of, has_buckets
 from recsys.events.lake.view import LakeView
 from recsys.events.log_tables import log_source
@@ -147,12 +147,16 @@ def clean(tables: EventTables, *, now: datetime | None = None, known: Known | No
             counts |= more
             if table == "rooms":
                 kept, notes = _without_own_host(kept)
-                typed[table], judges[table] = kept.collect(engine="streaming").lazy(), _agreed
-                kept = typed[table]
+                told = kept.collect(engine="streaming")
+                if judging is not None:
+                    told = continuing(told, judging)
+                counts["duplicate_key"], n_good = n_good - told.height, told.height
+                kept = typed[table] = told.lazy()
+                judges[table] = _agreed
             if has_shared_keys(table, _apart(table, tables, kept, judges[table], n_good), n_good):
                 shared.add(table)
                 used = one_per_key(table, kept).select(pl.col("good_rows").sum()).collect(engine="streaming").item()
-                counts["duplicate_key"], n_good = n_good - used, used
+                counts["duplicate_key"], n_good = counts.get("duplicate_key", 0) + n_good - used, used
             if table in shared and "user_id" not in TABLES[table].KEY:
                 # rows of one key may name several users, so keys cannot be compared bucket by bucket; these are small
                 kept = one_per_key(table, kept).drop("good_rows").collect().lazy()

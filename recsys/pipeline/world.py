@@ -48,6 +48,7 @@ class RoomTable:
             self.cohosts[room] = cohosts
         else:
             self.cohosts.pop(room, None)
+        self.category_code[room] = -1
         if category is not None:
             code = self._codes.setdefault(category, len(self._categories))
             if code == len(self._categories):

@@ -86,3 +86,24 @@ def test_other_kinds_of_ids_and_damaged_files_are_refused(tmp_path: Path) -> Non
         Known.load(tmp_path)
     with pytest.raises(InputRefused, match="no such table"):
         from_frames({"strangers": text})
+
+
+def test_a_room_that_is_known_holds_against_rows_that_contradict_it() -> None:
+    """Its start is no fact again, another host neither takes nor ends it; who ends it may be mistaken about its start."""
+    base = frames(True, False)
+    known = known_before(clean(from_frames(base)), before_us=CUT_US)
+    room = base["rooms"].row(0, named=True)
+    more = [
+        {**room, "started_at": at(35), "ended_at": None},
+        {**room, "host_id": 3, "started_at": at(35), "ended_at": at(40)},
+        {**room, "host_id": 1, "started_at": at(-5), "ended_at": None},
+        {**room, "started_at": at(35), "ended_at": at(50)},
+        room,
+    ]
+    rooms = pl.DataFrame(more, infer_schema_length=None)
+    later = clean(from_frames({"rooms": rooms, "watches": frames(False, True)["watches"]}), known=known)
+    assert later.quality.tables["rooms"].quarantined == {"duplicate_key": 3}
+    assert later.rooms.select("host_id", "started_at", "ended_at").rows() == [
+        (2, known.rooms["started_at"][0], int(at(50).timestamp()) * US_PER_S)
+    ]
+    assert later.quality.tables["watches"].quarantined == {"host_differs_from_room": 1, "entered_after_end": 1}

@@ -79,7 +79,6 @@ def test_a_room_ends_though_the_end_has_another_start(engine: Engine) -> None:
     engine.apply([("a", "rooms", room())])
     for name, other in (
         ("host", room(host=HOST + 1, end=50)),
-        ("too early", room(start=-9, end=0)),
         ("start", room(start=2)),
     ):
         assert engine.apply([(name, "rooms", other)]) == [("quarantined", "duplicate_key")]

@@ -24,7 +24,7 @@ from serving.engine import Engine
 from serving.event_log import EventLog
 from serving.loaded import Loaded
 from serving.memories import memories_of
-from serving.snapshots import alone, offset_of, path_of
+from serving.snapshots import FORMAT, alone, offset_of, path_of
 from serving.snapshotting import keep, make, prune
 
 from .served_world import AS_OF, Clock, events_after, write_bundle
@@ -120,7 +120,7 @@ def test_a_snapshot_in_doubt_is_not_used(market: Path, shelf: Path, log: Path, t
     elif fault == "changed":
         path.write_bytes(raw[:5_000] + bytes([raw[5_000] ^ 1]) + raw[5_001:])
     elif fault == "later format":
-        path.write_bytes(raw.replace(b"laotie overlay 2", b"laotie overlay 3", 1))
+        path.write_bytes(raw.replace(b"overlay %d" % FORMAT, b"overlay %d" % (FORMAT + 1), 1))
     elif fault == "other bundle":
         write_bundle(market / "events", tmp_path / "other", "b2", created=AS_OF + 1)
         shelf = tmp_path / "other"
