@@ -89,7 +89,7 @@ def test_other_kinds_of_ids_and_damaged_files_are_refused(tmp_path: Path) -> Non
 
 
 def test_a_room_that_is_known_holds_against_rows_that_contradict_it() -> None:
-    """Its start is no fact again, another host neither takes nor ends it; who ends it may be mistaken about its start."""
+    """Its start is no fact again, another host neither takes nor ends it; who ends it may mistake it."""
     base = frames(True, False)
     known = known_before(clean(from_frames(base)), before_us=CUT_US)
     room = base["rooms"].row(0, named=True)
