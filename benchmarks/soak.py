@@ -42,7 +42,7 @@ from recsys.events import Vocabularies
 from serving.client import CallFailed, HttpClient
 from serving.config import ServingConfig
 from serving.engine import clock_us
-from serving.server import listening, work
+from serving.server import listening, settle_memory, work
 
 FAN, BATCH = 2_100_000_001, 100
 CONFIG = ServingConfig(port=0, lease_s=0.0, deadline_ms=1_000.0, dedup_horizon=50_000)
@@ -219,6 +219,7 @@ def soak(
         load = Load(url, users, hosts, rooms, seconds, regulars, pause_s)
         callers = [threading.Thread(target=load.read, args=(seed,)) for seed in range(readers)]
         callers.append(threading.Thread(target=load.write))
+        settle_memory()  # or a search for garbage here, 150 ms of it, is taken for a pause of the service
         for caller in callers:
             caller.start()
         grown = []
