@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from recsys.events.schemas import TABLES
 from serving.engine import Engine, Event
 from serving.intake import Verdict
 from serving.streams.following import Follower
@@ -58,7 +59,7 @@ class Measures:
     def count_events(self, events: Sequence[Event], verdicts: Sequence[Verdict]) -> None:
         """Count arriving events by result; names of tables that there are not count as `unknown`."""
         for (_, table, _), (status, reason) in zip(events, verdicts, strict=True):
-            self.events.labels(table if reason != "unknown_table" else "unknown", status, reason or "").inc()
+            self.events.labels(table if table in TABLES else "unknown", status, reason or "").inc()
 
     def text(self, engine: Engine) -> bytes:
         """The page."""

@@ -143,10 +143,13 @@ def test_openapi_describes_every_route_with_examples(url: str) -> None:
 
 def test_metrics_count_what_happened(url: str) -> None:
     with HttpClient(url) as client:
-        client.send([("a", "rooms", room(9)), ("b", "rooms", {})])
+        client.send([("a", "rooms", room(9)), ("b", "rooms", {}), ("c", "made-up-1", {}), ("c", "made-up-1", {})])
+        client.send([("c", "made-up-1", {})])
         client.lookup(1)
     text = httpx.get(url + "/metrics", trust_env=False).text
     assert 'laotie_events_total{reason="null_key",status="quarantined",table="rooms"} 1.0' in text
+    assert 'laotie_events_total{reason="event_id",status="duplicate",table="unknown"} 2.0' in text
+    assert "made-up" not in text  # a series per name anybody sends would have no end
     assert 'laotie_lookups_total{degraded="no"} 1.0' in text
 
 
