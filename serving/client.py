@@ -1,4 +1,4 @@
-"""A Python client: the same calls in process and over HTTP, answers as plain documents.
+"""A Python client: the same calls in process and over HTTP, answers as plain documents, and the same refusals.
 
 with HttpClient("http://127.0.0.1:8080", api_key="…") as laotie:
     laotie.send([("e1", "rooms", {...})])
@@ -7,25 +7,28 @@ with HttpClient("http://127.0.0.1:8080", api_key="…") as laotie:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
 from urllib.parse import quote
 
 import httpx
+import orjson
 
 from recsys.errors import LaotieError
+from serving import wire
 from serving.answers import document, explanation, live_rooms
-from serving.asked import Asked, refuse_other_kinds
 from serving.config import ServingConfig
 from serving.engine import Engine, Event
 from serving.erasing import erase_everywhere
+from serving.problems import Problem
 
 Document = dict[str, Any]
 
 
 class CallFailed(LaotieError):
-    """The service refused or could not be reached; `status` is 0 without an answer."""
+    """The call was refused, or the service not reached; `status` is that over HTTP, 0 without an answer."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message or code, got=f"{status} {code}")
@@ -39,7 +42,7 @@ class Client(Protocol):
         """One answer; `more`: exclude, category, sources, explain, breakdown."""
 
     def send(self, events: Sequence[Event]) -> list[Document]:
-        """Apply events; one result per event: event_id, status, reason."""
+        """Apply events, rows as mappings or JSON text; one result per event: event_id, status, reason."""
 
     def explain(self, user_id: int | str, room_id: int | str, k: int = 20) -> Document:
         """Why a room is shown, or why not."""
@@ -70,32 +73,63 @@ class LocalClient:
 
     def lookup(self, user_id: int | str | None, k: int = 20, **more: Any) -> Document:
         """See `Client`."""
-        breakdown = bool(more.pop("breakdown", False))
-        if more.get("sources") is not None:
-            more["sources"] = frozenset(more["sources"])
-        asked = Asked(user_id, k, **more)
-        refuse_other_kinds(asked, self.engine.loaded.vocabularies)
-        return document(self.engine.lookup(asked), breakdown=breakdown)
+        engine = self.engine
+        with _refusals():
+            body = wire.lookup_of({"user_id": user_id, "k": k, **more})
+            asked = wire.asked_in(body, engine.config, engine.loaded.vocabularies)
+        return document(engine.lookup(asked[0]), breakdown=body.breakdown)
 
     def send(self, events: Sequence[Event]) -> list[Document]:
         """See `Client`."""
-        verdicts = self.engine.apply(events)
+        with _refusals():
+            rows = wire.events_in(_told(events), self.engine.config)
+        verdicts = self.engine.apply(rows)
         return [
             {"event_id": name, "status": status, "reason": reason}
-            for (name, _, _), (status, reason) in zip(events, verdicts, strict=True)
+            for (name, _, _), (status, reason) in zip(rows, verdicts, strict=True)
         ]
 
     def explain(self, user_id: int | str, room_id: int | str, k: int = 20) -> Document:
         """See `Client`."""
-        return explanation(self.engine, user_id, room_id, k)
+        engine, given = self.engine, _texts(user_id=user_id, room_id=room_id, k=k)
+        with _refusals():
+            asked = wire.explanation_in(given, engine.config, engine.loaded.vocabularies)
+        return explanation(engine, *asked)
 
     def rooms(self, limit: int = 1_000, after: int = 0) -> Document:
         """See `Client`."""
-        return live_rooms(self.engine, limit, after)
+        with _refusals():
+            page = wire.page_in(_texts(limit=limit, after=after))
+        return live_rooms(self.engine, *page)
 
     def erase(self, user_id: int | str) -> Document:
         """See `Client`."""
+        with _refusals():
+            user_id = wire.typed_id(str(user_id), self.engine.loaded.vocabularies.users, "user_id")
         return erase_everywhere(self.engine, user_id, self.engine.config.lake)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the service would refuse is refused here in the same words."""
+    try:
+        yield
+    except Problem as problem:
+        raise CallFailed(problem.status, problem.code, problem.message) from None
+
+
+def _texts(**given: Any) -> dict[str, str]:
+    """Query parameters as they travel."""
+    return {name: "" if value is None else str(value) for name, value in given.items()}
+
+
+def _told(events: Sequence[Event]) -> bytes:
+    """The body of a batch of events."""
+    rows = [
+        {"event_id": name, "table": table, "row": orjson.Fragment(row) if isinstance(row, str | bytes) else row}
+        for name, table, row in events
+    ]
+    return orjson.dumps({"events": rows})
 
 
 class HttpClient:
@@ -126,21 +160,21 @@ class HttpClient:
 
     def send(self, events: Sequence[Event]) -> list[Document]:
         """See `Client`."""
-        body = {"events": [{"event_id": name, "table": table, "row": row} for name, table, row in events]}
-        results: list[Document] = self._call("POST", "/v1/events", json=body)["results"]
+        results: list[Document] = self._call("POST", "/v1/events", content=_told(events))["results"]
         return results
 
     def explain(self, user_id: int | str, room_id: int | str, k: int = 20) -> Document:
         """See `Client`."""
-        return self._call("GET", "/v1/explain", params={"user_id": user_id, "room_id": room_id, "k": k})
+        return self._call("GET", "/v1/explain", params=_texts(user_id=user_id, room_id=room_id, k=k))
 
     def rooms(self, limit: int = 1_000, after: int = 0) -> Document:
         """See `Client`."""
-        return self._call("GET", "/v1/rooms", params={"limit": limit, "after": after})
+        return self._call("GET", "/v1/rooms", params=_texts(limit=limit, after=after))
 
     def erase(self, user_id: int | str) -> Document:
         """See `Client`."""
-        return self._call("DELETE", f"/v1/users/{quote(str(user_id), safe='')}")
+        name = quote(str(user_id), safe="").replace(".", "%2E")  # "." alone would be a step in the path
+        return self._call("DELETE", f"/v1/users/{name}")
 
     def ready(self) -> Document:
         """The service's /readyz."""

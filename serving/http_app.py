@@ -27,10 +27,9 @@ from serving import wire
 from serving.access import Access
 from serving.admission import Turns
 from serving.answers import document, explanation, live_rooms
-from serving.asked import Asked
 from serving.company import Company
 from serving.config import ApiKey, Role, ServingConfig
-from serving.engine import Engine, Event
+from serving.engine import Engine
 from serving.erasing import erase_everywhere
 from serving.event_log import LogFailed
 from serving.ladder import STEPS
@@ -108,55 +107,41 @@ class Service:
 
 async def lookup(service: Service, request: Request, request_id: str) -> Any:
     """Ranked live rooms of one or many users."""
-    config = service.config
     body = wire.decoded(wire.LOOKUP, await service.body(request))
-    users = body.user_ids if body.user_ids is not None else [body.user_id]
-    k = body.k or config.k
-    if k > config.most_k or len(users) > config.most_users:
-        raise Problem(422, "invalid", f"at most {config.most_k} rooms for {config.most_users} users")
-    sources = None if body.sources is None else frozenset(body.sources)
-    asked = [Asked(user, k, body.exclude, body.category, sources, None, body.explain) for user in users]
-    wire.of_right_kinds(asked, service.engine.loaded.vocabularies)
+    asked = wire.asked_in(body, service.config, service.engine.loaded.vocabularies)
     served = await service.company.ask(asked) if asked else []
     answers = [document(one, breakdown=body.breakdown) for one in served]
     for one in served:
         service.measures.lookups.labels(STEPS[one.asked.step] or "no").inc()
-    service.measures.short.inc(sum(len(one.room_ids) < k for one in served))
-    if config.log_impressions:
+    service.measures.short.inc(sum(len(one.room_ids) < one.asked.k for one in served))
+    if service.config.log_impressions:
         service.queue.later(served, request_id)
     return {"request_id": request_id, "answers": answers}
 
 
 async def explain(service: Service, request: Request, request_id: str) -> Any:
     """Why a user would be shown a room now, or why not."""
-    given = request.query_params
     ids = service.engine.loaded.vocabularies
-    user_id = wire.typed_id(wire.required(given, "user_id"), ids.users, "user_id")
-    room_id = wire.typed_id(wire.required(given, "room_id"), ids.rooms, "room_id")
-    k = wire.whole(given.get("k"), "k", service.config.k, 1, service.config.most_k)
+    user_id, room_id, k = wire.explanation_in(request.query_params, service.config, ids)
     async with service.turns.in_full(2):  # the answer to him, and the room's own: of a simpler one it would be untrue
         return {"request_id": request_id, **explanation(service.engine, user_id, room_id, k)}
 
 
 async def events(service: Service, request: Request, request_id: str) -> Any:
     """Log, flush and apply a batch of events; one result per event."""
-    body = wire.decoded(wire.EVENTS, await service.body(request))
-    if len(body.events) > service.config.most_events:
-        raise Problem(413, "too_large", f"a batch may have {service.config.most_events} events")
-    rows: list[Event] = [(one.event_id, one.table, bytes(one.row)) for one in body.events]
+    rows = wire.events_in(await service.body(request), service.config)
     verdicts = await service.queue.put(rows)
     service.measures.count_events(rows, verdicts)
     results = [
-        {"event_id": event.event_id, "status": status, "reason": reason}
-        for event, (status, reason) in zip(body.events, verdicts, strict=True)
+        {"event_id": event_id, "status": status, "reason": reason}
+        for (event_id, _, _), (status, reason) in zip(rows, verdicts, strict=True)
     ]
     return {"request_id": request_id, "offset": service.engine.loaded.applied, "results": results}
 
 
 async def rooms(service: Service, request: Request, request_id: str) -> Any:
     """The rooms live now, a page of them."""
-    limit = wire.whole(request.query_params.get("limit"), "limit", 1_000, 1, 10_000)
-    after = wire.whole(request.query_params.get("after"), "after", 0, 0, 2**31)
+    limit, after = wire.page_in(request.query_params)
     return {"request_id": request_id, **live_rooms(service.engine, limit, after)}
 
 

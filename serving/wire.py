@@ -13,6 +13,8 @@ from recsys.events.vocabularies import Vocabularies
 from recsys.id_kinds import id_in
 from recsys.ids import Vocabulary
 from serving.asked import Asked, refuse_other_kinds
+from serving.config import ServingConfig
+from serving.engine import Event
 from serving.problems import STATUSES, Problem
 
 Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(max_length=256)]
@@ -70,17 +72,69 @@ def decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
         raise Problem(400, "not_json", str(error)) from None
 
 
-def of_right_kinds(asked: list[Asked], ids: Vocabularies) -> None:
-    """Check the ids of a body against those the bundle knows.
+def lookup_of(given: dict[str, Any]) -> LookupBody:
+    """A lookup given as plain data.
 
     Raises:
-        Problem: 422, one is a string where ids are integers, or the other way round.
+        Problem: 422, it breaks the schema.
     """
+    try:
+        return msgspec.convert(given, LookupBody)
+    except msgspec.ValidationError as error:
+        raise Problem(422, "invalid", str(error)) from None
+
+
+def asked_in(body: LookupBody, config: ServingConfig, ids: Vocabularies) -> list[Asked]:
+    """What a lookup asks, user by user.
+
+    Raises:
+        Problem: 422, for more rooms or users than one may ask; or an id is a string where ids are integers, or the
+            other way round.
+    """
+    users = body.user_ids if body.user_ids is not None else [body.user_id]
+    k = body.k or config.k
+    if k > config.most_k or len(users) > config.most_users:
+        raise Problem(422, "invalid", f"at most {config.most_k} rooms for {config.most_users} users")
+    sources = None if body.sources is None else frozenset(body.sources)
+    asked = [Asked(user, k, body.exclude, body.category, sources, None, body.explain) for user in users]
     try:
         for one in asked:
             refuse_other_kinds(one, ids)
     except InputRefused as error:
         raise Problem(422, "invalid", str(error)) from None
+    return asked
+
+
+def events_in(body: bytes, config: ServingConfig) -> list[Event]:
+    """The events of a batch, their rows as they came.
+
+    Raises:
+        Problem: 400 not JSON or not UTF-8, 413 too many, 422 breaks the schema.
+    """
+    found: EventsBody = decoded(EVENTS, body)
+    if len(found.events) > config.most_events:
+        raise Problem(413, "too_large", f"a batch may have {config.most_events} events")
+    return [(one.event_id, one.table, bytes(one.row)) for one in found.events]
+
+
+def explanation_in(given: Any, config: ServingConfig, ids: Vocabularies) -> tuple[int | str, int | str, int]:
+    """(user, room, k) of the query parameters of an explanation.
+
+    Raises:
+        Problem: 422, one is missing or wrong.
+    """
+    user_id = typed_id(required(given, "user_id"), ids.users, "user_id")
+    room_id = typed_id(required(given, "room_id"), ids.rooms, "room_id")
+    return user_id, room_id, whole(given.get("k"), "k", config.k, 1, config.most_k)
+
+
+def page_in(given: Any) -> tuple[int, int]:
+    """(limit, after) of the query parameters of a page of rooms.
+
+    Raises:
+        Problem: 422, one is wrong.
+    """
+    return whole(given.get("limit"), "limit", 1_000, 1, 10_000), whole(given.get("after"), "after", 0, 0, 2**31)
 
 
 def typed_id(text: str, vocabulary: Vocabulary, name: str) -> int | str:

@@ -17,7 +17,7 @@ import pytest
 from recsys.errors import ConfigError
 from recsys.instants import format_instant
 from serving.asked import Served
-from serving.client import CallFailed, HttpClient, LocalClient
+from serving.client import CallFailed, HttpClient
 from serving.config import ApiKey, ServingConfig, load_serving_config
 from serving.engine import Engine
 from serving.event_log import LogFailed
@@ -40,33 +40,6 @@ def url(market: Path, tmp_path: Path, clock: Clock) -> Iterator[str]:
 
 def room(room_id: int, start: int = 1, **more: Any) -> dict[str, Any]:
     return {"room_id": room_id, "host_id": HOST, "started_at": format_instant(AS_OF + start * S)} | more
-
-
-def test_both_clients_give_the_same_documents(market: Path, tmp_path: Path, clock: Clock) -> None:
-    config = ServingConfig(log_impressions=False)
-    events = [
-        ("a", "rooms", room(9)),
-        ("b", "follows", {"user_id": 4, "host_id": HOST, "at": AS_OF + 5, "action": "follow"}),
-    ]
-    with (
-        LocalClient(Engine.open(market / "bundles" / "b1", tmp_path / "one.db", config, clock)) as local,
-        serving(Engine.open(market / "bundles" / "b1", tmp_path / "two.db", config, clock), config) as at,
-        HttpClient(at) as remote,
-    ):
-        assert local.send(events) == remote.send(events)
-        for more in (
-            {},
-            {"breakdown": True},
-            {"exclude": [9]},
-            {"sources": ["popular"]},
-            {"category": "tea"},
-            {"explain": False},
-        ):
-            assert local.lookup(4, 30, **more) == remote.lookup(4, 30, **more)
-        assert local.lookup(None) == remote.lookup(None)
-        assert local.rooms() | {"request_id": 0} == remote.rooms() | {"request_id": 0}
-        assert local.explain(4, 9) | {"request_id": 0} == remote.explain(4, 9) | {"request_id": 0}
-        assert local.erase(4) | {"request_id": 0} == remote.erase(4) | {"request_id": 0}
 
 
 def test_served_answers_are_in_the_log_as_impressions(url: str, tmp_path: Path) -> None:

@@ -1,0 +1,128 @@
+"""The two clients: the same answers, the same refusals, the same ids and rows."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import httpx
+import pytest
+
+from recsys.instants import format_instant
+from serving.client import CallFailed, HttpClient, LocalClient
+from serving.config import ServingConfig
+from serving.engine import Engine
+
+from .running_service import serving
+from .served_world import AS_OF, Clock
+
+S = 1_000_000
+HOST = 2_000_000_001
+
+
+def room(room_id: int) -> dict[str, Any]:
+    return {"room_id": room_id, "host_id": HOST, "started_at": format_instant(AS_OF + S)}
+
+
+def test_both_clients_give_the_same_documents(market: Path, tmp_path: Path, clock: Clock) -> None:
+    config = ServingConfig(log_impressions=False)
+    events = [
+        ("a", "rooms", room(9)),
+        ("b", "follows", {"user_id": 4, "host_id": HOST, "at": AS_OF + 5, "action": "follow"}),
+    ]
+    with (
+        LocalClient(Engine.open(market / "bundles" / "b1", tmp_path / "one.db", config, clock)) as local,
+        serving(Engine.open(market / "bundles" / "b1", tmp_path / "two.db", config, clock), config) as at,
+        HttpClient(at) as remote,
+    ):
+        assert local.send(events) == remote.send(events)
+        for more in (
+            {},
+            {"breakdown": True},
+            {"exclude": [9]},
+            {"sources": ["popular"]},
+            {"category": "tea"},
+            {"explain": False},
+        ):
+            assert local.lookup(4, 30, **more) == remote.lookup(4, 30, **more)
+        assert local.lookup(None) == remote.lookup(None)
+        assert local.rooms() | {"request_id": 0} == remote.rooms() | {"request_id": 0}
+        assert local.explain(4, 9) | {"request_id": 0} == remote.explain(4, 9) | {"request_id": 0}
+        assert local.erase(4) | {"request_id": 0} == remote.erase(4) | {"request_id": 0}
+
+
+def test_both_clients_refuse_the_same_in_the_same_words(market: Path, tmp_path: Path, clock: Clock) -> None:
+    config, shelf = ServingConfig(log_impressions=False), market / "bundles" / "b1"
+    asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        ("lookup", (4,), {"k": 0}),
+        ("lookup", (4,), {"k": -3}),
+        ("lookup", (4,), {"k": 501}),
+        ("lookup", ("4",), {}),
+        ("lookup", (2**63,), {}),
+        ("lookup", (True,), {}),
+        ("lookup", (4,), {"sources": ["poplar"]}),
+        ("lookup", (4,), {"categry": "tea"}),
+        ("lookup", (4,), {"category": 5}),
+        ("explain", ("x", 9), {}),
+        ("explain", (None, 9), {}),
+        ("explain", (4, 9), {"k": 0}),
+        ("rooms", (), {"limit": 0}),
+        ("rooms", (), {"after": -2}),
+        ("send", ([("", "rooms", room(9))],), {}),
+        ("send", ([(str(i), "rooms", {}) for i in range(2_001)],), {}),
+        ("erase", ("x",), {}),
+    ]
+    with (
+        LocalClient(Engine.open(shelf, tmp_path / "one.db", config, clock)) as local,
+        serving(Engine.open(shelf, tmp_path / "two.db", config, clock), config) as at,
+        HttpClient(at) as remote,
+    ):
+        for call, given, more in asked:
+            said = []
+            for client in (local, remote):
+                with pytest.raises(CallFailed) as failed:
+                    getattr(client, call)(*given, **more)
+                said.append((failed.value.status, failed.value.code, str(failed.value)))
+            assert said[0] == said[1] and said[0][0] in (413, 422), (call, given, more)
+        assert local.lookup(4, None) == remote.lookup(4, None)  # type: ignore[arg-type]
+
+
+def test_both_clients_take_ids_and_rows_alike(market: Path, tmp_path: Path, clock: Clock) -> None:
+    config, shelf = ServingConfig(log_impressions=False), market / "bundles" / "b1"
+    follow = {"user_id": 4, "host_id": HOST, "at": AS_OF + 5, "action": "follow"}
+    events = [
+        ("a", "rooms", json.dumps(room(9))),
+        ("b", "follows", json.dumps(follow).encode()),
+        ("c", "follows", follow | {"at": datetime.fromtimestamp(AS_OF / 1e6 + 1, UTC)}),
+        ("d", "follows", follow | {"at": float("nan")}),
+    ]
+    with (
+        LocalClient(Engine.open(shelf, tmp_path / "one.db", config, clock)) as local,
+        serving(Engine.open(shelf, tmp_path / "two.db", config, clock), config) as at,
+        HttpClient(at) as remote,
+    ):
+        told = local.send(events)
+        assert told == remote.send(events)
+        assert [one["status"] for one in told] == ["accepted"] * 3 + ["quarantined"]
+        assert local.explain("4", "9")["known_user"] and local.explain("4", "9")["room_id"] == 9
+        for client in (local, remote):
+            receipt = client.erase("4")  # a receipt for a user who is still there would be worse than a refusal
+            assert receipt["user_id"] == 4 and receipt["log_rows"] == 3
+            assert not client.lookup(4)["known_user"]
+
+
+def test_a_user_whose_id_is_a_step_of_a_path_can_be_erased_over_http() -> None:
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.raw_path)
+        return httpx.Response(200, json={})
+
+    with HttpClient("http://laotie") as client:
+        client._http = httpx.Client(base_url="http://laotie", transport=httpx.MockTransport(answer))
+        for user in (".", "..", "a/../b", "老铁"):
+            client.erase(user)
+    assert [unquote(path.decode()) for path in asked] == [f"/v1/users/{user}" for user in (".", "..", "a/../b", "老铁")]
