@@ -75,7 +75,7 @@ def explanation(engine: Engine, user_id: int | str, room_id: int | str, k: int) 
     """Why a user would be shown a room now, or why not: its place, its terms, or what removed it."""
     with engine.reading():  # one state for all that is said
         whole = engine.lookup(Asked(user_id, k))
-        alone = engine.lookup(Asked(user_id, 1, rooms=[room_id]))
+        rival = None if room_id in whole.room_ids else _among_rivals(engine, whole, room_id)
     found: dict[str, Any] = {
         "user_id": user_id,
         "room_id": room_id,
@@ -93,9 +93,18 @@ def explanation(engine: Engine, user_id: int | str, room_id: int | str, k: int) 
         return found
     row = whole.loaded.vocabularies.rooms.row(room_id)
     found["why"] = _why_not(whole, row)
-    if alone.room_ids:
-        found["room"] = _room(alone, 0)
+    if rival is not None and room_id in rival.room_ids:
+        found["room"] = _room(rival, rival.room_ids.index(room_id))
     return found
+
+
+def _among_rivals(engine: Engine, whole: Served, room_id: int | str) -> Served:
+    """The room ranked with all that `whole` ranked: what is said of a room depends on those beside it."""
+    answer, rooms = whole.answer, whole.loaded.vocabularies.rooms
+    ranked = np.isin(answer.outcomes, [OUTCOMES.index(Outcome.SHOWN), OUTCOMES.index(Outcome.NOT_SELECTED)])
+    rivals = rooms.listed(answer.candidates[ranked])
+    named = rivals if room_id in rivals else [*rivals, room_id]
+    return engine.lookup(Asked(whole.asked.user_id, len(named), rooms=named))
 
 
 def _room(served: Served, i: int) -> dict[str, Any]:

@@ -44,3 +44,18 @@ def test_every_room_anybody_spoke_of_has_its_reason(market: Path, tmp_path: Path
         assert len(why[str(Outcome.NOT_SELECTED)]) > 5
         clock.now += 2 * 3_600 * S
         assert explanation(engine, USER, 1_001, 10)["why"].startswith("its lease ran out")
+
+
+def test_a_room_that_lost_is_explained_by_the_score_it_lost_with(market: Path, tmp_path: Path) -> None:
+    with Engine.open(market / "bundles", tmp_path / "log.db", clock=Clock(AS_OF + 100 * S)) as engine:
+        for i in range(30):
+            row = {"room_id": 1_000 + i, "host_id": HOST + i, "started_at": format_instant(AS_OF + S)}
+            engine.apply([(f"r{i}", "rooms", row)])
+        whole = engine.lookup(Asked(USER, 100))
+        scores = dict(zip(whole.room_ids, whole.answer.score.tolist(), strict=True))
+        shown = engine.lookup(Asked(USER, 3))
+        for room in set(whole.room_ids) - set(shown.room_ids):
+            found = explanation(engine, USER, room, 3)
+            assert found["why"] == str(Outcome.NOT_SELECTED) and found["room"]["score"] == scores[room]
+            assert found["room"]["position"] == whole.room_ids.index(room) + 1
+            assert found["room"]["score"] <= min(shown.answer.score[~shown.answer.reserved])
