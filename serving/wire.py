@@ -15,6 +15,7 @@ from recsys.ids import Vocabulary
 from serving.asked import Asked, refuse_other_kinds
 from serving.config import ServingConfig
 from serving.engine import Event
+from serving.foreign_json import read
 from serving.problems import STATUSES, Problem
 
 Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(max_length=256)]
@@ -64,8 +65,7 @@ def decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
         Problem: 400 not JSON or not UTF-8, 422 breaks the schema.
     """
     try:
-        body.decode("utf-8")
-        return decoder.decode(body)
+        return read(decoder, body)
     except msgspec.ValidationError as error:
         raise Problem(422, "invalid", str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -25,6 +25,7 @@ from recsys.errors import LaotieError
 from serving.config import StreamConfig
 from serving.engine import Engine, Event
 from serving.event_log import EventLog, Moved
+from serving.foreign_json import read
 from serving.intake import Verdict
 from serving.streams import Stream, StreamRecord, connect
 
@@ -155,8 +156,7 @@ class Follower:
         place, body = f"{name}@{record.where}", record.body
         if body is not None and len(body) <= self._config.most_record_bytes:
             try:
-                body.decode("utf-8")
-                event = _DECODER.decode(body)
+                event = read(_DECODER, body)
                 if len(event.table) <= 64 and len(event.event_id or "") <= 256:
                     return event.event_id or place, event.table, bytes(event.row)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

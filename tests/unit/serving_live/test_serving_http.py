@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
+import msgspec
 import pytest
 
 from recsys.errors import ConfigError
@@ -21,6 +23,7 @@ from serving.client import CallFailed, HttpClient
 from serving.config import ApiKey, ServingConfig, load_serving_config
 from serving.engine import Engine
 from serving.event_log import LogFailed
+from serving.foreign_json import read
 from serving.queue import IntakeQueue
 from serving.server import url_of
 
@@ -95,6 +98,25 @@ def test_bad_requests_are_refused_in_words(
     answer = httpx.request(method, url + path, content=body, trust_env=False)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert "Traceback" not in answer.text
+
+
+def test_a_title_cut_amid_an_emoji_costs_no_room(url: str) -> None:
+    rows = [json.dumps(room(9, title="fresh tea \ud83c")), json.dumps(room(10))]
+    assert rows[0].endswith('\\ud83c"}')
+    told = [f'{{"event_id": "e{i}", "table": "rooms", "row": {row}}}' for i, row in enumerate(rows)]
+    answer = httpx.post(url + "/v1/events", content=f'{{"events": [{", ".join(told)}]}}', trust_env=False)
+    assert [one["status"] for one in answer.json()["results"]] == ["accepted"] * 2
+
+
+@pytest.mark.parametrize(
+    ("escaped", "text"),
+    [
+        (r"\ud83c", "\ufffd"), (r"\udf75\uD83C!", "\ufffd\ufffd!"), (r"\ud83c\udf75\ud83c", "\U0001f375\ufffd"),
+        (r"\\ud83c", r"\ud83c"), (r"\\\ud83c", "\\\ufffd"), (r"\ud83c\\udf75", "\ufffd\\udf75"),
+    ],
+)  # fmt: skip
+def test_half_a_character_reads_as_a_mark_and_all_else_as_it_is(escaped: str, text: str) -> None:
+    assert read(msgspec.json.Decoder(), b'["' + escaped.encode() + b'", "\\ud800"]') == [text, "\ufffd"]
 
 
 def test_events_that_are_no_rows_are_set_aside_one_by_one(url: str) -> None:

@@ -72,7 +72,7 @@ def test_records_take_effect_and_what_is_no_event_is_set_aside(broker: Broker, m
         )
         follower.start()
         until(lambda: follower.records == 7)
-        room = {"room_id": 77, "host_id": HOST, "started_at": format_instant(clock_us() - 1)}
+        room = {"room_id": 77, "host_id": HOST, "started_at": format_instant(clock_us() - 1), "title": "cut \ud83c"}
         broker.add([json.dumps({"table": "rooms", "row": room}).encode()])
         until(lambda: engine.loaded.vocabularies.rooms.row(77) in engine.loaded.live.world.index)
         follower.stop()
