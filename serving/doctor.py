@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -74,7 +75,7 @@ def examine(bundle: Path, log: Path | None, config: Path | None) -> Report:
     for name, check in checks:
         try:
             found.append(check())
-        except (LaotieError, OSError, sqlite3.Error) as error:
+        except (LaotieError, OSError) as error:
             found.append(Finding(name, "fault", str(error)))
     return Report(tuple(found))
 
@@ -113,15 +114,15 @@ def _bundle(path: Path) -> Finding:
 
 
 def _log(path: Path) -> Finding:
-    if not path.is_file():
+    if not path.exists():
         return Finding("log", "warning", f"{path} does not exist yet; serving makes it")
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
-        verdict = str(db.execute("PRAGMA quick_check").fetchone()[0])
-        mode = str(db.execute("PRAGMA journal_mode").fetchone()[0])
-        last = db.execute("SELECT max(seq) FROM events").fetchone()[0]
-    finally:
-        db.close()
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            verdict = str(db.execute("PRAGMA quick_check").fetchone()[0])
+            mode = str(db.execute("PRAGMA journal_mode").fetchone()[0])
+            last = db.execute("SELECT max(seq) FROM events").fetchone()[0]
+    except sqlite3.Error as error:
+        return Finding("log", "fault", f"{path} is no event log: {error}")
     if verdict != "ok" or mode != "wal":
         return Finding("log", "fault", f"{path}: {verdict}, journal {mode}")
     return Finding("log", "ok", f"{path}: sound, last offset {last or 0}")

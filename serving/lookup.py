@@ -9,6 +9,7 @@ from recsys.bundle import Bundle
 from recsys.errors import ConfigError
 from recsys.id_kinds import id_in
 from recsys.ids import Vocabulary
+from recsys.instants import format_instant
 from recsys.live.artefact import load
 from recsys.pipeline.lookup import lookup as answer_request
 from recsys.pipeline.request import SOURCES, Answer, Request, seed_of
@@ -60,8 +61,8 @@ def lookup(bundle: Bundle, user: str, *, at_us: int | None, k: int) -> LookupRes
         raise ConfigError(
             "the bundle knows facts that lie after the instant asked for",
             where="--at",
-            got=at,
-            expected=f"{as_of} (the bundle's as-of) or later",
+            got=format_instant(at),
+            expected=f"{format_instant(as_of)} (the bundle's as-of) or later",
             hint="build a bundle with an earlier --as-of",
         )
     user_id = typed_id(user, vocabularies.users)

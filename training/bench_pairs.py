@@ -13,6 +13,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from recsys.errors import InputRefused
+from recsys.id_kinds import id_kind
 from recsys.ids import Vocabulary
 from recsys.models.collaborative.interactions import Interactions
 from recsys.models.collaborative.protocol import FittedCollaborative
@@ -131,6 +132,13 @@ def _read(path: Path) -> pl.DataFrame:
     if not frame.height:
         raise InputRefused("there are no pairs", where=path, got="0 rows", expected="at least one pair")
     for name in _COLUMNS:
+        try:
+            id_kind(frame.schema[name])
+        except InputRefused as error:
+            raise InputRefused(
+                error.what, where=f"{path}, column {name}", got=error.got, expected=error.expected,
+                hint="ids as floats have lost digits: write them as Int64",
+            ) from None  # fmt: skip
         if nulls := frame[name].null_count():
             raise InputRefused(
                 "an id is null", where=f"{path}, column {name}", got=f"{nulls} nulls", expected="an id in every row",

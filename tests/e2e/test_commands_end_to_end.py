@@ -99,7 +99,8 @@ def test_lookup_of_a_user_nobody_knows(built: Built) -> None:
 
 def test_lookup_before_the_as_of_is_refused(built: Built) -> None:
     early = format_instant(built.as_of_us - HOUR)
-    assert "as-of" in refused("lookup", "--bundle", built.bundles, "--user", 1, "--at", early, code=2)
+    said = refused("lookup", "--bundle", built.bundles, "--user", 1, "--at", early, code=2)
+    assert f"got: {early}" in said and f"expected: {format_instant(built.as_of_us)} (the bundle's as-of)" in said
 
 
 def test_replay_ranks_all_rooms_named(built: Built, replays: Replays, requests: pl.DataFrame) -> None:
