@@ -29,7 +29,10 @@ class Access:
         """
         if not self._keys:
             return ANYBODY
-        given = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
+        given = headers.get("x-api-key", "")
+        if not given:
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            given = token.strip() if scheme.lower() == "bearer" else ""
         digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
         caller = None
         for known, key in self._keys:  # all of them, so that time tells nothing

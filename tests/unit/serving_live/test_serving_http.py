@@ -176,6 +176,17 @@ def test_keys_open_what_their_roles_allow(market: Path, tmp_path: Path, clock: C
                 return 200
 
         assert [status(None, "lookup"), status("wrong", "lookup"), status("k2", "lookup")] == [401, 401, 403]
+        for scheme, code in (
+            ("Bearer k2", 200),
+            ("bearer  k2", 200),
+            ("BEARER k2", 200),
+            ("Basic k2", 401),
+            ("k2", 401),
+        ):
+            said = httpx.post(
+                url + "/v1/events", json={"events": []}, headers={"authorization": scheme}, trust_env=False
+            )
+            assert said.status_code == code, scheme  # a scheme is read in either case (RFC 9110, section 11.1)
         assert [status("k1", "lookup"), status("k1", "lookup"), status("k1", "lookup")] == [200, 200, 429]
         assert [status("k2", "send"), status("k2", "erase"), status("k3", "send"), status("k3", "erase")] == [
             200,
