@@ -195,7 +195,8 @@ class Engine:
         """
         entries = [(name, table.replace("_", "?", 1), as_text(row)) for name, table, row in events]
         logged = [
-            (f"answer-{request_id}-{one.asked.user_id}", ANSWER, as_text(one.shown())) for one, request_id in answers
+            (f"answer-{request_id}-{one.asked.user_id}-{one.at_us}", ANSWER, as_text(one.shown()))
+            for one, request_id in answers
         ]
         return self._apply(entries + logged, moved)[: len(entries)]
 

@@ -35,6 +35,10 @@ def test_the_doctor_finds_a_changed_byte_and_names_the_file(market: Path, tmp_pa
     Engine.open(shelf, shelf / "events.db").close()
     sound = {one.check: one.status for one in examine(shelf, None, None).findings}
     assert "fault" not in sound.values() and sound["log"] == sound["compiled"] == "ok"
+    for no_log in (tmp_path, shelf / "b1" / "manifest.json"):
+        found = {one.check: one for one in examine(shelf, no_log, None).findings}
+        assert found["log"].status == "fault" and str(no_log) in found["log"].why
+    assert {one.check: one.status for one in examine(shelf, tmp_path / "new.db", None).findings}["log"] == "warning"
     odd = tmp_path / "a?mode=rw#%20" / "events.db"
     odd.parent.mkdir()
     Engine.open(shelf, odd).close()
@@ -86,6 +90,17 @@ def test_the_exported_log_says_what_the_events_said(market: Path, tmp_path: Path
     assert counted == facts.filter(kind=int(FactKind.IMPRESSION)).height == len(served.room_ids) > 0
     again = export_log(tmp_path / "log.db", tmp_path / "out", 301)
     assert (again.offset, again.rows, again.left_out) == (301, {}, 0) and again.log == said.log
+
+
+def test_two_answers_of_one_request_id_are_both_logged(market: Path, tmp_path: Path) -> None:
+    """A gateway gives all calls of a page one id; a viewer listed twice in one request sees one answer."""
+    clock = Clock(AS_OF + 1)
+    with Engine.open(market / "bundles", tmp_path / "log.db", clock=clock) as engine:
+        first, again = engine.lookup_many([Asked(3, 5)] * 2)
+        clock.now += 1_000
+        other = engine.lookup(Asked(3, 5, category="tea"))
+        engine.apply([], [(one, "page-1") for one in (first, again, other)])
+        assert engine.vitals()["log_offset"] == 2
 
 
 def test_an_answer_to_an_id_of_the_other_kind_does_not_spoil_the_export(market: Path, tmp_path: Path) -> None:
