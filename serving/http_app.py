@@ -47,11 +47,11 @@ Handler = Callable[["Service", Request, str], Awaitable[Any]]
 class Service:
     """What the routes share."""
 
-    def __init__(self, engine: Engine, config: ServingConfig) -> None:
+    def __init__(self, engine: Engine, config: ServingConfig, worker: int | None = None) -> None:
         self.engine, self.config = engine, config
         self.access = Access(config)
         self.turns = Turns(config.waiting_lookups, config.deadline_ms / 1e3)
-        self.measures = Measures()
+        self.measures = Measures(worker)
         self.queue = IntakeQueue(engine, config.waiting_events, self.measures.impressions_lost.inc)
         self.company = Company(
             self.turns, lambda asked: engine.lookup_many(asked), config.users_together, self.queue.pass_by
@@ -225,11 +225,12 @@ def _json(document: Any, status: int) -> Response:
     return Response(orjson.dumps(document), status_code=status, media_type="application/json")
 
 
-def create_app(engine: Engine, config: ServingConfig, path: Path | None = None) -> FastAPI:
-    """The application. Its lifespan starts the intake, the watch over `CURRENT` and the following of the configured
-    stream, whose positions lie in the engine's log at `path`, and ends all three.
+def create_app(engine: Engine, config: ServingConfig, path: Path | None = None, worker: int | None = None) -> FastAPI:
+    """The application; of several workers, that of number `worker`. Its lifespan starts the intake, the watch over
+    `CURRENT` and the following of the configured stream, whose positions lie in the engine's log at `path`, and ends
+    all three.
     """
-    service = Service(engine, config)
+    service = Service(engine, config, worker)
     follower = None
     if config.stream is not None and path is not None:
         follower = Follower(engine, path, config.stream, service.measures.count_events)

@@ -111,7 +111,7 @@ def _worker(
 ) -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="laotie: %(levelname)s %(name)s: %(message)s")
     try:
-        work(bundle, log, config, bound, ready.set)
+        work(bundle, log, config, bound, ready.set, number=number)
     except LaotieError as error:
         logging.getLogger("laotie.serving").error("worker %d cannot serve: %s", number, error)
         time.sleep(1.0)
@@ -131,8 +131,9 @@ def work(
     bound: socket.socket,
     ready: Callable[[], None],
     clock: Callable[[], int] = clock_us,
+    number: int | None = None,
 ) -> None:
-    """One worker: load, then answer on the given socket until told to stop."""
+    """One worker (of several: which): load, then answer on the given socket until told to stop."""
     from serving.http_app import create_app
 
     sys.setswitchinterval(SWITCH_S)
@@ -140,7 +141,7 @@ def work(
     settle_memory()
     threadpool_limits(1)  # a lookup's products are small: a second thread doubles the processor time and saves none
     settings = uvicorn.Config(
-        create_app(engine, config, log),
+        create_app(engine, config, log, number),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 
 from recsys.instants import format_instant
@@ -95,6 +97,23 @@ def test_two_workers_answer_only_after_what_was_acknowledged_before(market: Path
                 )
             with service.client() as asker:
                 assert 3_000 + i not in [room["room_id"] for room in asker.lookup(1, k=400)["rooms"]]
+
+
+def test_no_counter_of_several_workers_falls_between_two_scrapes(market: Path, tmp_path: Path) -> None:
+    with running(market / "bundles", tmp_path / "log.db", "--workers", "2") as service:
+        seen: dict[str, float] = {}
+        fell: list[str] = []
+        for i in range(300):
+            with service.client() as asker:  # a new connection each time: any of the workers
+                asker.lookup(1)
+            page = httpx.get(service.url + "/metrics", trust_env=False).text
+            for series, n in re.findall(r"^(laotie_lookups_total\S*) (\S+)$", page, re.MULTILINE):
+                fell += [series] * (float(n) < seen.get(series, 0.0))
+                seen[series] = float(n)
+            assert re.search(r"^laotie_live_rooms \d", page, re.MULTILINE)  # of the state: no worker's own
+            if i > 20 and len(seen) == 2:
+                break
+        assert fell == [] and {series.rpartition("worker=")[2] for series in seen} == {'"0"}', '"1"}'}
 
 
 def test_a_full_disk_is_a_503_and_nothing_of_it_is_applied(market: Path, tmp_path: Path) -> None:

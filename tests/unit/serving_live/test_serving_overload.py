@@ -49,8 +49,8 @@ def slow(
 
     made = Service.__init__
 
-    def remember(self: Service, engine: Engine, config: ServingConfig) -> None:
-        made(self, engine, config)
+    def remember(self: Service, engine: Engine, config: ServingConfig, worker: int | None) -> None:
+        made(self, engine, config, worker)
         services.append(self)
 
     monkeypatch.setattr(Service, "__init__", remember)
