@@ -36,6 +36,7 @@ from serving.asked import Asked
 from serving.config import ServingConfig
 from serving.engine import Engine
 from serving.ladder import STEPS
+from serving.queue import MOST_AT_ONCE
 from serving.server import SWITCH_S, settle_memory
 
 K, BATCH = 100, 16
@@ -188,7 +189,7 @@ def _worked_s(process: int | None) -> float:
     return sum(map(int, told.read_text().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
-def beside_events(engine: Engine, users: list[Any], batch: int = 4_000, batches: int = 20) -> dict[str, Any]:
+def beside_events(engine: Engine, users: list[Any], batch: int = MOST_AT_ONCE, batches: int = 20) -> dict[str, Any]:
     """Lookups while another thread applies entries in batches as large as the intake takes at once, ms."""
     ids, live = engine.loaded.vocabularies, engine.loaded.live.world.index.publish()
     rng = np.random.default_rng(4)

@@ -14,7 +14,7 @@ from serving.intake import Verdict
 from serving.problems import Problem
 
 log = logging.getLogger("laotie.serving")
-_MOST_AT_ONCE = 4_000
+MOST_AT_ONCE = 4_000
 _MOST_ANSWERS = 1_000
 _MOST_COURTESY_S = 0.004
 
@@ -88,7 +88,7 @@ class IntakeQueue:
 
     async def _commit(self) -> None:
         taken, n = 0, 0
-        while taken < len(self._batches) and n < _MOST_AT_ONCE:
+        while taken < len(self._batches) and n < MOST_AT_ONCE:
             n += len(self._batches[taken][0])
             taken += 1
         batches, self._batches = self._batches[:taken], self._batches[taken:]
