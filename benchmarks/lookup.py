@@ -90,7 +90,7 @@ def in_process(engine: Engine, n: int, row: int) -> dict[str, Any]:
     ids = [known.id(user) for user in users]
     shown = [known.id(len(known) // 2 + user) for user in users]  # who were answered before, and that was logged
     for i, user in enumerate(dict.fromkeys(shown)):
-        engine.apply([], [(engine.lookup(Asked(user, K)), f"before-{i}")])
+        engine.apply([], [engine.lookup(Asked(user, K)).impressions(f"before-{i}")])
     flat, answers = raw_faiss(engine)
 
     def together(i: int) -> list[Asked]:
@@ -99,6 +99,7 @@ def in_process(engine: Engine, n: int, row: int) -> dict[str, Any]:
     sides: dict[str, Callable[[int], object]] = {
         "lookup": lambda i: document(engine.lookup(Asked(ids[i], K))),
         "raw search": lambda _: flat.search(answers, K),
+        "lookup, and what every head says": lambda i: document(engine.lookup(Asked(ids[i], K, heads=True))),
         "lookup, the viewer was shown 100 rooms": lambda i: document(engine.lookup(Asked(shown[i], K))),
     }
     for step in range(1, len(STEPS)):

@@ -54,7 +54,7 @@ def measured(engine: Engine, rooms: int, n_events: int, n_lookups: int) -> dict[
     found["an event adds, bytes of its own"] = round((after["anonymous"] - before["anonymous"]) * 2**20 / n_events)
     users = engine.loaded.vocabularies.users
     for i, user in enumerate(np.random.default_rng(2).integers(0, len(users), n_lookups).tolist()):
-        engine.apply([], [(engine.lookup(Asked(users.id(user), K)), str(i))])
+        engine.apply([], [engine.lookup(Asked(users.id(user), K)).impressions(str(i))])
     found["after lookups"] = then = memory("self")
     for kind, name in (("anonymous", "of its own"), ("files", "of mapped pages")):
         found[f"a lookup adds, bytes {name}"] = round((then[kind] - after[kind]) * 2**20 / n_lookups)

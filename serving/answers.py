@@ -43,7 +43,7 @@ def document(served: Served, *, breakdown: bool = False) -> dict[str, Any]:
             start=1,
         )
     ]
-    if answer.heads:
+    if asked.heads:
         for room, said in zip(rooms, answer.heads_by_room(), strict=True):
             room["heads"] = said
     if breakdown:
@@ -74,7 +74,7 @@ def _terms(served: Served, i: int) -> dict[str, float]:
 def explanation(engine: Engine, user_id: int | str, room_id: int | str, k: int) -> dict[str, Any]:
     """Why a user would be shown a room now, or why not: its place, its terms, or what removed it."""
     with engine.reading():  # one state for all that is said
-        whole = engine.lookup(Asked(user_id, k))
+        whole = engine.lookup(Asked(user_id, k, heads=True))
         rival = None if room_id in whole.room_ids else _among_rivals(engine, whole, room_id)
     found: dict[str, Any] = {
         "user_id": user_id,
@@ -104,7 +104,7 @@ def _among_rivals(engine: Engine, whole: Served, room_id: int | str) -> Served:
     ranked = np.isin(answer.outcomes, [OUTCOMES.index(Outcome.SHOWN), OUTCOMES.index(Outcome.NOT_SELECTED)])
     rivals = rooms.listed(answer.candidates[ranked])
     named = rivals if room_id in rivals else [*rivals, room_id]
-    return engine.lookup(Asked(whole.asked.user_id, len(named), rooms=named))
+    return engine.lookup(Asked(whole.asked.user_id, len(named), rooms=named, heads=True))
 
 
 def _room(served: Served, i: int) -> dict[str, Any]:

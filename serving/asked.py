@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from recsys.errors import InputRefused
+from recsys.events.log_tables import ANSWER
 from recsys.events.vocabularies import Vocabularies
 from recsys.id_kinds import is_of_kind
 from recsys.pipeline.request import Answer, Request, seed_of
+from serving.event_log import Entry, as_text
 from serving.ladder import STEPS
 from serving.loaded import Loaded
 
@@ -27,6 +28,7 @@ class Asked:
     sources: frozenset[str] | None = None
     rooms: Sequence[int | str] | None = None
     explain: bool = True
+    heads: bool = False
     step: int = 0
 
 
@@ -43,9 +45,9 @@ class Served:
     room_ids: list[int | str]
     host_ids: list[int | str]
 
-    def shown(self) -> dict[str, Any]:
-        """The answer as impressions: one record for the log."""
-        return {
+    def impressions(self, request_id: str) -> Entry:
+        """What the log keeps of the answer: which rooms the viewer was shown, as one record."""
+        shown = {
             "user_id": self.asked.user_id,
             "at": self.at_us,
             "room_ids": self.room_ids,
@@ -53,6 +55,7 @@ class Served:
             "slots": ["reserved" if held else "organic" for held in self.answer.reserved.tolist()],
             "propensities": self.answer.propensity.tolist(),
         }
+        return f"answer-{request_id}-{self.asked.user_id}-{self.at_us}", ANSWER, as_text(shown)
 
 
 def refuse_other_kinds(asked: Asked, ids: Vocabularies) -> None:
@@ -86,5 +89,6 @@ def request_of(asked: Asked, loaded: Loaded, at: int) -> Request:
         category=asked.category,
         seed=seed_of(asked.user_id),
         explain=asked.explain and asked.step < len(STEPS) - 1,
+        heads=asked.heads and asked.step < len(STEPS) - 1,
         fill=asked.sources is None,
     )

@@ -39,7 +39,7 @@ class Client(Protocol):
     """What both clients offer."""
 
     def lookup(self, user_id: int | str | None, k: int = 20, **more: Any) -> Document:
-        """One answer; `more`: exclude, category, sources, explain, breakdown."""
+        """One answer; `more`: exclude, category, sources, explain, heads, breakdown."""
 
     def send(self, events: Sequence[Event]) -> list[Document]:
         """Apply events, rows as mappings or JSON text; one result per event: event_id, status, reason."""

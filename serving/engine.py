@@ -21,7 +21,7 @@ from typing import Any, Self
 from recsys.bundle import resolve
 from recsys.erasure import pseudonym
 from recsys.errors import InputRefused
-from recsys.events.log_tables import ANSWER, ERASE
+from recsys.events.log_tables import ERASE
 from recsys.pipeline.lookup import lookups as answers_to
 from serving.asked import Asked, Served, request_of
 from serving.config import ServingConfig
@@ -181,12 +181,12 @@ class Engine:
         ]
 
     def apply(
-        self, events: Sequence[Event], answers: Sequence[tuple[Served, str]] = (), moved: Moved | None = None
+        self, events: Sequence[Event], answers: Sequence[Entry] = (), moved: Moved | None = None
     ) -> list[Verdict]:
         """Log, flush and apply a batch; one verdict per event, in order. Names of tables with a `_` are nobody's.
 
         Args:
-            answers: served answers with their request ids, logged in the same commit as the impressions they were.
+            answers: served answers as `Served.impressions`, logged in the same commit.
             moved: how far the stream was read that the events come from; stored in the same commit.
 
         Raises:
@@ -194,11 +194,7 @@ class Engine:
             LogFailed: nothing of the batch is acknowledged, logged or applied.
         """
         entries = [(name, table.replace("_", "?", 1), as_text(row)) for name, table, row in events]
-        logged = [
-            (f"answer-{request_id}-{one.asked.user_id}-{one.at_us}", ANSWER, as_text(one.shown()))
-            for one, request_id in answers
-        ]
-        return self._apply(entries + logged, moved)[: len(entries)]
+        return self._apply([*entries, *answers], moved)[: len(entries)]
 
     def _apply(self, entries: list[Entry], moved: Moved | None = None) -> list[Verdict]:
         with self._writing:

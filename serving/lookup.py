@@ -67,7 +67,7 @@ def lookup(bundle: Bundle, user: str, *, at_us: int | None, k: int) -> LookupRes
         )
     user_id = typed_id(user, vocabularies.users)
     row = vocabularies.users.row(user_id)
-    answer = answer_request(live.world, Request(row, at, k, seed=seed_of(user_id)))
+    answer = answer_request(live.world, Request(row, at, k, heads=True, seed=seed_of(user_id)))
     body = {
         "user_id": user,
         "known_user": row >= 0,

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from serving.asked import Served
 from serving.engine import Engine, Event
-from serving.event_log import LogFailed
+from serving.event_log import Entry, LogFailed
 from serving.intake import Verdict
 from serving.problems import Problem
 
@@ -31,7 +31,7 @@ class IntakeQueue:
     def __init__(self, engine: Engine, most_waiting: int, lost: Callable[[int], None]) -> None:
         self._engine, self._most, self._lost = engine, most_waiting, lost
         self._batches: list[tuple[Sequence[Event], asyncio.Future[list[Verdict]]]] = []
-        self._answers: list[tuple[Served, str]] = []
+        self._answers: list[Entry] = []
         self._some = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -68,7 +68,7 @@ class IntakeQueue:
         them if it fails."""
         kept = served[: max(0, _MOST_ANSWERS - len(self._answers))]
         self._lost(len(served) - len(kept))
-        self._answers += [(one, request_id) for one in kept]
+        self._answers += [one.impressions(request_id) for one in kept]
         self._some.set()
 
     async def run(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from serving import http_app, wire
+from serving import http_app, openapi, wire
 from serving.config import Role
 from serving.http_app import Handler
 
@@ -44,20 +44,22 @@ _ROOM = {"room_id": 501, "host_id": 7, "started_at": "2026-05-01T20:30:00.000000
 _VITALS = {"ready": True, "bundle": "20260501T000000Z-1", "bundle_age_seconds": 3600.0, "feed_age_seconds": 0.4}
 
 ROUTES = (
-    Route("POST", "/v1/lookup", http_app.lookup, "lookup", wire.request_body(wire.LookupBody, wire.LOOKUP_EXAMPLE),
-          wire.responses(wire.ANSWER_EXAMPLE, 400, 408, 413, 422, 503, *_EVERY)),
+    Route("POST", "/v1/lookup", http_app.lookup, "lookup",
+          openapi.request_body(wire.LookupBody, openapi.LOOKUP_EXAMPLE),
+          openapi.responses(openapi.ANSWER_EXAMPLE, 400, 408, 413, 422, 503, *_EVERY)),
     Route("GET", "/v1/explain", http_app.explain, "lookup", _EXPLAIN,
-          wire.responses(wire.WHY_EXAMPLE, 422, 503, *_EVERY)),
-    Route("POST", "/v1/events", http_app.events, "events", wire.request_body(wire.EventsBody, wire.EVENTS_EXAMPLE),
-          wire.responses(wire.RESULTS_EXAMPLE, 400, 408, 413, 422, 503, *_EVERY)),
+          openapi.responses(openapi.WHY_EXAMPLE, 422, 503, *_EVERY)),
+    Route("POST", "/v1/events", http_app.events, "events",
+          openapi.request_body(wire.EventsBody, openapi.EVENTS_EXAMPLE),
+          openapi.responses(openapi.RESULTS_EXAMPLE, 400, 408, 413, 422, 503, *_EVERY)),
     Route("GET", "/v1/rooms", http_app.rooms, "lookup", _ROOMS,
-          wire.responses({"live": 1, "rooms": [_ROOM]}, 422, 503, *_EVERY)),
+          openapi.responses({"live": 1, "rooms": [_ROOM]}, 422, 503, *_EVERY)),
     Route("DELETE", "/v1/users/{user_id:path}", http_app.erase, "admin", _USER,
-          wire.responses(wire.RECEIPT_EXAMPLE, 404, 409, 422, 503, *_EVERY)),
+          openapi.responses(openapi.RECEIPT_EXAMPLE, 404, 409, 422, 503, *_EVERY)),
     Route("POST", "/v1/bundle/reload", http_app.reload, "admin", {},
-          wire.responses({"bundle": "20260501T000000Z-1"}, 409, 503, *_EVERY)),
-    Route("GET", "/livez", http_app.livez, None, {}, wire.responses({"live": True}, 405, 500)),
-    Route("GET", "/readyz", http_app.readyz, None, {}, wire.responses(_VITALS, 405, 500, 503)),
+          openapi.responses({"bundle": "20260501T000000Z-1"}, 409, 503, *_EVERY)),
+    Route("GET", "/livez", http_app.livez, None, {}, openapi.responses({"live": True}, 405, 500)),
+    Route("GET", "/readyz", http_app.readyz, None, {}, openapi.responses(_VITALS, 405, 500, 503)),
     Route("GET", "/metrics", http_app.metrics, None, {},
           {200: {"description": "Prometheus text", "content": {"text/plain": {}}}}),
 )  # fmt: skip

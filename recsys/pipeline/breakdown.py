@@ -22,21 +22,28 @@ Ranker = BlockNetwork | AdditiveModel | PriorRanker
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Of n rows: `values` (F, n) are their features, `scores` (n,) what was said of them; in it `discounts` (n,), what
-    was added for going through a co-host."""
+    """Of n rows: `scores` (n,) are what was said of them, in it `discounts` (n,), what was added for going through a
+    co-host; their features are the columns `of` (n,) of `table` (F, r), copied when somebody asks."""
 
     ranker: Ranker
-    values: Floats
+    table: Floats
+    of: npt.NDArray[np.intp]
     scores: Floats
     discounts: Floats
+
+    @property
+    def values(self) -> Floats:
+        """The features of the rows, (F, n)."""
+        return self.table[:, self.of]
 
     @cached_property
     def contributions(self) -> Floats:
         """What each term adds, (n, T + 1): the ranker's terms, then the discount. With `bias` they sum to the score."""
+        values = self.values
         if isinstance(self.ranker, BlockNetwork):
-            terms = self.ranker.contributions(self.values, self.scores - self.discounts)
+            terms = self.ranker.contributions(values, self.scores - self.discounts)
         else:
-            terms = self.ranker.contributions(self.values)
+            terms = self.ranker.contributions(values)
         return np.concatenate([terms, self.discounts[None, :]]).T
 
     @property
@@ -51,4 +58,4 @@ class Breakdown:
 
     def take(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Breakdown:
         """The breakdown of some of the rows."""
-        return Breakdown(self.ranker, self.values[:, rows], self.scores[rows], self.discounts[rows])
+        return Breakdown(self.ranker, self.table, self.of[rows], self.scores[rows], self.discounts[rows])

@@ -84,9 +84,10 @@ def _answer(world: World, epoch: Epoch, begun: _Found, scores: Scored) -> Answer
     breakdown = scores.breakdown(order)
     words: list[list[str]] = []
     heads: dict[str, np.ndarray] = {}
-    if request.explain:
-        tie_of = scores.tie_of(order)
+    tie_of = scores.tie_of(order)
+    if request.heads:
         heads = heads_of(world, rooms, through, breakdown.values, (tie_of >= 0).nonzero()[0])
+    if request.explain:
         words = reasons(
             world, scores.ties, tie_of, rooms, through, kept.source[order], reserved, request.at,
             with_history=len(viewer.hosts) > 0,

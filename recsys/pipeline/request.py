@@ -58,7 +58,8 @@ class Request:
         category: only rooms of this category.
         seed: of the viewer, for what is drawn for him (`seed_of`); without it the row is taken, which replay and
             service number differently for users the bundle does not know.
-        explain: whether reasons and contributions are wanted.
+        explain: whether reasons and the weights of both domains are wanted.
+        heads: whether what every head says of the answered rooms is wanted.
         fill: whether every room live now is considered when the sources bring too few; without it the answer is short.
     """
 
@@ -69,6 +70,7 @@ class Request:
     exclude: npt.NDArray[np.int64] | None = None
     category: str | None = None
     explain: bool = True
+    heads: bool = False
     seed: int | None = None
     fill: bool = True
 
@@ -82,7 +84,7 @@ class Answer:
     `bias`, to `score` (reserved places may stand out of order: `reserved`); they are worked out when first asked for.
     `propensity` (n,) is the probability with which the draw among newcomers brought a room, 1 for all others.
     `candidates` (c,) and `outcomes` (c,) positions in `OUTCOMES` tell what became of every candidate. `heads` holds,
-    where `explain` was asked for, the (n,) calibrated probabilities of every head (`recsys.models.strength.HEADS`), NaN
+    where they were asked for, the (n,) calibrated probabilities of every head (`recsys.models.strength.HEADS`), NaN
     where a head does not apply.
     """
 

@@ -56,7 +56,7 @@ class Scored:
     def breakdown(self, candidates: npt.NDArray[np.intp]) -> Breakdown:
         """What the scores of some candidates are made of."""
         rows = self.row[candidates]
-        return Breakdown(self.ranker, self.values[:, rows], self.score[candidates], self.discounts[rows])
+        return Breakdown(self.ranker, self.values, rows, self.score[candidates], self.discounts[rows])
 
     def tie_of(self, candidates: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """Position in `ties` of the tie each candidate was scored through, −1 for none."""

@@ -36,7 +36,8 @@ def test_a_trained_world_answers_a_batch_as_one_by_one(most_columns: int, monkey
     bundle = Bundle.open(FROZEN)
     live, vocabularies = load(bundle)
     at = bundle.manifest.window.as_of_us + HOUR
-    requests = [Request(user, at, 3 + user % 7) for user in (-1, *range(len(vocabularies.users)), -1)]
+    users = (-1, *range(len(vocabularies.users)), -1)
+    requests = [Request(user, at, 3 + user % 7, heads=user % 2 == 0) for user in users]
     for request, answer in zip(requests, lookups(live.world, requests), strict=True):
         assert_same(answer, lookup(live.world, request))
 

@@ -121,7 +121,7 @@ def ask(engine: Engine, at: int) -> None:
             engine.lookup_many([Asked(user, 5, rooms=[9_900]), Asked(users[0], 5), Asked(None, 5, category="no such")])
         for i, one in enumerate(engine.lookup_many([Asked(user, 5) for user in (None, UNKNOWN, *users)])):
             document(one, breakdown=True)
-            engine.apply([], [(one, f"request-{i}-{n}")])
+            engine.apply([], [one.impressions(f"request-{i}-{n}")])
     assert not len(engine.loaded.live.world.index)
     engine.erase(users[1])
     engine.lookup_many([Asked(users[0], 5), Asked(users[1], 5)])

@@ -15,12 +15,14 @@ from recsys.instants import format_instant
 from serving.client import CallFailed, HttpClient, LocalClient
 from serving.config import ServingConfig
 from serving.engine import Engine
+from tests.small_world import DAY, T0
 
 from .running_service import serving
 from .served_world import AS_OF, Clock
 
 S = 1_000_000
 HOST = 2_000_000_001
+FROZEN = Path(__file__).parents[2] / "fixtures" / "bundles" / "world-v1"
 
 
 def room(room_id: int) -> dict[str, Any]:
@@ -42,6 +44,7 @@ def test_both_clients_give_the_same_documents(market: Path, tmp_path: Path, cloc
         for more in (
             {},
             {"breakdown": True},
+            {"heads": True},
             {"exclude": [9]},
             {"sources": ["popular"]},
             {"category": "tea"},
@@ -52,6 +55,17 @@ def test_both_clients_give_the_same_documents(market: Path, tmp_path: Path, cloc
         assert local.rooms() | {"request_id": 0} == remote.rooms() | {"request_id": 0}
         assert local.explain(4, 9) | {"request_id": 0} == remote.explain(4, 9) | {"request_id": 0}
         assert local.erase(4) | {"request_id": 0} == remote.erase(4) | {"request_id": 0}
+
+
+def test_what_the_heads_say_is_told_to_those_who_ask(tmp_path: Path) -> None:
+    with LocalClient(Engine.open(FROZEN, tmp_path / "log.db", clock=Clock(T0 + 100 * DAY))) as client:
+        users = range(8)
+        plain, told = ([client.lookup(user, 5, **more)["rooms"] for user in users] for more in ({}, {"heads": True}))
+        why = [client.explain(user, rooms[0]["room_id"])["room"] for user, rooms in zip(users, plain, strict=True)]
+    for rooms, with_heads, first in zip(plain, told, why, strict=True):
+        assert rooms == [{name: one[name] for name in one if name != "heads"} for one in with_heads]
+        assert all(0.0 < chance < 1.0 for one in with_heads for chance in (one["strength"], one["heads"]["returns"]))
+        assert first["heads"] == with_heads[0]["heads"]
 
 
 def test_both_clients_refuse_the_same_in_the_same_words(market: Path, tmp_path: Path, clock: Clock) -> None:

@@ -66,7 +66,7 @@ def test_what_was_shown_counts_alike_also_for_viewers_nobody_knew(market: Path, 
             if turn % 5 == 0 and told[turn + 1][0] > at + 1:
                 viewer = viewers[turn // 5 % len(viewers)]
                 given.append(engine.lookup(Asked(viewer, K, explain=False)))
-                engine.apply([], [(given[-1], f"r{turn}")])
+                engine.apply([], [given[-1].impressions(f"r{turn}")])
                 asked.append({"request_id": turn, "user_id": viewer, "at": clock.now})
             if turn == 150:  # the newcomer does something at last
                 follow = {"user_id": 900_001, "host_id": given[0].host_ids[0], "at": at, "action": "follow"}

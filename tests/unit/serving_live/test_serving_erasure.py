@@ -65,7 +65,7 @@ def test_the_bytes_are_gone_everywhere_and_nobody_else_notices(texts: Path, worl
     log = world / "log.db"
     with Engine.open(world / "bundles", log, CONFIG, clock) as engine:
         engine.apply(told)
-        engine.apply([], [(engine.lookup(Asked(buyer, 5)), "r1")])
+        engine.apply([], [engine.lookup(Asked(buyer, 5)).impressions("r1")])
         before, stranger = answers(engine, others), answers(engine, ["nobody"])
         assert answers(engine, [buyer]) != stranger
         assert make_snapshot(world / "bundles", log, CONFIG)["made"]
@@ -152,7 +152,7 @@ def test_an_erased_user_is_unknown_running_and_restarted(
             assert document(shown)["known_user"]
             erase_everywhere(engine, user, None)
             clock.now += S
-            engine.apply([], [(shown, "later")])  # shown before he was erased, logged after
+            engine.apply([], [shown.impressions("later")])  # shown before he was erased, logged after
             assert not document(engine.lookup(Asked(user, 5)))["known_user"]
         running = answers(engine, [buyer, "new/one?"])
         assert running == answers(engine, ["nobody"] * 2)

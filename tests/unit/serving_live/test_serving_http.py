@@ -224,13 +224,17 @@ def test_every_answer_that_is_not_logged_is_counted() -> None:
         def apply(self, *_: object) -> None:
             raise LogFailed("disk full")
 
+    class Answered:
+        def impressions(self, request_id: str) -> tuple[str, str, str]:
+            return request_id, "_answer", "{}"
+
     lost: list[int] = []
     queue = IntakeQueue(cast(Engine, Failing()), 10, lost.append)
 
     async def ask() -> None:
         running = asyncio.create_task(queue.run())
         for n in (999, 4):
-            queue.later([cast(Served, None)] * n, "r")
+            queue.later([cast(Served, Answered())] * n, "r")
         with pytest.raises(LogFailed):
             await queue.put([("e", "rooms", {})])
         running.cancel()

@@ -73,7 +73,7 @@ def test_the_exported_log_says_what_the_events_said(market: Path, tmp_path: Path
     with Engine.open(market / "bundles", tmp_path / "log.db", ServingConfig(lease_s=0.0), clock) as engine:
         engine.apply([event for _, event in told])
         served = engine.lookup(Asked(3, 5))
-        engine.apply([], [(served, "request-1")])
+        engine.apply([], [served.impressions("request-1")])
     said = export_log(tmp_path / "log.db", tmp_path / "out")
     assert said.offset == 301 and said.left_out == 0
     shown = pl.read_parquet(tmp_path / "out" / "impressions")
@@ -99,7 +99,7 @@ def test_two_answers_of_one_request_id_are_both_logged(market: Path, tmp_path: P
         first, again = engine.lookup_many([Asked(3, 5)] * 2)
         clock.now += 1_000
         other = engine.lookup(Asked(3, 5, category="tea"))
-        engine.apply([], [(one, "page-1") for one in (first, again, other)])
+        engine.apply([], [one.impressions("page-1") for one in (first, again, other)])
         assert engine.vitals()["log_offset"] == 2
 
 
@@ -107,7 +107,7 @@ def test_an_answer_to_an_id_of_the_other_kind_does_not_spoil_the_export(market: 
     """Logs of before such lookups were refused hold them; one string would make a column of integers one of text."""
     with Engine.open(market / "bundles", tmp_path / "log.db", clock=Clock(AS_OF + 1)) as engine:
         served = [engine.lookup(Asked(user, 5)) for user in (3, "3", 4)]
-        engine.apply([], [(one, f"r{i}") for i, one in enumerate(served)])
+        engine.apply([], [one.impressions(f"r{i}") for i, one in enumerate(served)])
     said = export_log(tmp_path / "log.db", tmp_path / "out")
     shown = pl.read_parquet(tmp_path / "out" / "impressions")
     assert shown["user_id"].dtype == pl.Int64 and shown["user_id"].unique().sort().to_list() == [3, 4]
