@@ -60,6 +60,11 @@ class Service:
 
     async def body(self, request: Request) -> bytes:
         """The body, bounded in size and time."""
+        coding = request.headers.get("content-encoding", "").strip().lower()
+        if coding not in ("", "identity"):
+            raise Problem(
+                415, "compressed", f"Content-Encoding {coding[:32]!r} is not read here: send the body as it is"
+            )
         most, parts, size = self.config.most_body_bytes, [], 0
         try:
             async with asyncio.timeout(10.0):

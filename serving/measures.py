@@ -55,13 +55,13 @@ class Measures:
         self.follower: Follower | None = None
         """Whose stream this worker follows or waits to follow."""
         self._stream = {
-            name: Gauge(f"laotie_stream_{name}", text, registry=registry)
-            for name, text, registry in (
-                ("following", "1: this worker reads the stream", self.registry),
-                ("up", "1: the broker of the stream answers", self.registry),
-                ("records", "Records read by this worker since its start", r),
-                ("failures", "Times the broker or the log failed since the start", r),
-                ("gaps", "Times the broker no longer held what came next: records were lost", r),
+            name: Gauge(f"laotie_stream_{name}", text, registry=r)
+            for name, text in (
+                ("following", "1: this worker reads the stream"),
+                ("up", "1: the broker of the stream answers"),
+                ("records", "Records read by this worker since its start"),
+                ("failures", "Times the broker or the log failed since the start"),
+                ("gaps", "Times the broker no longer held what came next: records were lost"),
             )
         }
 

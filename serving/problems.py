@@ -13,6 +13,7 @@ STATUSES: Final = {
     408: "the body did not arrive in time",
     409: "refused; what was served before is still served",
     413: "the body is too large",
+    415: "the body is compressed: send it as it is",
     422: "the request breaks its schema",
     429: "the rate of this key is used up",
     500: "a bug; the request id finds it in the log",

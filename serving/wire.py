@@ -18,7 +18,8 @@ from serving.engine import Event
 from serving.foreign_json import read
 from serving.problems import Problem
 
-Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, Meta(max_length=256)]
+Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | str
+"""As events may have them: any text, the empty one too; what a body may weigh is bounded as a whole."""
 _DIGITS: Final = re.compile("[0-9]{1,18}")
 Sources = Literal["nearest", "transition", "popular", "newcomer"]
 
@@ -151,12 +152,12 @@ def typed_id(text: str, vocabulary: Vocabulary, name: str) -> int | str:
 
 
 def required(given: Any, name: str) -> str:
-    """A query parameter.
+    """A query parameter, which may be empty: an id can be.
 
     Raises:
-        Problem: 422, it is missing or empty.
+        Problem: 422, it is missing.
     """
-    if not given.get(name):
+    if given.get(name) is None:
         raise Problem(422, "invalid", f"{name} is missing")
     return str(given[name])
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from recsys.instants import format_instant
-from serving.client import CallFailed, HttpClient, LocalClient
+from serving.client import CallFailed, Client, HttpClient, LocalClient
 from serving.config import ServingConfig
 from serving.engine import Engine
 from tests.small_world import DAY, T0
@@ -102,6 +102,29 @@ def test_both_clients_refuse_the_same_in_the_same_words(market: Path, tmp_path: 
                 said.append((failed.value.status, failed.value.code, str(failed.value)))
             assert said[0] == said[1] and said[0][0] in (413, 422), (call, given, more)
         assert local.lookup(4, None) == remote.lookup(4, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("user_id", ["", "x" * 5_000, "a/b ?#%.."])
+def test_an_id_that_events_may_have_is_an_id_everywhere(
+    world: Path, tmp_path: Path, clock: Clock, user_id: str
+) -> None:
+    follow = {"user_id": user_id, "host_id": HOST, "at": AS_OF + 5, "action": "follow"}
+    config = ServingConfig(log_impressions=False)
+
+    def told_and_erased(client: Client) -> None:
+        results = client.send([("a", "rooms", room(9)), ("b", "follows", follow)])
+        assert [one["status"] for one in results] == ["accepted"] * 2
+        assert client.lookup(user_id)["known_user"] and client.explain(user_id, 9)["shown"]
+        assert client.erase(user_id)["log_rows"] == 1
+        assert not client.lookup(user_id)["known_user"]
+
+    with LocalClient(Engine.open(world / "bundles", tmp_path / "one.db", config, clock)) as local:
+        told_and_erased(local)
+    with (
+        serving(Engine.open(world / "bundles", tmp_path / "two.db", config, clock), config) as at,
+        HttpClient(at) as remote,
+    ):
+        told_and_erased(remote)
 
 
 def test_both_clients_take_ids_and_rows_alike(market: Path, tmp_path: Path, clock: Clock) -> None:

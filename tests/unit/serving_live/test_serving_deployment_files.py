@@ -26,6 +26,14 @@ def exposed(market: Path) -> set[str]:
     return named | {f"{name}_{end}" for name in named for end in ("bucket", "total")}
 
 
+def test_what_differs_from_worker_to_worker_bears_its_number(market: Path) -> None:
+    with Engine.open(market / "bundles", None) as engine:
+        pages = [Measures(worker).text(engine).decode() for worker in (0, 1)]
+    own = [line for line in pages[0].splitlines() if line.startswith(("laotie_stream", "laotie_short"))]
+    assert len(own) >= 6 and all('worker="0"' in line for line in own)
+    assert all(line not in pages[1] for line in own)
+
+
 @pytest.mark.parametrize("name", ["alerts.yaml", "grafana.json"])
 def test_every_metric_named_is_exposed(exposed: set[str], name: str) -> None:
     text = (DEPLOY / name).read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import json
 import time
@@ -98,6 +99,16 @@ def test_bad_requests_are_refused_in_words(
     answer = httpx.request(method, url + path, content=body, trust_env=False)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert "Traceback" not in answer.text
+
+
+def test_a_compressed_body_is_refused_as_such(url: str) -> None:
+    for coding in ("gzip", "identity, br", "GZIP"):
+        answer = httpx.post(
+            url + "/v1/lookup", content=gzip.compress(b"{}"), headers={"content-encoding": coding}, trust_env=False
+        )
+        assert (answer.status_code, answer.json()["error"]["code"]) == (415, "compressed")
+    plain = httpx.post(url + "/v1/lookup", content=b"{}", headers={"content-encoding": "Identity"}, trust_env=False)
+    assert plain.status_code == 200
 
 
 def test_a_title_cut_amid_an_emoji_costs_no_room(url: str) -> None:
