@@ -1,15 +1,17 @@
 """What the service keeps of what happens until the next bundle: bytes per room that ended, per viewer nobody knew who
-follows or enters, per host shown to a viewer for the first time.
+follows or enters, per host shown to a viewer for the first time; and what of it is left when that bundle has come.
 
-    python benchmarks/growth.py [-n 30000]
+    python benchmarks/growth.py [-n 30000] [--nights 10]
 
 On a small synthetic bundle, by tracing allocations (arrays count with what they hold in advance). The memories of
-`dedup_horizon` are kept short here: they are bounded, however much happens.
+`dedup_horizon` are kept short here: they are bounded, however much happens. Nights are those of one process on a clock
+that runs ahead: new viewers, rooms on and off air, answers that are logged, then a bundle that contains all of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import tempfile
@@ -19,12 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from synthetic_bundle import synthetic
+from soak import memory
+from synthetic_bundle import AS_OF, synthetic
 
+from recsys.events.log_tables import log_source
+from serving.asked import Asked
 from serving.config import ServingConfig
 from serving.engine import Engine, Event
+from serving.event_log import EventLog
 
-_NEW = 10**9
+_NEW, _MINUTE_US = 10**9, 60_000_000
 
 
 def bytes_each(engine: Engine, told: Callable[[int], list[Event]], n: int) -> float:
@@ -57,11 +63,44 @@ def shown_bytes(engine: Engine, viewers: int, answers: int) -> float:
     return round(took / sum(len(live.world.ties.of("exposure", first + 1 + i)) for i in range(viewers)))
 
 
+def night_by_night(folder: Path, nights: int) -> list[int]:
+    """MiB of the process's own after each night's bundle was taken over."""
+    sizes: dict[str, Any] = {"users": 2_000, "hosts": 3_000, "ties": 5, "neighbours": 50}
+    shelf, log = synthetic(folder / "shelf", **sizes), folder / "log.db"
+    now, found, rng = AS_OF, [], np.random.default_rng(1)
+    with Engine.open(shelf, log, ServingConfig(lease_s=0.0, dedup_horizon=2_000), lambda: now) as engine:
+        with_id = EventLog(log)
+        source = log_source(with_id.log_id)
+        with_id.close()
+        for night in range(nights):
+            for i in range(night * 300, night * 300 + 300):
+                now += 2 * _MINUTE_US
+                host, at = int(rng.integers(sizes["hosts"])), now - _MINUTE_US
+                room: dict[str, Any] = {"room_id": _NEW + i, "host_id": host, "started_at": at}
+                told: list[Event] = [(f"s{i}", "rooms", room), (f"e{i}", "rooms", room | {"ended_at": at + i})]
+                for j in range(20):
+                    row = {"user_id": _NEW + 20 * i + j, "host_id": host, "at": at, "action": "follow"}
+                    told.append((f"f{i}-{j}", "follows", row))
+                shown = engine.lookup(Asked(int(rng.integers(sizes["users"])), 50)).impressions(str(i))
+                assert all(verdict[0] == "accepted" for verdict in engine.apply(told, [shown]))
+            upto = {source: engine.loaded.applied}
+            synthetic(shelf, **sizes, name=f"night-{night}", as_of=now, offsets=upto)
+            engine.swap()
+            gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)
+            found.append(memory("self")["anonymous"])
+    return found
+
+
 def main() -> None:
     """Measure and print one JSON document."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("-n", type=int, default=30_000, help="things of each kind")
-    n = options.parse_args().n
+    options.add_argument("--nights", type=int, default=10)
+    given = options.parse_args()
+    n = given.n
+    with tempfile.TemporaryDirectory() as folder:
+        after = night_by_night(Path(folder), given.nights)
     with tempfile.TemporaryDirectory() as folder:
         shelf = synthetic(Path(folder), users=2_000, hosts=3_000, ties=5, neighbours=50)
         with Engine.open(shelf, None, ServingConfig(lease_s=0.0, dedup_horizon=100)) as engine:
@@ -82,7 +121,7 @@ def main() -> None:
                     f"of {answers} answers": shown_bytes(engine, 300, answers) for answers in (3, 10, 30)
                 },
             }
-    print(json.dumps({"bytes": found}, indent=2))
+    print(json.dumps({"MiB after each night's bundle": after, "bytes": found}, indent=2))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ has started and ended. Anything but a right answer, a full queue aside (503), en
 Without --bundle it makes a small synthetic one. The large one: `benchmarks/large_bundle.py`. What is known of a tie
 stays until a bundle that holds it takes over, so memory grows as long as viewers come to rooms they never were in
 (`ties that changed` tells how much of it is that), up to `--most-fresh-mb`; further ties lie in a file (`of that in a
-file`). `--regulars` lets some viewers enter each room, over and over: nothing may grow once the memories of repeats are
-full.
+file`). With few `--users` and `--hosts` every viewer has met every host before the second half begins, and nothing may
+grow but by what new viewers and ended rooms leave behind (`benchmarks/growth.py`); the same holds of `--regulars`, who
+enter the same room over and over.
 """
 
 from __future__ import annotations
@@ -275,6 +276,8 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--seconds", type=float, default=60.0)
     options.add_argument("--bundle", type=Path, default=None)
+    options.add_argument("--users", type=int, default=1_000, help="of the synthetic bundle")
+    options.add_argument("--hosts", type=int, default=3_000, help="of the synthetic bundle")
     options.add_argument("--readers", type=int, default=2)
     options.add_argument("--rooms", type=int, default=2_000)
     options.add_argument("--regulars", type=int, default=0, help="viewers who enter the same room; 0: any enters any")
@@ -283,7 +286,9 @@ def main() -> int:
     options.add_argument("--growth", type=float, default=25.0, help="per cent that are too much")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        shelf = given.bundle or synthetic(Path(folder) / "b", users=1_000, hosts=3_000, ties=20, neighbours=100)
+        shelf = given.bundle or synthetic(
+            Path(folder) / "b", users=given.users, hosts=given.hosts, ties=20, neighbours=100
+        )
         pause_s = given.pause_ms / 1e3
         log = Path(folder) / "log.db"
         found = soak(

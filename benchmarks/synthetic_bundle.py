@@ -43,13 +43,15 @@ EDGES, PAIRS = 15, 120
 
 
 def synthetic(
-    shelf: Path, *, users: int, hosts: int, ties: int, neighbours: int = 1_500, models: bool = True, seed: int = 1
-) -> Path:
+    shelf: Path, *, users: int, hosts: int, ties: int, neighbours: int = 1_500, models: bool = True, seed: int = 1,
+    name: str = "synthetic", as_of: int = AS_OF, offsets: dict[str, int] | None = None,
+) -> Path:  # fmt: skip
     """A bundle of random ties: each viewer has `ties` hosts, a third of them followed, a tenth bought from.
 
     Args:
         neighbours: entries a host has in the collaborative graph; 1,500 are kept by training.
         models: False: no models, rooms are ranked by stated weights.
+        name, as_of, offsets: what the manifest says; the ties are of the same fortnight whatever the instant.
     """
     rng = np.random.default_rng(seed)
     n = users * ties
@@ -87,12 +89,15 @@ def synthetic(
     if models:
         _learnt(parts, rng)
     fields = ManifestFields(
-        created_at_us=AS_OF, config=config.model_dump(mode="json"), window=DataWindow(as_of_us=AS_OF)
+        created_at_us=as_of,
+        config=config.model_dump(mode="json"),
+        window=DataWindow(as_of_us=as_of),
+        offsets=offsets or {},
     )
-    with BundleWriter(shelf, "synthetic") as writer:
+    with BundleWriter(shelf, name) as writer:
         save(writer, parts, Vocabularies(vocabularies.users, vocabularies.hosts))
         writer.finish(fields)
-    publish(shelf, "synthetic")
+    publish(shelf, name)
     return shelf
 
 
