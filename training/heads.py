@@ -51,6 +51,7 @@ class LearntHeads:
             found |= {
                 "strength_base_rate": strength.base_rate,
                 "strength_ece": strength.ece,
+                "strength_ece_beyond_chance": strength.ece_beyond_chance,
                 "strength_log_loss_skill": strength.skill,
                 "strength_ties_judged": float(strength.rows),
             }

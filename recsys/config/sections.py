@@ -204,7 +204,7 @@ class GateRule(Section):
 
 
 DEFAULT_GATES: Final = (
-    GateRule(name="strength is calibrated", metric="strength_ece", maximum=0.05),
+    GateRule(name="strength is calibrated", metric="strength_ece_beyond_chance", maximum=0.05),
     GateRule(name="strength is not worse than the base rate", metric="head_strength_skill_high", minimum=0.0),
     GateRule(name="index finds what brute force finds", metric="index_recall_at_100", minimum=0.999),
     GateRule(name="strength has not drifted from the base", metric="drift_psi_strength", maximum=0.25),

@@ -53,9 +53,14 @@ class ProbabilityReport:
     curve: tuple[dict[str, float], ...]
 
     @property
+    def ece_beyond_chance(self) -> float:
+        """Calibration error beyond chance, in units of probability; 0 where chance explains all of it."""
+        return max(0.0, self.ece - self.ece_chance)
+
+    @property
     def ece_excess(self) -> float:
-        """Calibration error beyond chance, as a share of the base rate; 0 where chance explains all of it."""
-        return max(0.0, self.ece - self.ece_chance) / self.base_rate
+        """The same as a share of the base rate."""
+        return self.ece_beyond_chance / self.base_rate
 
     @property
     def worth_serving(self) -> bool:

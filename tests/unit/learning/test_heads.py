@@ -148,6 +148,9 @@ def test_the_strength_of_an_older_bundle_is_its_head_returns(learnt: LearntHeads
 def test_metrics_and_documents_hold_every_judged_head(learnt: LearntHeads) -> None:
     metrics = learnt.metrics()
     assert metrics["strength_ece"] == metrics["head_strength_ece"]
+    assert metrics["strength_ece_beyond_chance"] == max(
+        0.0, metrics["strength_ece"] - metrics["head_strength_ece_chance"]
+    )
     for document in learnt.documents():
         assert sum(part["n"] for part in document["reliability"]) == document["rows"] and document["means"]
         assert metrics[f"head_{document['head']}_auc"] == document["auc"]
