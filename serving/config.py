@@ -76,8 +76,6 @@ class ServingConfig(Section):
     """More events than this waiting for the log: the next batch is refused at once (503)."""
     lease_s: float = Field(default=3_600.0, ge=0)
     """A room without a sign of life for so long vanishes; 0: rooms stay until they end."""
-    clock_tolerance_s: float = Field(default=3_600.0, ge=0)
-    """Events later than the clock by more than this are set aside."""
     dedup_horizon: int = Field(default=500_000, ge=1)
     """Event ids and row keys remembered at least: a repeat further back is not recognised."""
     snapshot_every: int = Field(default=500_000, ge=0)

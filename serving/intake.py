@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from recsys.events.facts import NEVER, FactKind
 from recsys.events.schemas import FEEDBACK_KINDS, TABLES
-from recsys.events.single_rows import ID_ROLES, Refused, RowRules
+from recsys.events.single_rows import CLOCK_TOLERANCE_US, ID_ROLES, Refused, RowRules
 from recsys.events.vocabularies import Vocabularies
 from recsys.live.state import LiveState
 from serving.refund_shares import Orders
@@ -45,7 +45,6 @@ class Intake:
         live: the state to move.
         vocabularies: of the bundle it came from; unknown ids are appended.
         dedup_horizon: event ids and row keys remembered at least.
-        clock_tolerance_us: rows later than their receipt by more than this are set aside, µs.
         lease_us: how long a room stays without a sign of life, µs; 0: for ever.
 
     Threading: one writer; readers are serialised with it by the caller.
@@ -57,14 +56,12 @@ class Intake:
         vocabularies: Vocabularies,
         *,
         dedup_horizon: int = 500_000,
-        clock_tolerance_us: int = 3_600_000_000,
         lease_us: int = 0,
     ) -> None:
         self.live, self.vocabularies = live, vocabularies
         self.rooms = RoomsTold(live, vocabularies, lease_us)
         self.as_of_us = NEVER
         """Facts before this instant may be in the bundle; set by whoever loads it."""
-        self._tolerance_us = clock_tolerance_us
         kinds = {n: v.kind for n in ("user", "host", "room", "order") if (v := getattr(vocabularies, n + "s")).kind}
         self.rules = RowRules(kinds)
         self._rows = TypedRows(self.rules)
@@ -94,7 +91,7 @@ class Intake:
         self._facts_from, self._received_us = facts_from, received_us
         self._apply = self.live.apply if facts_from == NEVER else self._apply_later
         try:
-            values = self._rows.read(table, row, received_us + self._tolerance_us)
+            values = self._rows.read(table, row, received_us + CLOCK_TOLERANCE_US)
             verdict = self._takers[table](values)
         except Refused as refused:
             return QUARANTINED, refused.reason

@@ -11,6 +11,7 @@ import orjson
 from recsys.bundle import Bundle
 from recsys.errors import BundleRefused, GateFailed
 from recsys.events.log_tables import ERASE, log_source
+from recsys.events.single_rows import CLOCK_TOLERANCE_US
 from recsys.live.artefact import load
 from recsys.pipeline.rehearsal import rehearse
 from serving.config import ServingConfig
@@ -49,12 +50,10 @@ def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us:
     scattered = not bundle.maps.read_ahead("state/", config.read_ahead_mb << 20)
     if scattered:
         bundle.maps.read_scattered("state/")
-    tolerance_us = round(config.clock_tolerance_s * 1e6)
     intake = Intake(
         live,
         vocabularies,
         dedup_horizon=config.dedup_horizon,
-        clock_tolerance_us=tolerance_us,
         lease_us=round(config.lease_s * 1e6),
     )
     intake.orders.older = OlderLines(bundle, vocabularies)
@@ -100,7 +99,7 @@ def _first_needed(loaded: Loaded, log: EventLog, config: ServingConfig) -> int:
         )
     begin = max(pruned, contained - config.dedup_horizon)
     if contained:  # as of an earlier instant, facts of contained records may still be to come
-        since = loaded.intake.as_of_us - round(config.clock_tolerance_s * 1e6)
+        since = loaded.intake.as_of_us - CLOCK_TOLERANCE_US
         begin = max(pruned, min(begin, log.first_received(since, begin) - 1))
     return begin
 

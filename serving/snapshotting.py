@@ -28,7 +28,7 @@ from serving.snapshots import alone, offset_of, write
 
 _CHECK_S, _AGAIN_S = 5.0, 60.0
 _log = logging.getLogger("laotie.serving")
-_SETTINGS: Final = ("dedup_horizon", "clock_tolerance_s", "lease_s")
+_SETTINGS: Final = ("dedup_horizon", "lease_s")
 
 
 def make(bundle: Path, log: Path, config: ServingConfig) -> dict[str, Any]:

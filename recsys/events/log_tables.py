@@ -19,7 +19,7 @@ import polars as pl
 from recsys.erasure import Erasure
 from recsys.errors import InputRefused
 from recsys.events.schemas import TABLES, columns_of
-from recsys.events.single_rows import Refused, RowRules
+from recsys.events.single_rows import CLOCK_TOLERANCE_US, Refused, RowRules
 from recsys.id_kinds import IdKind
 
 ANSWER: Final = "_answer"
@@ -62,8 +62,8 @@ def identity_of(log: Path) -> str:
 def export_log(log: Path, out: Path, after: int = 0, kinds: dict[str, IdKind] | None = None) -> LogExport:
     """Write records above an offset as `<table>/log-<first>-<last>.parquet` below `out`.
 
-    Rows that break a rule of their own are left out (they were set aside on arrival) and counted; repeats are left to
-    the quarantine of the build. Served answers become impressions. Older answers did not record their propensities:
+    Rows that break a rule of their own, or told of a time too far ahead of their receipt, are left out (they were set
+    aside on arrival, and stay so when that time has come) and counted; repeats are left to the quarantine of the build. Served answers become impressions. Older answers did not record their propensities:
     organic places of those have 1, reserved places none.
 
     Args:
@@ -77,7 +77,7 @@ def export_log(log: Path, out: Path, after: int = 0, kinds: dict[str, IdKind] | 
         done = LogExport(_identity(log, database), after)
         for first, page in _pages(log, database, after):
             tables: dict[str, list[dict[str, Any]]] = {}
-            for seq, table, row in page:
+            for seq, table, row, received_us in page:
                 done.offset = seq
                 if table == ANSWER:
                     shown = _impressions(orjson.loads(row))
@@ -87,7 +87,7 @@ def export_log(log: Path, out: Path, after: int = 0, kinds: dict[str, IdKind] | 
                     tables.setdefault("impressions", []).extend(shown)
                 elif not table.startswith("_"):
                     try:
-                        values = rules.check(table, orjson.loads(row))
+                        values = rules.check(table, orjson.loads(row), received_us + CLOCK_TOLERANCE_US)
                     except (Refused, orjson.JSONDecodeError):
                         done.left_out += 1
                         continue
@@ -131,11 +131,14 @@ def _identity(log: Path, database: sqlite3.Connection) -> str:
         ) from error
 
 
-def _pages(log: Path, database: sqlite3.Connection, after: int) -> Iterator[tuple[int, list[tuple[int, str, str]]]]:
+def _pages(
+    log: Path, database: sqlite3.Connection, after: int
+) -> Iterator[tuple[int, list[tuple[int, str, str, int]]]]:
     while True:
         try:
             page = database.execute(
-                "SELECT seq, tab, row FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, _ROWS_AT_ONCE)
+                "SELECT seq, tab, row, received_us FROM events WHERE seq > ? ORDER BY seq LIMIT ?",
+                (after, _ROWS_AT_ONCE),
             ).fetchall()
         except sqlite3.Error as error:
             raise InputRefused("event log cannot be read", where=log, got=error) from error

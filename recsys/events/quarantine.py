@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import polars as pl
 
@@ -33,16 +33,16 @@ from recsys.events.refunds import effective_refunds
 from recsys.events.report import QualityReport, TableQuality
 from recsys.events.row_rules import by_row_rules, typed_rows
 from recsys.events.schemas import REASON_ORDER, TABLES, columns_of
+from recsys.events.single_rows import CLOCK_TOLERANCE_US
 from recsys.id_kinds import IdKind
+from recsys.instants import from_datetime
 
-CLOCK_TOLERANCE = timedelta(hours=1)
 TIME_OF = {"watches": "entered_at", "engagements": "at", "purchases": "at", "impressions": "at"}
 """Tables whose rows name a room, and the column that says when they happened."""
 GUEST_TABLES = ("engagements", "purchases")
 """In these the host may also be a co-host of the room: one gives to, and buys from, a guest."""
 
 Narrow = Callable[[pl.LazyFrame], pl.LazyFrame]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def clean(tables: EventTables, *, now: datetime | None = None, known: Known | No
     """
     if now is not None and now.tzinfo is None:
         raise ConfigError("a time without a time zone names no instant", where="now", got=now, hint="give it in UTC")
-    latest_us = None if now is None else (now + CLOCK_TOLERANCE - _EPOCH) // timedelta(microseconds=1)
+    latest_us = None if now is None else from_datetime(now) + CLOCK_TOLERANCE_US
     kinds = dict(tables.id_kinds)
     if known is not None:
         check_kinds(known.id_kinds(), kinds)

@@ -46,6 +46,8 @@ ID_ROLES: Final = ("user", "host", "room", "order")
 """Roles whose ids are of one kind each."""
 EARLIEST_US: Final = from_datetime(EARLIEST)
 LATEST_US: Final = from_datetime(LATEST)
+CLOCK_TOLERANCE_US: Final = 3_600_000_000
+"""No fact may be later than its row was received (by a service) or is read (from a table) by more than this."""
 _MOST_INT64: Final = 2**63 - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -84,6 +84,23 @@ def ties(engine: Engine) -> dict[tuple[str, Any, Any], list[int]]:
     return found
 
 
+def test_what_lay_too_far_ahead_of_the_clock_stays_aside_when_its_time_has_come(events: Path, tmp_path: Path) -> None:
+    lake, shelf, log = tmp_path / "lake", tmp_path / "bundles", tmp_path / "log.db"
+    run("ingest", past(events, tmp_path / "past"), "--lake", lake)
+    run("build", lake, "--out", shelf, "--as-of", format_instant(AS_OF))
+    follow = {"user_id": 1, "action": "follow"}
+    ahead = [(f"f{s}", "follows", follow | {"host_id": 10**6 + s, "at": AS_OF + s * 10**6}) for s in (3_600, 3_601)]
+    with Engine.open(shelf, log, ServingConfig(lease_s=0.0), Clock(AS_OF)) as engine:
+        assert engine.apply(ahead) == [("accepted", None), ("quarantined", "later_than_now")]
+        seen = ties(engine)
+        assert ("relation", 1, 10**6 + 3_600) in seen and ("relation", 1, 10**6 + 3_601) not in seen
+        moved = run("ingest", "--log", log, "--lake", lake, "--json")  # that time is long past by now
+        assert (moved["log_offset"], moved["left_out"], moved["tables"]["follows"]["new"]) == (2, 1, 1)
+        old = engine.loaded.name
+        run("build", lake, "--out", shelf, "--base", shelf, "--as-of", format_instant(AS_OF + 3_700 * 10**6))
+        assert engine.swap() != old and engine.loaded.offset == 2 and ties(engine) == seen
+
+
 def test_a_bundle_built_from_the_log_continues_where_the_overlay_was(events: Path, tmp_path: Path) -> None:
     lake, shelf, log = tmp_path / "lake", tmp_path / "bundles", tmp_path / "log.db"
     run("ingest", past(events, tmp_path / "past"), "--lake", lake)

@@ -13,11 +13,11 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from recsys.events.quarantine import CLOCK_TOLERANCE, clean
+from recsys.events.quarantine import clean
 from recsys.events.reading import from_frames
 from recsys.events.row_values import attribute
 from recsys.events.schemas import EARLIEST, LATEST, REASON_ORDER, TABLES, columns_of, is_id, optional, role
-from recsys.events.single_rows import NOT_A_ROW, Refused, RowRules, instant_us
+from recsys.events.single_rows import CLOCK_TOLERANCE_US, NOT_A_ROW, Refused, RowRules, instant_us
 from recsys.id_kinds import IdKind
 from recsys.instants import from_datetime, to_datetime
 from serving.typed_rows import TypedRows
@@ -77,7 +77,7 @@ def test_one_row_at_a_time_as_in_a_batch(table: str) -> None:
     rng = np.random.default_rng(7)
     n = 1_500
     frame = pl.DataFrame([drawn(table, name, n, rng) for name in TABLES[table].columns()])
-    events = clean(from_frames({table: frame}), now=to_datetime(LATEST_US) - CLOCK_TOLERANCE)
+    events = clean(from_frames({table: frame}), now=to_datetime(LATEST_US - CLOCK_TOLERANCE_US))
     rules = RowRules({})
     single: Counter[str] = Counter()
     kept = []
