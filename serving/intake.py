@@ -29,6 +29,8 @@ Verdict = tuple[str, str | None]
 """Status and, unless accepted, the reason."""
 TAKEN: Final[Verdict] = (ACCEPTED, None)
 
+_ANSWERS: Final = 4_096
+"""Answers remembered at least: those of one instant are logged within a commit or two."""
 _OPEN, _COMPLETE = 1, 2
 _F = FactKind  # as plain numbers: looking up a member of an enumeration takes longer than using it
 _ENTRY, _STAY, _ORDER_LINE = int(_F.ENTRY), int(_F.STAY), int(_F.ORDER_LINE)
@@ -67,10 +69,19 @@ class Intake:
         self._rows = TypedRows(self.rules)
         self.ids: Lately[str, bool] = Lately(dedup_horizon)
         self.keys: Lately[tuple[Any, ...], int] = Lately(dedup_horizon)
+        self.shown: Lately[tuple[Any, ...], list[int | str]] = Lately(_ANSWERS)
+        """Rooms by viewer and instant of the answers that showed them."""
         self.orders = Orders(dedup_horizon)
         self._facts_from = self._received_us = NEVER
         self._apply: Callable[..., None] = live.apply
         self._takers: dict[str, Callable[[Any], Verdict]] = {name: getattr(self, f"_take_{name}") for name in TABLES}
+
+    def first_shown(self, viewer: int | str, at: int, rooms: list[int | str]) -> list[int]:
+        """Places in an answer of the rooms that no other answer to this viewer at this instant showed: an impression is
+        told by user, room and instant, in the batch too."""
+        before = self.shown.get((viewer, at))
+        self.shown.put((viewer, at), rooms if before is None else [*before, *rooms])
+        return [i for i, room in enumerate(rooms) if before is None or room not in before]
 
     def seen(self, event_id: str) -> bool:
         """Whether an event of this id was fed within the horizon."""

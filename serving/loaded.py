@@ -123,10 +123,16 @@ class Loaded:
         """A served answer: one impression per room, as the nightly batch will count them from the log; they may be the
         first that is known of a viewer."""
         at, ids, viewer = answer["at"], self.vocabularies, answer["user_id"]
-        if at < facts_from or viewer is None or (self.erased and at <= self.erased.get(pseudonym(viewer), NEVER)):
+        if viewer is None or (self.erased and at <= self.erased.get(pseudonym(viewer), NEVER)):
+            return
+        places = self.intake.first_shown(viewer, at, answer["room_ids"])
+        if at < facts_from:
             return
         user = ids.users.add(viewer) if ids.users.kind and is_of_kind(viewer, ids.users.kind) else -1
-        hosts, rooms = ids.hosts.rows_listed(answer["host_ids"]), ids.rooms.rows_listed(answer["room_ids"])
+        hosts, rooms = (
+            ids.hosts.rows_listed([answer["host_ids"][i] for i in places]),
+            ids.rooms.rows_listed([answer["room_ids"][i] for i in places]),
+        )
         self.live.apply_impressions(at, user, hosts, rooms)
 
     def obey(self, erasure: Any) -> None:

@@ -9,10 +9,11 @@ from serving.refund_shares import Line, Refund
 
 
 def memories_of(intake: Intake) -> dict[str, Any]:
-    """Ids and keys seen, orders and waiting refunds, ends, leases and kinds of ids."""
+    """Ids and keys seen, rooms shown lately, orders and waiting refunds, ends, leases and kinds of ids."""
     return {
         "ids": [[name for name, _ in part] for part in intake.ids.generations()],
         "keys": intake.keys.generations(),
+        "shown": intake.shown.generations(),
         "lines": intake.orders.lines.generations(),
         "refunds": intake.orders.refunds.generations(),
         "forgotten": list(intake.orders.forgotten.items()),
@@ -29,6 +30,7 @@ def remember(intake: Intake, told: dict[str, Any]) -> None:
     """Let a new intake remember what another one did."""
     intake.ids.restore(*([(name, True) for name in part] for part in told["ids"]))
     intake.keys.restore(*([(tuple(key), value) for key, value in part] for part in told["keys"]))
+    intake.shown.restore(*([(tuple(key), rooms) for key, rooms in part] for part in told["shown"]))
     intake.orders.lines.restore(
         *([(order, [_line(*line) for line in lines]) for order, lines in part] for part in told["lines"])
     )

@@ -30,7 +30,7 @@ from serving.event_log import EventLog
 from serving.loaded import Loaded
 from serving.memories import memories_of, remember
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 _MAGIC: Final = b"laotie overlay"
 
 

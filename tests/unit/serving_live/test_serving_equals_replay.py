@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from recsys.bundle import Bundle, resolve
+from recsys.events import clean, open_events
 from recsys.events.log_tables import export_log
 from serving.asked import Asked
 from serving.config import ServingConfig
@@ -110,6 +111,38 @@ def test_a_replay_knows_a_late_fact_from_its_time_and_the_service_from_its_arriv
     assert host in first.host_ids and host not in out[(1,)]["host_id"]
     assert second.room_ids == out[(2,)]["room_id"].to_list()
     assert second.answer.score.tolist() == out[(2,)]["score"].to_list()
+
+
+def test_what_two_answers_of_one_instant_share_counts_once_online_too(market: Path, tmp_path: Path) -> None:
+    told, clock = tmp_path / "told", Clock(AS_OF + 20_000_000)
+
+    def shown(engine: Engine) -> int:
+        ties, column = (
+            engine.loaded.live.world.ties,
+            engine.loaded.live.world.blocks.exposure.int_column("n_impressions"),
+        )
+        return int(ties.of("exposure", engine.loaded.vocabularies.users.row(5)).rows.ints[:, column].sum())
+
+    with Engine.open(market / "bundles", tmp_path / "log.db", ServingConfig(lease_s=0.0), clock) as engine:
+        before = shown(engine)
+        answers = [(engine.lookup(Asked(5, k, explain=False)), f"r{k}") for k in (3, 6)]
+        rooms = {room for answer, _ in answers for room in answer.room_ids}
+        assert len(rooms) < sum(len(answer.room_ids) for answer, _ in answers)
+        for answer in answers:  # in commits of their own
+            engine.apply([], [answer])
+        assert shown(engine) == before + len(rooms)
+        clock.now = AS_OF + 40_000_000
+        later = engine.lookup(Asked(5, K, explain=False))
+    with Engine.open(market / "bundles", tmp_path / "log.db", ServingConfig(lease_s=0.0), clock) as engine:
+        assert shown(engine) == before + len(rooms)
+    export_log(tmp_path / "log.db", told)
+    assert clean(open_events(told, any_table=True)).quality.tables["impressions"].good == len(rooms)
+    asked = pl.DataFrame({"request_id": [1], "user_id": 5, "at": [clock.now]})
+    asked.cast({"at": pl.Datetime("us", "UTC")}).write_parquet(tmp_path / "requests.parquet")
+    bundle = Bundle.open(resolve(market / "bundles"))
+    replay(bundle, told, tmp_path / "requests.parquet", tmp_path / "out.parquet", k=K)
+    out = pl.read_parquet(tmp_path / "out.parquet")
+    assert (later.room_ids, later.answer.score.tolist()) == (out["room_id"].to_list(), out["score"].to_list())
 
 
 def test_two_workers_over_http_answer_as_replay_does(market: Path, tmp_path: Path) -> None:
