@@ -35,7 +35,7 @@ def document(served: Served, *, breakdown: bool = False) -> dict[str, Any]:
                 served.room_ids,
                 served.host_ids,
                 answer.score.tolist(),
-                answer.strength.tolist(),
+                answer.strengths(),
                 answer.sources.tolist(),
                 answer.reserved.tolist(),
                 reasons,

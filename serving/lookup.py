@@ -31,8 +31,9 @@ class LookupResult:
             f"user {self.body['user_id']}{'' if self.body['known_user'] else ' (unknown: nobody we have ties of)'}"
         ]
         for room in self.body["rooms"]:
+            strength = "–" if room["strength"] is None else f"{room['strength']:.2f}"
             lines.append(
-                f"{room['rank']:>3}. room {room['room_id']}  host {room['host_id']}  strength {room['strength']:.2f}  "
+                f"{room['rank']:>3}. room {room['room_id']}  host {room['host_id']}  strength {strength}  "
                 f"score {room['score']:+.2f}  [{room['source']}]  {'; '.join(room['reasons'])}"
             )
         if weights := self.body["weights"]:
@@ -99,7 +100,7 @@ def typed_id(text: str, vocabulary: Vocabulary) -> int | str:
 def rooms_of(answer: Answer, rooms: Vocabulary, hosts: Vocabulary) -> list[dict[str, Any]]:
     """The answers as documents; `breakdown` lists every term that adds to the score, largest first, and sums to it."""
     room_ids, host_ids = rooms.ids(answer.rooms).to_list(), hosts.ids(answer.hosts).to_list()
-    found, heads = [], answer.heads_by_room()
+    found, heads, strengths = [], answer.heads_by_room(), answer.strengths()
     for i in range(len(answer)):
         terms = {name: float(v) for name, v in zip(answer.feature_names, answer.contributions[i], strict=True) if v}
         found.append(
@@ -108,7 +109,7 @@ def rooms_of(answer: Answer, rooms: Vocabulary, hosts: Vocabulary) -> list[dict[
                 "room_id": room_ids[i],
                 "host_id": host_ids[i],
                 "score": float(answer.score[i]),
-                "strength": float(answer.strength[i]),
+                "strength": strengths[i],
                 "heads": heads[i],
                 "source": str(SOURCES[answer.sources[i]]),
                 "reserved": bool(answer.reserved[i]),

@@ -124,13 +124,14 @@ def best_known(world: World, n_users: int) -> list[int]:
 
 def _rooms(answer: Answer, rooms: Vocabulary, hosts: Vocabulary) -> list[dict[str, Any]]:
     room_ids, host_ids = rooms.ids(answer.rooms).to_list(), hosts.ids(answer.hosts).to_list()
+    strengths = answer.strengths()
     return [
         {
             "rank": i + 1,
             "room_id": room_ids[i],
             "host_id": host_ids[i],
             "score": float(answer.score[i]),
-            "strength": float(answer.strength[i]),
+            "strength": strengths[i],
             "source": str(SOURCES[answer.sources[i]]),
             "reasons": answer.reasons[i],
         }

@@ -63,8 +63,9 @@ def export_log(log: Path, out: Path, after: int = 0, kinds: dict[str, IdKind] | 
     """Write records above an offset as `<table>/log-<first>-<last>.parquet` below `out`.
 
     Rows that break a rule of their own, or told of a time too far ahead of their receipt, are left out (they were set
-    aside on arrival, and stay so when that time has come) and counted; repeats are left to the quarantine of the build. Served answers become impressions. Older answers did not record their propensities:
-    organic places of those have 1, reserved places none.
+    aside on arrival, and stay so when that time has come) and counted; repeats are left to the quarantine of the build.
+    Served answers become impressions. Older answers did not record their propensities: organic places of those have 1,
+    reserved places none.
 
     Args:
         kinds: role → kind of ids known already; a missing role takes the kind of the first id it sees.

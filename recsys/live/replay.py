@@ -56,7 +56,7 @@ def answers(
 
 
 def answer_frame(pairs: Iterator[tuple[PastRequest, Answer]]) -> pl.DataFrame:
-    """Answers as rows: request (position), rank (1 …), room and host rows, score, strength."""
+    """Answers as rows: request (position), rank (1 …), room and host rows, score, strength (null: none was trained)."""
     types = dict.fromkeys(("request", "rank", "room", "host"), np.int64) | {"score": float, "strength": float}
     parts: dict[str, list[np.ndarray]] = {name: [np.empty(0, dtype=of)] for name, of in types.items()}
     for position, (_, answer) in enumerate(pairs):
@@ -67,4 +67,6 @@ def answer_frame(pairs: Iterator[tuple[PastRequest, Answer]]) -> pl.DataFrame:
         parts["host"].append(answer.hosts)
         parts["score"].append(answer.score)
         parts["strength"].append(answer.strength)
-    return pl.DataFrame({name: np.concatenate(arrays) for name, arrays in parts.items()})
+    return pl.DataFrame({name: np.concatenate(arrays) for name, arrays in parts.items()}).with_columns(
+        pl.col("strength").fill_nan(None)
+    )

@@ -80,8 +80,9 @@ class Answer:
     """Ranked rooms and the whole story of the candidates. n answers of c candidates, F features.
 
     `sources` (n,) are positions in `SOURCES`. `score` is the log-odds sum, highest first; `strength` the calibrated
-    probability in [0, 1] that the viewer comes back to the host's next broadcast. `contributions` (n, F) add up, with
-    `bias`, to `score` (reserved places may stand out of order: `reserved`); they are worked out when first asked for.
+    probability in [0, 1] that the viewer comes back to the host's next broadcast, NaN where none was trained.
+    `contributions` (n, F) add up, with `bias`, to `score` (reserved places may stand out of order: `reserved`); they
+    are worked out when first asked for.
     `propensity` (n,) is the probability with which the draw among newcomers brought a room, 1 for all others.
     `candidates` (c,) and `outcomes` (c,) positions in `OUTCOMES` tell what became of every candidate. `heads` holds,
     where they were asked for, the (n,) calibrated probabilities of every head (`recsys.models.strength.HEADS`), NaN
@@ -107,6 +108,10 @@ class Answer:
 
     def __len__(self) -> int:
         return len(self.rooms)
+
+    def strengths(self) -> list[float | None]:
+        """`strength` as it is told: None where no head stands behind it."""
+        return [None if said != said else said for said in self.strength.tolist()]
 
     def heads_by_room(self) -> list[dict[str, float]]:
         """What the heads say of each room, by name; heads that do not apply are left out.

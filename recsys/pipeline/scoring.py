@@ -39,9 +39,9 @@ NOTHING_FINITE = -1e9
 class Scored:
     """Scores of n candidates, made from a table of r ≥ n rows: each candidate through its host, then through co-hosts.
 
-    `row` (n,) is the row whose score counts, `hosts` (n,) the host it came through; `strength` (n,) in [0, 1]. `values`
-    (F, r) are the features of the rows, `discounts` (r,) what each was given for going through a co-host, `ties` the
-    ties found.
+    `row` (n,) is the row whose score counts, `hosts` (n,) the host it came through; `strength` (n,) in [0, 1], NaN
+    without a head. `values` (F, r) are the features of the rows, `discounts` (r,) what each was given for going through
+    a co-host, `ties` the ties found.
     """
 
     row: npt.NDArray[np.intp]
@@ -187,10 +187,11 @@ _NOBODY = np.empty(0, dtype=np.int64)
 
 
 def _strength(world: World, values: Floats, tied: npt.NDArray[np.intp]) -> Floats:
-    """Strength per row: what its head says (`recsys.models.strength`); without a tie the rate of such pairs."""
+    """Strength per row: what its head says (`recsys.models.strength`); without a tie the rate of such pairs, without a
+    head NaN."""
     head = strength_head(world.models.strength)
     if head is None:
-        return np.zeros(values.shape[1])
+        return np.full(values.shape[1], np.nan)
     strength = np.full(values.shape[1], head.stranger)
     strength[tied] = head.probability(values[:N_TIE, tied])
     return strength

@@ -174,6 +174,8 @@ def test_a_small_market_is_served_by_stated_weights(tmp_path: Path) -> None:
     assert {"ranker", "strength"} <= skipped and all(stages[name]["why"] for name in skipped)
     live = answers(tmp_path / "b", 1)
     assert [room["room_id"] for room in live] and {room["room_id"] for room in live} == {4, 5}
+    assert [room["strength"] for room in live] == [None, None]  # nothing stands behind a number
+    assert laotie("lookup", "--bundle", tmp_path / "b", "--user", 1).stdout.count("strength –  ") == 2
 
 
 def test_follows_only(tmp_path: Path) -> None:
@@ -208,6 +210,7 @@ def test_follows_only_and_rooms_told_later(tmp_path: Path) -> None:
     out = pl.read_parquet(tmp_path / "out")
     followed = set(crawl.filter(pl.col("user_id") == 3)["host_id"])
     first = out.filter(pl.col("request_id") == 1).sort("rank")["host_id"].to_list()
+    assert out["strength"].null_count() == len(out) and out["strength"].dtype == pl.Float64
     assert set(first[: len(followed)]) == followed and len(first) == 40
     assert len(out.filter(pl.col("request_id") == 2)) == 40
 

@@ -10,10 +10,14 @@ import pytest
 
 from recsys.config import load_config
 from recsys.events.facts import FactKind
+from recsys.models.additive import AdditiveModel
+from recsys.models.calibration import IsotonicMap
+from recsys.models.strength import STRENGTH, StrengthHead
 from recsys.pipeline.breakdown import COHOST_TERM
 from recsys.pipeline.filters import filtered
 from recsys.pipeline.request import SOURCES, Outcome, Request, Source
 from recsys.pipeline.sources import NEWCOMER_VISITORS, candidates, propensities
+from recsys.ties.features import TIE_FEATURES
 from tests.small_world import HOUR, T0, Scene, outcomes_of
 from tests.unit.pipeline.crowded_scene import BUSY, NOW, VIEWER, crowded
 
@@ -84,11 +88,14 @@ def test_a_guest_known_well_lifts_the_room_less_than_her_own_would() -> None:
     scene = Scene(6).room(0, 0).room(1, 1, cohosts=(2,)).room(2, 2)
     for _ in range(5):
         scene.buy(VIEWER, 2, T0 + HOUR)
+    always = IsotonicMap(np.array([0.0, 1.0]), np.array([0.6, 0.6]))
+    said = AdditiveModel((), (), (), (), 0.0).bound_to(TIE_FEATURES)
+    scene.world.models.strength[STRENGTH] = StrengthHead(STRENGTH, said, always, 0.1)
     answer = scene.ask(VIEWER, NOW)
     assert answer.rooms.tolist() == [2, 1, 0]
     terms = dict(zip(answer.feature_names, answer.contributions[1], strict=True))
     assert terms[COHOST_TERM] == pytest.approx(np.log(0.5))
-    assert answer.strength[1] <= answer.strength[0]
+    assert answer.strengths() == pytest.approx([0.6, 0.3, 0.1])
 
 
 @pytest.mark.parametrize("k", [1, 7, 39, 40, 60])

@@ -23,7 +23,11 @@ def test_contributions_add_up_to_the_score() -> None:
     scene = crowded(12).follow(VIEWER, 2).enter(VIEWER, 5, T0 + HOUR).room(99, 1, cohosts=(2, 5))
     answer = scene.ask(VIEWER, NOW)
     np.testing.assert_allclose(answer.bias + answer.contributions.sum(axis=1), answer.score, atol=1e-6)
-    assert (answer.strength >= 0).all() and (answer.strength <= 1).all()
+
+
+def test_strength_that_nobody_trained_is_no_number() -> None:
+    answer = crowded(12).follow(VIEWER, 2).ask(VIEWER, NOW)
+    assert len(answer) == 12 and answer.strengths() == [None] * 12
 
 
 def test_every_rate_stands_under_its_window() -> None:

@@ -50,7 +50,7 @@ def test_all_answers_are_the_same(market: Path, tmp_path: Path) -> None:
             assert served.room_ids == want["room_id"].to_list()
             assert served.host_ids == want["host_id"].to_list()
             assert served.answer.score.tolist() == want["score"].to_list()
-            assert served.answer.strength.tolist() == want["strength"].to_list()
+            assert served.answer.strengths() == want["strength"].to_list()
             compared += len(want)
     assert compared > 300
 

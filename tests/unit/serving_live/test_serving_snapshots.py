@@ -85,7 +85,7 @@ def told_by(engine: Engine) -> list[Any]:
             found.append((ties.hosts[order].tolist(), rows.ints.tolist(), rows.decayed.tolist(), rows.latest.tolist()))
         served = engine.lookup(Asked(ids.users.id(user), 30))
         answer = served.answer
-        found.append((served.room_ids, answer.score.tolist(), answer.strength.tolist(), answer.reasons))
+        found.append((served.room_ids, answer.score.tolist(), answer.strengths(), answer.reasons))
     assert world.models.transition is not None and world.models.audience is not None
     everyone, now = np.arange(len(ids.hosts)), AS_OF + 10**10
     found += [world.models.transition.row(host).counts.tolist() for host in everyone.tolist()]
