@@ -17,6 +17,7 @@ from recsys.bundle import (
     DataWindow,
     ManifestFields,
     StageResult,
+    current_name,
     evaluate_gates,
     next_name,
     publish,
@@ -110,8 +111,10 @@ def build(
 
     Raises:
         InputRefused: the events cannot be used.
+        BundleRefused: `base` cannot be used, or what `bundles` says is served.
         GateFailed: the bundle was written but not published.
     """
+    current_name(bundles)  # refused before the work if it cannot be read
     events = clean(open_events(events_path), now=datetime.fromtimestamp(now_us / 1e6, UTC))
     continued = None if base is None else Bundle.open(resolve(base))
     based = {"base": None if continued is None else [continued.path.name, sha256_of(continued.path / MANIFEST)]}

@@ -95,6 +95,8 @@ def evaluate(
             "nothing to judge on", where=events, got=sorted(cleaned.tables), expected="watches and rooms"
         )
     cut, end = _cut(cleaned, as_of_us)
+    if out is not None:  # before the work, not when it is done
+        out.mkdir(parents=True, exist_ok=True)
     begun = time.process_time()
     trained = train(cleaned, config, cut, progress, compare=compare)
     spent = time.process_time() - begun
@@ -117,7 +119,6 @@ def evaluate(
     }
     result = Evaluation(body)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         (out / "evaluation.json").write_bytes(orjson.dumps(body, option=orjson.OPT_INDENT_2))
         (out / "evaluation.md").write_text(result.text() + "\n", encoding="utf-8")
         write_report(out / "evaluation.html", evaluation_page, body)

@@ -46,7 +46,10 @@ def current_name(bundles_dir: Path) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         raise BundleRefused("CURRENT cannot be read", where=bundles_dir / CURRENT, got=str(error)) from error
     if not is_bundle_name(name):
-        raise BundleRefused("CURRENT holds no bundle name", where=bundles_dir / CURRENT, got=repr(name[:100]))
+        hint = "write the name of a bundle beside it (HISTORY has those published), or remove it"
+        raise BundleRefused(
+            "CURRENT holds no bundle name", where=bundles_dir / CURRENT, got=repr(name[:100]), hint=hint
+        )
     return name
 
 

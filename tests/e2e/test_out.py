@@ -141,3 +141,18 @@ def test_answers_go_to_a_file(built: Built, requests: pl.DataFrame, full: Path, 
     assert left(full) == []
     done(*arguments, "--out", full / "precious")
     assert pl.read_parquet(full / "precious")["request_id"].n_unique() == 3
+
+
+def test_where_nothing_can_be_written_no_work_is_done(given: Any, full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("it has begun")
+
+    monkeypatch.setattr("training.build.Stages", work)
+    monkeypatch.setattr("training.evaluate.train", work)
+    below = full / "precious" / "x"
+    assert "Not a directory" in refused("evaluate", *given["evaluate"], "--out", below, code=1)
+    assert "Not a directory" in refused("build", *given["build"], "--out", below)
+    (full / "CURRENT").touch()
+    line = refused("build", *given["build"], "--out", full)
+    assert "CURRENT holds no bundle name" in line and "got: ''" in line and "hint: " in line
+    assert left(full) == ["CURRENT"]
