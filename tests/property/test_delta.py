@@ -23,7 +23,7 @@ from recsys.events import (
     last_fact_us,
     open_events,
 )
-from recsys.events.facts import FACT_SCHEMA, US_PER_DAY
+from recsys.events.facts import US_PER_DAY
 from recsys.events.lake.ingest import ingest
 from recsys.events.lake.manifest import LakeManifest
 from recsys.events.schemas import TABLES
@@ -32,7 +32,7 @@ from recsys.ties.algebra import BlockState
 from recsys.ties.blocks import blocks
 from recsys.ties.layers import LayeredState
 from recsys.ties.store import TieStore
-from training.delta import KnownStates, _partitions, added_facts, advance
+from training.delta import KnownStates, _partitions, advance
 from training.states import Snapshot, snapshot
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -298,11 +298,3 @@ def test_what_takes_a_fact_back_asks_for_a_rebuild(market: dict[str, pl.DataFram
     assert advance(known, events.lake, CONFIG, cut_us, NOW_US) is None
     earlier = cut_us - US_PER_DAY // 2
     assert advance(known, events.lake, CONFIG, earlier, NOW_US) is None  # states do not forget
-
-
-def test_added_facts_are_counted_with_repetitions() -> None:
-    rows = {name: [1, 1, 1, 2] for name in FACT_SCHEMA}
-    has = pl.DataFrame(rows, schema=FACT_SCHEMA)
-    assert added_facts(has[:1], has).sort("at")["at"].to_list() == [1, 1, 2]  # type: ignore[union-attr]
-    assert added_facts(has[:3], has)["at"].to_list() == [2]  # type: ignore[union-attr]
-    assert added_facts(has, has[1:]) is None

@@ -103,9 +103,10 @@ def bench_rebuy(
     now = day_of(as_of)
     facts = read_orders(orders, now)
     if facts.purchases.is_empty():
-        raise InputRefused("no purchase before the instant of prediction", where=orders, got=f"as-of {as_of}",
-                           expected="at least one order that was not cancelled",
-                           hint="check the year and the time zone of --as-of")  # fmt: skip
+        n = int(pl.scan_parquet(orders).select(pl.len()).collect().item())
+        hint = "check the year and the time zone of --as-of" if n else "the table is empty: write the orders into it"
+        raise InputRefused("no purchase before the instant of prediction", where=orders, got=f"{n} rows, as-of {as_of}",
+                           expected="at least one order that was not cancelled", hint=hint)  # fmt: skip
     progress("orders", 1.0)
     target = pair_table(facts, [now], horizon_days, config, labelled=False)
     result = _estimate(facts, target, now, horizon_days, config, seed, progress)

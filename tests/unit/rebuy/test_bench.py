@@ -147,6 +147,9 @@ def test_refusals(orders_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.parquet"
     with pytest.raises(InputRefused, match="no purchase before"):
         bench_rebuy(orders_path, START - timedelta(days=1), 30, out)
+    pl.read_parquet(orders_path).clear().write_parquet(tmp_path / "empty")
+    with pytest.raises(InputRefused, match=r"got: 0 rows.*hint: the table is empty"):
+        bench_rebuy(tmp_path / "empty", AS_OF, 30, out)
     with pytest.raises(InputRefused, match="horizon"):
         bench_rebuy(orders_path, AS_OF, 0, out)
     with pytest.raises(InputRefused, match="cannot be read"):
