@@ -29,7 +29,7 @@ Verdict = tuple[str, str | None]
 """Status and, unless accepted, the reason."""
 TAKEN: Final[Verdict] = (ACCEPTED, None)
 
-_ANSWERS: Final = 4_096
+_ANSWERS: Final = 512
 """Answers remembered at least: those of one instant are logged within a commit or two."""
 _OPEN, _COMPLETE = 1, 2
 _F = FactKind  # as plain numbers: looking up a member of an enumeration takes longer than using it

@@ -125,11 +125,11 @@ def test_what_two_answers_of_one_instant_share_counts_once_online_too(market: Pa
 
     with Engine.open(market / "bundles", tmp_path / "log.db", ServingConfig(lease_s=0.0), clock) as engine:
         before = shown(engine)
-        answers = [(engine.lookup(Asked(5, k, explain=False)), f"r{k}") for k in (3, 6)]
-        rooms = {room for answer, _ in answers for room in answer.room_ids}
-        assert len(rooms) < sum(len(answer.room_ids) for answer, _ in answers)
-        for answer in answers:  # in commits of their own
-            engine.apply([], [answer])
+        answers = [engine.lookup(Asked(5, k, explain=False)) for k in (3, 6)]
+        rooms = {room for answer in answers for room in answer.room_ids}
+        assert len(rooms) < sum(len(answer.room_ids) for answer in answers)
+        for i, answer in enumerate(answers):  # in commits of their own
+            engine.apply([], [answer.impressions(f"r{i}")])
         assert shown(engine) == before + len(rooms)
         clock.now = AS_OF + 40_000_000
         later = engine.lookup(Asked(5, K, explain=False))
