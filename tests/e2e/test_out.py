@@ -39,7 +39,7 @@ def given(small: Path, tmp_path: Path) -> dict[str, tuple[object, ...]]:
     orders.with_columns(at=datetime(2024, 6, 3, tzinfo=UTC)).write_parquet(tmp_path / "orders")
     log = EventLog(tmp_path / "log.db")
     follow = {"user_id": 1, "host_id": 2, "at": 1_717_300_000_000_000, "action": "follow"}
-    log.append([("one", "follows", orjson.dumps(follow).decode())], 1, lambda: 0, lambda _: lambda _: False)
+    log.append([("one", "follows", orjson.dumps(follow).decode())], follow["at"], lambda: 0, lambda _: lambda _: False)
     log.close()
     return {
         "simulate": ("--users", 5, "--hosts", 5, "--days", 1),
