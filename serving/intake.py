@@ -4,7 +4,8 @@
 state, so every worker and every restart agrees. A record brings its time of receipt, so no clock is read here.
 
 Repeats are known in two ways: by event id, and by the key of the row (`recsys.events.keys`: the open row of a broadcast
-or a watch and its completion are one). Both memories are bounded (`dedup_horizon`).
+or a watch and its completion are one). Both memories are bounded (`dedup_horizon`), as
+are orders, refunds that wait, and ends that a correction of their room may make count.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Intake:
     Args:
         live: the state to move.
         vocabularies: of the bundle it came from; unknown ids are appended.
-        dedup_horizon: event ids and row keys remembered at least.
+        dedup_horizon: event ids, row keys and the like remembered at least, of each.
         lease_us: how long a room stays without a sign of life, µs; 0: for ever.
 
     Threading: one writer; readers are serialised with it by the caller.
@@ -61,7 +62,7 @@ class Intake:
         lease_us: int = 0,
     ) -> None:
         self.live, self.vocabularies = live, vocabularies
-        self.rooms = RoomsTold(live, vocabularies, lease_us)
+        self.rooms = RoomsTold(live, vocabularies, lease_us, dedup_horizon)
         self.as_of_us = NEVER
         """Facts before this instant may be in the bundle; set by whoever loads it."""
         kinds = {n: v.kind for n in ("user", "host", "room", "order") if (v := getattr(vocabularies, n + "s")).kind}

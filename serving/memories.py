@@ -19,7 +19,7 @@ def memories_of(intake: Intake) -> dict[str, Any]:
         "forgotten": list(intake.orders.forgotten.items()),
         "ended": list(intake.rooms.ended.items()),
         "rooms_seen": list(intake.rooms.seen.items()),
-        "ends_of_others": [[room, list(told.items())] for room, told in intake.rooms.ends_of_others.items()],
+        "ends_of_others": intake.rooms.ends_of_others.generations(),
         "lapsed": sorted(intake.rooms.lapsed),
         "leases": list(intake.rooms.leases.deadlines().items()),
         "kinds": intake.rules.kinds,
@@ -40,7 +40,7 @@ def remember(intake: Intake, told: dict[str, Any]) -> None:
     intake.orders.forgotten.update(told["forgotten"])
     intake.rooms.ended.update(told["ended"])
     intake.rooms.seen.update(told["rooms_seen"])
-    intake.rooms.ends_of_others.update((room, dict(ends)) for room, ends in told["ends_of_others"])
+    intake.rooms.ends_of_others.restore(*([(tuple(key), at) for key, at in part] for part in told["ends_of_others"]))
     intake.rooms.lapsed.update(told["lapsed"])
     intake.rooms.leases.restore(dict(told["leases"]))
     intake.rules.kinds.update(told["kinds"])

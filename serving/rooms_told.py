@@ -17,7 +17,7 @@ from recsys.events.vocabularies import Vocabularies
 from recsys.live.leases import Leases
 from recsys.live.room_starts import take_back_start
 from recsys.live.state import LiveState
-from serving.seen import ByRow
+from serving.seen import ByRow, Lately
 
 _OPEN, _COMPLETE, _NOWHERE = 1, 2, (-1, 0, -1)
 _ROOM_START, _ROOM_END = int(FactKind.ROOM_START), int(FactKind.ROOM_END)
@@ -30,17 +30,19 @@ class RoomsTold:
         live: the state to move.
         vocabularies: of the bundle it came from; unknown ids are appended.
         lease_us: how long a room stays without a sign of life, µs; 0: for ever.
+        horizon: ends told by hosts whose room it is not that are remembered at least.
 
     Threading: one writer.
     """
 
-    def __init__(self, live: LiveState, vocabularies: Vocabularies, lease_us: int) -> None:
+    def __init__(self, live: LiveState, vocabularies: Vocabularies, lease_us: int, horizon: int) -> None:
         self.live, self.vocabularies = live, vocabularies
         self.leases = Leases(lease_us)
         self.ended = ByRow("q", NEVER)
         """Room row → instant of its end, µs, of rooms known to have ended."""
-        self.ends_of_others: dict[int, dict[int | str, int]] = {}
-        """Room row → host id → the earliest end that rows of a host tell whose room it is not, µs."""
+        self.ends_of_others: Lately[tuple[int, int | str], int] = Lately(horizon)
+        """(room row, host id) → the earliest end that rows of a host tell whose room it is not, µs: a correction may
+        make it his. No row says that none will come, so only the horizon bounds them."""
         self.lapsed: set[int] = set()
         """Room rows whose lease ran out and was not renewed since."""
         self.seen = ByRow("b", 0)
@@ -144,7 +146,9 @@ class RoomsTold:
         if rooms.host[room] != host:
             if room in self.ended:
                 self._note_end(room, self.vocabularies.hosts.id(host), self.ended[room])
-            self.ended[room] = self.ends_of_others.get(room, {}).pop(v.host_id, NEVER)
+            end = self.ends_of_others.get((room, v.host_id))
+            self.ended[room] = NEVER if end is None else end
+            self.ends_of_others.drop((room, v.host_id))
         self._start(room, facts_from)
         self.lapsed.discard(room)
         if room in self.ended:
@@ -173,8 +177,8 @@ class RoomsTold:
         self.live.apply(at, _ROOM_END, -1, self.live.world.rooms.host.item(room), room, 0, 0, 0)
 
     def _note_end(self, room: int, host_id: Any, at: int) -> None:
-        told = self.ends_of_others.setdefault(room, {})
-        told[host_id] = min(at, told.get(host_id, at))
+        held = self.ends_of_others.get((room, host_id))
+        self.ends_of_others.put((room, host_id), at if held is None else min(at, held))
 
     def _renew(self, room: int, at: int) -> None:
         """A sign of life: a longer lease, and back on air if the lease had run out."""

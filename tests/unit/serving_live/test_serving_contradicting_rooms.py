@@ -221,6 +221,20 @@ def test_the_earlier_start_takes_the_place_of_the_one_told_first(market: Path) -
         assert loaded.live.world.rooms.started_at[room] == AS_OF + 5 * S
 
 
+def test_ends_by_hosts_whose_room_it_is_not_are_forgotten_one_day() -> None:
+    """The latest `dedup_horizon` of them at least are known when their host turns out to be the room's."""
+    intake = Intake(assemble(empty_parts(1)), Vocabularies(), dedup_horizon=10)
+    row = {"room_id": 1, "host_id": 0, "started_at": AS_OF + 20 * S}
+    told_to(intake, [row])
+    ends = [{**row, "host_id": host, "ended_at": AS_OF + 50 * S} for host in range(1, 101)]
+    assert told_to(intake, ends, 1) == [("quarantined", "duplicate_key")] * 100
+    assert 10 <= len(intake.rooms.ends_of_others) <= 20
+    room = intake.vocabularies.rooms.row(1)
+    for host, start, end in ((100, 10, AS_OF + 50 * S), (1, 5, None)):
+        told_to(intake, [{**row, "host_id": host, "started_at": AS_OF + start * S}], 1_000 - start)
+        assert intake.rooms.ended.get(room) == end
+
+
 @pytest.mark.parametrize("told_first", ["early", "late"])
 def test_a_corrected_room_keeps_its_lease(market: Path, told_first: str) -> None:
     clock = Clock(LATER)
