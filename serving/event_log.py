@@ -7,6 +7,7 @@ and `append` hands over what others wrote since, inside the same transaction, so
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 import uuid
@@ -45,6 +46,15 @@ def as_text(row: Any) -> str:
     if isinstance(row, bytes | bytearray | memoryview):
         return str(row, "utf-8")
     return orjson.dumps(row).decode()
+
+
+def names(row: str, user_id: int | str) -> bool:
+    """Whether a JSON object that SQLite takes for a row of this user is one: its functions end a text at U+0000."""
+    try:
+        told = json.loads(row, object_pairs_hook=list)
+    except (ValueError, RecursionError):  # a number of thousands of digits, say; set aside, whosever it was
+        return True
+    return any(key == "user_id" and value == user_id for key, value in told)
 
 
 class Moved(NamedTuple):
@@ -90,6 +100,7 @@ class EventLog:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA secure_delete=ON")
+            self._db.create_function("names", 2, names, deterministic=True)
             found = int(self._db.execute("PRAGMA user_version").fetchone()[0])
             if found > FORMAT:
                 raise ConfigError("event log is of a later format", where=path, got=found, expected=FORMAT)
@@ -259,9 +270,9 @@ class EventLog:
             changed = self._db.execute(
                 "UPDATE events SET tab = '_erased', row = '{}', event_id = 'erased-' || seq "
                 "WHERE (instr(row, ?) OR instr(row, '\\')) "  # only rows with his id, or an escape, are parsed
-                "AND EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(row) THEN row ELSE '{}' END) "
-                "WHERE key = 'user_id' AND atom = ?)",
-                (str(user_id), user_id),
+                "AND CASE WHEN EXISTS (SELECT 1 FROM json_each(CASE WHEN json_valid(row) THEN row ELSE '{}' END) "
+                "WHERE key = 'user_id' AND atom = ?) THEN names(row, ?) END",
+                (str(user_id), user_id if isinstance(user_id, int) else user_id.partition("\0")[0], user_id),
             ).rowcount
             self._db.execute("COMMIT")
             for _ in range(200):

@@ -11,7 +11,7 @@ import pytest
 
 from serving.asked import Asked
 from serving.engine import Engine
-from serving.event_log import EventLog, LogFailed, Record
+from serving.event_log import EventLog, LogFailed, Record, as_text
 
 from .served_world import Clock
 from .test_serving_events import HOST, at, room, shown
@@ -125,12 +125,24 @@ def test_an_erased_user_is_a_stranger_at_once_and_after_a_restart(market: Path, 
 def test_a_row_that_is_no_json_or_names_two_users_keeps_nobody_from_being_erased(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "log.db")
     rows = ["no row", '{"user_id": 6, "user_id": 5}', '{"user_id": 6}', '["user_id", 5]', '{"user_id": "5"}']
+    rows.append(f'{{"user_id": 5, "count": {"9" * 5_000}}}')
     log.append([(f"e{i}", "follows", row) for i, row in enumerate(rows)], 1, lambda: 0, lambda _: lambda _: False)
-    assert log.forget_user(5) == 1
-    assert [record.row for record in log.read(0)] == [rows[0], "{}", *rows[2:]]
+    assert log.forget_user(5) == 2
+    assert [record.row for record in log.read(0)] == [rows[0], "{}", *rows[2:5], "{}"]
     escaped = ['{"user_id": "\\u00e9\\/"}', '{"user_id": "é/"}']
     log.append([(f"s{i}", "follows", row) for i, row in enumerate(escaped)], 1, lambda: 0, lambda _: lambda _: False)
     assert log.forget_user("é/") == 2
+    log.close()
+
+
+def test_users_whose_ids_differ_after_a_nul_are_erased_one_by_one(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "log.db")
+    ids: list[str] = ["a", "a\0b", "", "\0"]
+    rows = [as_text({"user_id": user, "title": '"'}) for user in ids]
+    log.append([(f"e{i}", "follows", row) for i, row in enumerate(rows)], 1, lambda: 0, lambda _: lambda _: False)
+    for i, user in enumerate(ids):
+        assert log.forget_user(user) == 1
+        assert [record.row for record in log.read(0)] == ["{}"] * (i + 1) + rows[i + 1 :]
     log.close()
 
 
