@@ -171,9 +171,7 @@ def as_base(shot: Snapshot, vocabularies: Vocabularies, as_of_us: int, seq: int)
     return KnownStates(shot.states | {"room": numbered}, shot.standings, kept, as_of_us, seq, NOW_US)
 
 
-@settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @example(
     days=4.75, late=0.0, back=0, buckets=1, share=1.0, seed=0
 )  # nothing comes after the base: the last fact lies before it

@@ -67,7 +67,7 @@ def rows_of(table: str) -> st.SearchStrategy[list[dict[str, Any]]]:
 
 worlds: st.SearchStrategy[World] = st.fixed_dictionaries({table: rows_of(table) for table in TABLES})
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]  # an example takes a tenth of a second, shrinking takes minutes
-slow = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
+slow = settings(max_examples=20, suppress_health_check=list(HealthCheck), phases=PHASES)
 
 
 def read(world: World) -> Events:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.errors import BundleRefused, InputRefused
@@ -20,7 +20,6 @@ texts = st.lists(st.text(max_size=3), max_size=40)
 steps = st.one_of(st.lists(ints, max_size=4), st.lists(texts, max_size=4))
 
 
-@settings(deadline=None)
 @given(steps, st.booleans())
 def test_like_a_dictionary_through_files(batches: list[list[int]] | list[list[str]], reload: bool) -> None:
     vocabulary, model = Vocabulary(), dict[int | str, int]()

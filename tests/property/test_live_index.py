@@ -112,5 +112,5 @@ def room_vector(vectors: np.ndarray, host: int, cohosts: tuple[int, ...]) -> np.
     return np.asarray(own + WEIGHT * np.mean(known, axis=0) if known else own)
 
 
-Broadcasts.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+Broadcasts.TestCase.settings = settings(max_examples=40, stateful_step_count=40)
 TestBroadcasts = Broadcasts.TestCase

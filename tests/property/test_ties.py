@@ -70,7 +70,7 @@ def one_by_one(block_name: str, facts: pl.DataFrame) -> BlockState:
 
 
 @pytest.mark.parametrize("name", [block.name for block in BLOCKS.all])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(facts=fact_frames(), seed=st.integers(0, 2**31))
 def test_batch_split_order_and_events_agree(name: str, facts: pl.DataFrame, seed: int) -> None:
     block = getattr(BLOCKS, name)
@@ -85,7 +85,7 @@ def test_batch_split_order_and_events_agree(name: str, facts: pl.DataFrame, seed
     assert_equal(one_by_one(name, shuffled), whole)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(facts=fact_frames(), seed=st.integers(0, 2**31))
 def test_merge_is_associative(facts: pl.DataFrame, seed: int) -> None:
     part = np.random.default_rng(seed).integers(0, 3, len(facts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.models.binning import Binning
@@ -26,7 +26,6 @@ def around(edges: np.ndarray) -> np.ndarray:
     return np.concatenate([edges, *beside, odd])
 
 
-@settings(deadline=None)
 @given(edge_lists)
 def test_equals_a_search(lists: list[list[float]]) -> None:
     edges = [np.array(one, dtype=np.float64) + 0.0 for one in lists]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
@@ -14,7 +14,6 @@ from recsys.models.distinct import distinct
 NUMBERS = st.sampled_from([0.0, -0.0, 1.0, 1e-300, np.inf, np.nan])
 
 
-@settings(deadline=None)
 @given(arrays(np.float64, st.tuples(st.integers(0, 3), st.integers(0, 12)), elements=NUMBERS))
 def test_the_table_is_had_again_from_its_different_columns(table: np.ndarray) -> None:
     columns, of = distinct(table)

@@ -207,7 +207,7 @@ histories = st.lists(
 
 
 @given(history=histories, cut=st.floats(0.0, 1.0), seed=st.integers(0, 9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_batch_equals_event_by_event_split_anywhere_and_permuted(
     history: list[tuple[int, int, int]], cut: float, seed: int
 ) -> None:

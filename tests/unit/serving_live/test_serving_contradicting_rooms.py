@@ -151,7 +151,7 @@ def live_room(market: Path) -> tuple[int, int]:
         return loaded.vocabularies.rooms.id(room), loaded.vocabularies.hosts.id(int(loaded.live.world.rooms.host[room]))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_replay_answers_as_the_service_that_was_told_in_any_order(market: Path, data: st.DataObject) -> None:
     """Rooms nobody knew and one that the bundle has, of hosts it knows; afterwards viewers enter and buy in them."""

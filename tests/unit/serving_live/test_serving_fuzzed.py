@@ -30,7 +30,6 @@ from .test_serving_http import room
 CONFIG = ServingConfig(most_body_bytes=20_000, most_events=50, most_k=50, deadline_ms=10_000)
 BOUNDED = settings(
     max_examples=int(os.environ.get("LAOTIE_FUZZ", "20")),
-    deadline=None,
     derandomize=True,
     database=None,
     phases=[Phase.explicit, Phase.generate],
