@@ -183,6 +183,8 @@ class HttpClient:
     def _call(self, method: str, path: str, **more: Any) -> Document:
         try:
             answer = self._http.request(method, path, **more)
+        except httpx.InvalidURL as error:  # an id of some 64 KB
+            raise CallFailed(0, "too_large", f"no address holds this: {error}") from error
         except httpx.HTTPError as error:
             raise CallFailed(0, "unreachable", str(error)) from error
         try:

@@ -127,6 +127,13 @@ def test_an_id_that_events_may_have_is_an_id_everywhere(
         told_and_erased(remote)
 
 
+def test_an_id_no_address_holds_is_refused_in_words() -> None:
+    with HttpClient("http://127.0.0.1:9") as remote:
+        for call in (lambda: remote.explain("x" * 70_000, 9), lambda: remote.erase("x" * 70_000)):
+            with pytest.raises(CallFailed, match="no address holds this"):
+                call()
+
+
 def test_both_clients_take_ids_and_rows_alike(market: Path, tmp_path: Path, clock: Clock) -> None:
     config, shelf = ServingConfig(log_impressions=False), market / "bundles" / "b1"
     follow = {"user_id": 4, "host_id": HOST, "at": AS_OF + 5, "action": "follow"}
