@@ -5,7 +5,7 @@
 | 0 | nothing | nothing |
 | 1 | `fewer_candidates` | newcomers' places, and half of the other public candidates |
 | 2 | `no_personal_search` | collaborative and transition models: public candidates are popular rooms |
-| 3 | `private_and_popular` | the learnt ranker and reasons: stated weights on ties and popularity |
+| 3 | `private_and_popular` | the learnt ranker, reasons and heads: stated weights on ties and popularity |
 
 The private domain is complete on every step.
 """
