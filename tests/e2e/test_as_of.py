@@ -99,7 +99,7 @@ def test_a_prediction_before_and_after_the_orders(asked: Any, tmp_path: Path) ->
     line = refused(*asked("bench-rebuy", "1999-01-01"))
     assert line == (
         f"laotie: no purchase before the instant of prediction; where: {tmp_path / 'orders'}; "
-        "got: as-of 1999-01-01 00:00:00+00:00; expected: at least one order that was not cancelled; "
+        "got: 2 rows, as-of 1999-01-01 00:00:00+00:00; expected: at least one order that was not cancelled; "
         "hint: check the year and the time zone of --as-of"
     )
     assert not (tmp_path / "made" / "out").exists()
