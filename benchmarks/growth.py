@@ -24,11 +24,10 @@ import numpy as np
 from soak import memory
 from synthetic_bundle import AS_OF, synthetic
 
-from recsys.events.log_tables import log_source
+from recsys.events.log_tables import identity_of, log_source
 from serving.asked import Asked
 from serving.config import ServingConfig
 from serving.engine import Engine, Event
-from serving.event_log import EventLog
 
 _NEW, _MINUTE_US = 10**9, 60_000_000
 
@@ -69,9 +68,7 @@ def night_by_night(folder: Path, nights: int) -> list[int]:
     shelf, log = synthetic(folder / "shelf", **sizes), folder / "log.db"
     now, found, rng = AS_OF, [], np.random.default_rng(1)
     with Engine.open(shelf, log, ServingConfig(lease_s=0.0, dedup_horizon=2_000), lambda: now) as engine:
-        with_id = EventLog(log)
-        source = log_source(with_id.log_id)
-        with_id.close()
+        source = log_source(identity_of(log))
         for night in range(nights):
             for i in range(night * 300, night * 300 + 300):
                 now += 2 * _MINUTE_US

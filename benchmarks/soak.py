@@ -286,14 +286,11 @@ def main() -> int:
     options.add_argument("--growth", type=float, default=25.0, help="per cent that are too much")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        shelf = given.bundle or synthetic(
-            Path(folder) / "b", users=given.users, hosts=given.hosts, ties=20, neighbours=100
-        )
+        sizes = {"users": given.users, "hosts": given.hosts, "ties": 20, "neighbours": 100}
+        shelf = given.bundle or synthetic(Path(folder) / "b", **sizes)
         pause_s = given.pause_ms / 1e3
-        log = Path(folder) / "log.db"
-        found = soak(
-            shelf, log, given.seconds, given.readers, given.rooms, given.regulars, pause_s, given.most_fresh_mb
-        )
+        load = (given.seconds, given.readers, given.rooms, given.regulars, pause_s, given.most_fresh_mb)
+        found = soak(shelf, Path(folder) / "log.db", *load)
     print(json.dumps(found, indent=2))
     return int(bool(found["faults"]) or found["growth of the second half, %"] > given.growth)
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from recsys.instants import format_instant
-from recsys.pipeline.request import OUTCOMES, SOURCES, Answer, Outcome
+from recsys.pipeline.request import OUTCOMES, SOURCES, Outcome
 from serving.asked import Asked, Served
 from serving.engine import Engine
 
@@ -48,8 +47,8 @@ def document(served: Served, *, breakdown: bool = False) -> dict[str, Any]:
         for room, said in zip(rooms, answer.heads_by_room(), strict=True):
             room["heads"] = said
     if breakdown:
-        for room, terms in zip(rooms, answer.contributions, strict=True):
-            room["breakdown"] = _largest_first(answer, terms)
+        for i, room in enumerate(rooms):
+            room["breakdown"] = answer.breakdown.told(i)
     return {
         "user_id": asked.user_id,
         "known_user": served.user >= 0,
@@ -64,11 +63,6 @@ def document(served: Served, *, breakdown: bool = False) -> dict[str, Any]:
         "weights": answer.weights,
         "rooms": rooms,
     }
-
-
-def _largest_first(answer: Answer, terms: npt.NDArray[np.float64]) -> dict[str, float]:
-    told = {name: v for name, v in zip(answer.feature_names, terms.tolist(), strict=True) if v}
-    return {"bias": answer.bias, **dict(sorted(told.items(), key=lambda term: -abs(term[1])))}
 
 
 def explanation(engine: Engine, user_id: int | str, room_id: int | str, k: int) -> dict[str, Any]:
@@ -108,8 +102,7 @@ def _among_rivals(engine: Engine, whole: Served, room_id: int | str) -> Served:
 
 
 def _room(served: Served, i: int) -> dict[str, Any]:
-    (terms,) = served.answer.breakdown.take(np.array([i])).contributions
-    return {**document(served)["rooms"][i], "breakdown": _largest_first(served.answer, terms)}
+    return {**document(served)["rooms"][i], "breakdown": served.answer.breakdown.take(np.array([i])).told(0)}
 
 
 def _why_not(served: Served, row: int) -> str:

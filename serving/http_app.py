@@ -60,8 +60,8 @@ class Service:
 
     async def body(self, request: Request) -> bytes:
         """The body, bounded in size and time."""
-        coding = request.headers.get("content-encoding", "").strip().lower()
-        if coding not in ("", "identity"):
+        coding = ",".join(request.headers.getlist("content-encoding"))
+        if {one.strip().lower() for one in coding.split(",")} - {"", "identity"}:
             raise Problem(
                 415, "compressed", f"Content-Encoding {coding[:32]!r} is not read here: send the body as it is"
             )

@@ -77,12 +77,12 @@ class Intake:
         self._apply: Callable[..., None] = live.apply
         self._takers: dict[str, Callable[[Any], Verdict]] = {name: getattr(self, f"_take_{name}") for name in TABLES}
 
-    def first_shown(self, viewer: int | str, at: int, rooms: list[int | str]) -> list[int]:
-        """Places in an answer of the rooms that no other answer to this viewer at this instant showed: an impression is
-        told by user, room and instant, in the batch too."""
-        before = self.shown.get((viewer, at))
-        self.shown.put((viewer, at), rooms if before is None else [*before, *rooms])
-        return [i for i, room in enumerate(rooms) if before is None or room not in before]
+    def shown_already(self, viewer: int | str, at: int, rooms: list[int | str]) -> set[int | str]:
+        """Rooms that other answers showed this viewer at this instant, before one of `rooms`: an impression is told by
+        user, room and instant, in the batch too."""
+        before = self.shown.get((viewer, at)) or []
+        self.shown.put((viewer, at), [*before, *rooms])
+        return set(before)
 
     def seen(self, event_id: str) -> bool:
         """Whether an event of this id was fed within the horizon."""

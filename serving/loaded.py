@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any, Final
 
 import msgspec
@@ -125,14 +126,15 @@ class Loaded:
         at, ids, viewer = answer["at"], self.vocabularies, answer["user_id"]
         if viewer is None or (self.erased and at <= self.erased.get(pseudonym(viewer), NEVER)):
             return
-        places = self.intake.first_shown(viewer, at, answer["room_ids"])
+        host_ids, room_ids = answer["host_ids"], answer["room_ids"]
+        already = self.intake.shown_already(viewer, at, room_ids)
         if at < facts_from:
             return
         user = ids.users.add(viewer) if ids.users.kind and is_of_kind(viewer, ids.users.kind) else -1
-        hosts, rooms = (
-            ids.hosts.rows_listed([answer["host_ids"][i] for i in places]),
-            ids.rooms.rows_listed([answer["room_ids"][i] for i in places]),
-        )
+        if already:
+            new = [room not in already for room in room_ids]
+            host_ids, room_ids = list(compress(host_ids, new)), list(compress(room_ids, new))
+        hosts, rooms = ids.hosts.rows_listed(host_ids), ids.rooms.rows_listed(room_ids)
         self.live.apply_impressions(at, user, hosts, rooms)
 
     def obey(self, erasure: Any) -> None:

@@ -102,7 +102,6 @@ def rooms_of(answer: Answer, rooms: Vocabulary, hosts: Vocabulary) -> list[dict[
     room_ids, host_ids = rooms.ids(answer.rooms).to_list(), hosts.ids(answer.hosts).to_list()
     found, heads, strengths = [], answer.heads_by_room(), answer.strengths()
     for i in range(len(answer)):
-        terms = {name: float(v) for name, v in zip(answer.feature_names, answer.contributions[i], strict=True) if v}
         found.append(
             {
                 "rank": i + 1,
@@ -114,7 +113,7 @@ def rooms_of(answer: Answer, rooms: Vocabulary, hosts: Vocabulary) -> list[dict[
                 "source": str(SOURCES[answer.sources[i]]),
                 "reserved": bool(answer.reserved[i]),
                 "reasons": answer.reasons[i],
-                "breakdown": {"bias": answer.bias, **dict(sorted(terms.items(), key=lambda term: -abs(term[1])))},
+                "breakdown": answer.breakdown.told(i),
             }
         )
     return found

@@ -23,7 +23,8 @@ Ranker = BlockNetwork | AdditiveModel | PriorRanker
 @dataclass(frozen=True)
 class Breakdown:
     """Of n rows: `scores` (n,) are what was said of them, in it `discounts` (n,), what was added for going through a
-    co-host; their features are the columns `of` (n,) of `table` (F, r), copied when somebody asks."""
+    co-host; their features are the columns `of` (n,) of `table` (F, r), copied when somebody asks. The table of all
+    that was scored together is kept until it is let go."""
 
     ranker: Ranker
     table: Floats
@@ -55,6 +56,11 @@ class Breakdown:
     def bias(self) -> float:
         """What every score starts from."""
         return self.ranker.bias
+
+    def told(self, row: int) -> dict[str, float]:
+        """The bias and every term that adds to the score of one row, largest first."""
+        terms = {name: v for name, v in zip(self.terms, self.contributions[row].tolist(), strict=True) if v}
+        return {"bias": self.bias, **dict(sorted(terms.items(), key=lambda term: -abs(term[1])))}
 
     def take(self, rows: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Breakdown:
         """The breakdown of some of the rows."""

@@ -84,12 +84,12 @@ def _answer(world: World, epoch: Epoch, begun: _Found, scores: Scored) -> Answer
     breakdown = scores.breakdown(order)
     words: list[list[str]] = []
     heads: dict[str, np.ndarray] = {}
-    tie_of = scores.tie_of(order)
     if request.heads:
-        heads = heads_of(world, rooms, through, breakdown.values, (tie_of >= 0).nonzero()[0])
+        tied = (scores.tie_of(order) >= 0).nonzero()[0]
+        heads = heads_of(world, rooms, through, breakdown.values, tied)
     if request.explain:
         words = reasons(
-            world, scores.ties, tie_of, rooms, through, kept.source[order], reserved, request.at,
+            world, scores.ties, scores.tie_of(order), rooms, through, kept.source[order], reserved, request.at,
             with_history=len(viewer.hosts) > 0,
         )  # fmt: skip
     outcomes = np.full(len(kept), _CODES[Outcome.NOT_SELECTED], dtype=np.int8)

@@ -36,7 +36,7 @@ def rehearse(world: World, at: int) -> None:
         at: when the rehearsal is played, µs: now, for models are not made for instants long before what they learnt.
     """
     stage = _stage(world, at)
-    requests = [Request(user, at, _ROOMS // 2) for user in (_VIEWER, _FOLLOWER, _NOBODY)]
+    requests = [Request(user, at, _ROOMS // 2, heads=True) for user in (_VIEWER, _FOLLOWER, _NOBODY)]
     for request in requests:
         (answer,) = lookups(stage, [request])
         np.sum(answer.contributions)

@@ -131,11 +131,12 @@ def asked_by(user: int | None) -> Iterator[Asked]:
     """What one viewer may ask: any step, some rooms or none, one place or more than there are rooms, some sources."""
     for step in range(4):
         yield Asked(user, 5, step=step)
+        yield Asked(user, 5, step=step, heads=True)
     for rooms in ([], [9_003], [9_900], [9_002, 9_003, 9_900]):
-        yield Asked(user, 3, rooms=rooms)
+        yield Asked(user, 3, rooms=rooms, heads=True)
     for k in (1, 2, 500):
         yield Asked(user, k)
-        yield Asked(user, k, explain=False)
+        yield Asked(user, k, explain=False, heads=True)
     yield Asked(user, 5, category="no such")
     yield Asked(user, 5, exclude=[9_003, 9_004])
     for source in ("nearest", "transition", "popular", "newcomer"):

@@ -107,8 +107,11 @@ def test_a_compressed_body_is_refused_as_such(url: str) -> None:
             url + "/v1/lookup", content=gzip.compress(b"{}"), headers={"content-encoding": coding}, trust_env=False
         )
         assert (answer.status_code, answer.json()["error"]["code"]) == (415, "compressed")
-    plain = httpx.post(url + "/v1/lookup", content=b"{}", headers={"content-encoding": "Identity"}, trust_env=False)
-    assert plain.status_code == 200
+    twice = [("content-encoding", "identity"), ("content-encoding", "gzip")]
+    assert httpx.post(url + "/v1/lookup", content=b"{}", headers=twice, trust_env=False).status_code == 415
+    for coding in ("Identity", "identity, identity", ""):
+        plain = httpx.post(url + "/v1/lookup", content=b"{}", headers={"content-encoding": coding}, trust_env=False)
+        assert plain.status_code == 200
 
 
 def test_a_title_cut_amid_an_emoji_costs_no_room(url: str) -> None:
