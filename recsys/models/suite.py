@@ -28,6 +28,7 @@ from recsys.models.trust import HostTrust
 from recsys.models.two_tower import TwoTower
 from recsys.ties.algebra import Floats
 from recsys.ties.blocks import Blocks
+from recsys.ties.standing import Relations, relations
 from recsys.ties.store import TieStore, UserTies
 
 PERSONAL_FEATURES = (
@@ -55,15 +56,18 @@ LatestEntered = list[tuple[int, int]]
 class Viewer:
     """What the collaborative models know of one user at one instant, computed once a request.
 
-    `ties` are his ties by block; `hosts` (h,), `confidences` (h,) his history; `vector` (d,) folded in, or None;
-    `graph_scores` over all hosts (n_hosts,), or None. `recent` are the hosts transitions start from, entered `ages_s`
-    ago. `search` is what he asks the index of live rooms for, or None. `chances` (n_hosts + 1,) are where he may go
-    next, as `TransitionModel.everywhere` tells, once somebody has asked for many of them; `products` are what the index
-    says to `search`, where several viewers searched together.
+    `ties` are his ties by block, `stand` how those of the block `relation` stand, `blocked` (b,) the hosts he has
+    blocked. `hosts` (h,), `confidences` (h,) are his history; `vector` (d,) folded in, or None; `graph_scores` over all
+    hosts (n_hosts,), or None. `recent` are the hosts transitions start from, entered `ages_s` ago. `search` is what he
+    asks the index of live rooms for, or None. `chances` (n_hosts + 1,) are where he may go next, as
+    `TransitionModel.everywhere` tells, once somebody has asked for many of them; `products` are what the index says to
+    `search`, where several viewers searched together.
     """
 
     at: int
     ties: dict[str, UserTies]
+    stand: Relations
+    blocked: npt.NDArray[np.int32]
     hosts: npt.NDArray[np.int64]
     confidences: npt.NDArray[np.float32]
     recent: npt.NDArray[np.int64]
@@ -107,7 +111,9 @@ class Models:
         search = vector
         if self.tower is not None:
             search = self.tower.search_vector(self.tower.viewer_of(ties, blocks, user, at))
-        return Viewer(at, held, hosts, confidences, recent, ages_s, vector, graph, search)
+        stand = relations(blocks.relation, held["relation"].rows)
+        blocked = held["relation"].hosts[stand.blocks]
+        return Viewer(at, held, stand, blocked, hosts, confidences, recent, ages_s, vector, graph, search)
 
     def next_chances(self, viewer: Viewer, hosts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """P(next host is this one) for `hosts` (n,), from the viewer's recent hosts; None: transitions say nothing."""

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.index.epoch import Epoch
+from recsys.models.suite import Viewer
 from recsys.pipeline.request import Outcome, Request
-from recsys.pipeline.sources import Candidates, blocked_hosts
+from recsys.pipeline.sources import Candidates
 from recsys.pipeline.world import World
 
 Filter = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_] | None]
@@ -24,13 +25,13 @@ class Filtered(NamedTuple):
     removed: list[tuple[Outcome, npt.NDArray[np.int64]]]
 
 
-def filtered(world: World, epoch: Epoch, request: Request, found: Candidates) -> Filtered:
+def filtered(world: World, epoch: Epoch, request: Request, viewer: Viewer, found: Candidates) -> Filtered:
     """Apply all filters in order. Rooms named by a request are not asked whether they are live; blocks always hold."""
     removed: list[tuple[Outcome, npt.NDArray[np.int64]]] = []
     kept = found
     filters: tuple[tuple[Outcome, Filter], ...] = (
         (Outcome.FILTERED_NOT_LIVE, lambda rooms: _live(world, epoch, request, rooms)),
-        (Outcome.FILTERED_BLOCKED, lambda rooms: _not_blocked(world, request, rooms)),
+        (Outcome.FILTERED_BLOCKED, lambda rooms: _not_blocked(world, viewer, rooms)),
         (Outcome.FILTERED_EXCLUDED, lambda rooms: _not_excluded(request, rooms)),
         (Outcome.FILTERED_CATEGORY, lambda rooms: _of_category(world, request, rooms)),
     )
@@ -51,9 +52,8 @@ def _live(world: World, epoch: Epoch, request: Request, rooms: npt.NDArray[np.in
     return live
 
 
-def _not_blocked(world: World, request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
-    unwanted = blocked_hosts(world, request.user)
-    return ~np.isin(world.rooms.host[rooms], unwanted) if len(unwanted) else None
+def _not_blocked(world: World, viewer: Viewer, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:
+    return ~np.isin(world.rooms.host[rooms], viewer.blocked) if len(viewer.blocked) else None
 
 
 def _not_excluded(request: Request, rooms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_] | None:

@@ -69,11 +69,11 @@ def _searched_together(epoch: Epoch, viewers: list[Viewer]) -> None:
 
 def _found(world: World, epoch: Epoch, request: Request, viewer: Viewer) -> _Found:
     found = candidates(world, epoch, request, viewer)
-    kept, removed = filtered(world, epoch, request, found)
+    kept, removed = filtered(world, epoch, request, viewer, found)
     if len(kept) < request.k and request.fill and request.rooms is None and len(found) < len(epoch):
         # The sources are bounded and do not know the filters: with too few left, every room live now is considered.
         found = candidates(world, epoch, request, viewer, everything=True)
-        kept, removed = filtered(world, epoch, request, found)
+        kept, removed = filtered(world, epoch, request, viewer, found)
     return _Found(request, viewer, found, kept, removed)
 
 

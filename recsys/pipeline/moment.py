@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from recsys.compiled import compiled
 from recsys.events.facts import NEVER, US_PER_DAY
 from recsys.pipeline.spans import Spans
 from recsys.pipeline.world import World
-from recsys.ties.algebra import Block, Floats, Ints
+from recsys.ties.algebra import Block, Floats, Ints, Rows
 from recsys.ties.blocks import blocks as declared_blocks
 from recsys.ties.standing import STANDINGS
 
@@ -65,6 +66,7 @@ _N_RATES, _N_HOST_SHARES = len(_WINDOWS), len(_WINDOWS) + len(_ARRIVAL_WINDOWS)
 _N_SHARES = _N_HOST_SHARES + len(_ROOM_WINDOWS)
 _GONE = 1_000.0
 """What has halved so often is nothing; a number as small as that takes many times as long to work out."""
+_NOTHING = 2.0**-_GONE
 PRIOR_BUYERS = 10.0
 PRIOR_RETURNING = 5.0
 PRIOR_SPEND_MINOR = 5_000.0
@@ -103,11 +105,11 @@ class _Sums(NamedTuple):
 @dataclass(frozen=True)
 class _Plan:
     columns: _Columns
-    host_entries: _Sums
-    host_lines: _Sums
+    host: _Sums
+    """Order lines of a day, then entries: what is read as a share stands together."""
     arrivals: _Sums
-    room_entries: _Sums
-    room_acts: _Sums
+    room: _Sums
+    """Entries, then comments and order lines of ten minutes."""
 
 
 @cache
@@ -127,11 +129,9 @@ def _plan(slot_ms: int) -> _Plan:
     ]
     return _Plan(
         _Columns(*places),
-        host_entries=sums(host, *(f"entries_{w}" for w in _WINDOWS)),
-        host_lines=sums(host, "lines_1d"),
+        host=sums(host, "lines_1d", *(f"entries_{w}" for w in _WINDOWS)),
         arrivals=sums(blocks.arrivals, *(f"arrivals_{w}" for w in _ARRIVAL_WINDOWS)),
-        room_entries=sums(room, *(f"entries_{w}" for w in _ROOM_WINDOWS)),
-        room_acts=sums(room, "comments_10m", "lines_10m"),
+        room=sums(room, *(f"entries_{w}" for w in _ROOM_WINDOWS), "comments_10m", "lines_10m"),
     )
 
 
@@ -141,15 +141,12 @@ def moment_features(world: World, rooms: Ints, hosts: Ints, at: int, spans: Span
     host, arrivals, room = world.hosts.rows, world.arrivals.rows, world.moments.rows
     plan, priors = _plan(world.blocks.host.slot_ms), world.priors
     rates, shares, others = out[:_N_RATES], out[_N_RATES : _N_RATES + _N_SHARES], out[_N_RATES + _N_SHARES :]
-    sums = np.empty((_N_SHARES, len(rooms)))  # of entries, in the order of their shares
-    of_host, of_arrivals, of_room = sums[:_N_RATES], sums[_N_RATES:_N_HOST_SHARES], sums[_N_HOST_SHARES:]
-    _decay(hosts, host.ints, host.decayed, *plan.host_entries, at, of_host)
-    _decay(hosts, arrivals.ints, arrivals.decayed, *plan.arrivals, at, of_arrivals)
-    _decay(rooms, room.ints, room.decayed, *plan.room_entries, at, of_room)
-    _decay(rooms, room.ints, room.decayed, *plan.room_acts, at, others[8:10])
-    _decay(hosts, host.ints, host.decayed, *plan.host_lines, at, others[20:21])
+    sums = _decayed((hosts, host, plan.host), (hosts, arrivals, plan.arrivals), (rooms, room, plan.room), at=at)
+    lines, entries, acts = sums[0], sums[1 : 1 + _N_SHARES], sums[1 + _N_SHARES :]
+    of_host, of_arrivals, of_room = entries[:_N_RATES], entries[_N_RATES:_N_HOST_SHARES], entries[_N_HOST_SHARES:]
+    others[8:10], others[20] = acts, lines
     rates[:] = of_host
-    spans.shares(sums, shares)
+    spans.shares(entries, shares)
     _others(
         rooms, hosts, at, plan.columns, of_host, of_arrivals, of_room, host.ints, room.ints, world.schedule.rows.ints,
         world.standings.T, world.rooms.started_at, world.rooms.n_cohosts,
@@ -157,14 +154,38 @@ def moment_features(world: World, rooms: Ints, hosts: Ints, at: int, spans: Span
     )  # fmt: skip
 
 
+def _decayed(*parts: tuple[Ints, Rows, _Sums], at: int) -> Floats:
+    """Decayed sums (S, n) of some rows (n,) of several blocks at instant `at`, one block after the other, as `decay_to`
+    brings them there."""
+    ends = list(accumulate((len(sums.columns) for _, _, sums in parts), initial=0))
+    found = np.empty((ends[-1], len(parts[0][0])))
+    for (rows, held, sums), (start, stop) in zip(parts, pairwise(ends), strict=True):
+        _halvings(rows, held.ints, sums.half_lives, at, found[start:stop])
+    np.exp2(found, out=found)  # several at a time, which a compiled loop would not do
+    for (rows, held, sums), (start, stop) in zip(parts, pairwise(ends), strict=True):
+        _weigh(rows, held.decayed, sums.columns, found[start:stop])
+    return found
+
+
 @compiled
-def _decay(rows: Ints, ints: Ints, decayed: Floats, columns: Ints, half_lives: Floats, at: int, out: Floats) -> None:
-    """Decayed sums (S, n) of some rows (n,) of a block at instant `at`, as `decay_to` brings them there."""
-    for i in range(len(rows)):
-        age = max(float(at) - float(ints[rows[i], 0]), 0.0)
-        for s in range(len(columns)):
-            halvings = age / half_lives[s]
-            out[s, i] = decayed[rows[i], columns[s]] * np.exp2(-halvings) if halvings < _GONE else 0.0
+def _halvings(rows: Ints, ints: Ints, half_lives: Floats, at: int, out: Floats) -> None:
+    """How often sums of some rows (n,) have halved since they were written, negative."""
+    ages = out[-1]
+    for i in range(len(ages)):
+        ages[i] = max(float(at) - float(ints[rows[i], 0]), 0.0)
+    for s in range(len(half_lives)):
+        halvings, half_life = out[s], half_lives[s]
+        for i in range(len(halvings)):
+            halvings[i] = -min(ages[i] / half_life, _GONE)
+
+
+@compiled
+def _weigh(rows: Ints, decayed: Floats, columns: Ints, out: Floats) -> None:
+    """Sums of some rows (n,), times what is left of them, which stands in `out`."""
+    for s in range(len(columns)):
+        left, column = out[s], columns[s]
+        for i in range(len(left)):
+            left[i] = decayed[rows[i], column] * (left[i] if left[i] > _NOTHING else 0.0)
 
 
 @compiled

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from recsys.compiled import compiled
 from recsys.models.additive import AdditiveModel
 from recsys.models.baselines import PriorRanker
 from recsys.models.block_network import BlockNetwork
@@ -24,7 +25,6 @@ from recsys.models.strength import STRENGTH, heads_say, strength_head
 from recsys.models.suite import Viewer
 from recsys.pipeline.breakdown import Breakdown, Ranker
 from recsys.pipeline.features import N_TIE, WITHOUT_TIE, Asking, feature_tables, of_known_hosts
-from recsys.pipeline.sources import blocked_hosts
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
 from recsys.ties.gathering import GatheredTies
@@ -73,12 +73,23 @@ class Scored:
         """
         if not len(self.score) or isinstance(self.ranker, PriorRanker):
             return {}
-        chances = np.exp(self.score - self.score.max())
-        own = of_known_hosts(self.values)[self.row]
-        if isinstance(self.ranker, BlockNetwork):
-            np.multiply(chances, np.exp(-self.ranker.private_bonus), out=chances, where=own)
-        private = float(chances[own].sum() / chances.sum())
+        bonus = self.ranker.private_bonus if isinstance(self.ranker, BlockNetwork) else 0.0
+        private = _private_share(self.score, of_known_hosts(self.values), self.row, bonus)
         return {"private": private, "public": 1.0 - private}
+
+
+@compiled
+def _private_share(
+    score: Floats, known: npt.NDArray[np.bool_], row: npt.NDArray[np.intp], bonus: float
+) -> float:  # fmt: skip
+    """The share of the candidates (n,) scored by a `known` row in the softmax of `score` less their bonus."""
+    highest, private, public = score.max(), 0.0, 0.0
+    for i in range(len(score)):
+        if known[row[i]]:
+            private += np.exp(score[i] - highest - bonus)
+        else:
+            public += np.exp(score[i] - highest)
+    return private / (private + public)
 
 
 class ToScore(NamedTuple):
@@ -122,7 +133,7 @@ def scored_each(world: World, asked: Sequence[ToScore], at: int) -> list[Scored]
 def _rows(world: World, one: ToScore) -> _Rows:
     rooms, n = one.rooms, len(one.rooms)
     hosts = world.rooms.host[rooms].astype(np.int64)
-    joint, through = _ways(world, one.user, rooms)
+    joint, through = _ways(world, one.viewer, rooms)
     if len(joint):
         rooms, hosts = np.concatenate([rooms, rooms[joint]]), np.concatenate([hosts, through])
     return _Rows(Asking(one.user, one.viewer, rooms, hosts), n, joint)
@@ -168,16 +179,18 @@ def _for_strangers(ranker: AdditiveModel) -> AdditiveModel:
     return ranker.given(WITHOUT_TIE)
 
 
-def _ways(world: World, user: int, rooms: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(position of the candidate, co-host) for every co-host of a candidate with whom the user has a tie."""
+def _ways(
+    world: World, viewer: Viewer, rooms: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(position of the candidate, co-host) for every co-host of a candidate with whom the viewer has a tie."""
     guests = world.rooms.cohosts
     if not guests or not world.config.pipeline.cohost_discount:
         return _NOBODY, _NOBODY
     joint = [i for i, room in enumerate(rooms.tolist()) if room in guests]
     if not joint:
         return _NOBODY, _NOBODY
-    tied = {int(host) for name in ("visits", "relation", "commerce") for host in world.ties.of(name, user).hosts}
-    tied -= set(blocked_hosts(world, user).tolist())
+    tied = {int(host) for name in ("visits", "relation", "commerce") for host in viewer.ties[name].hosts}
+    tied -= set(viewer.blocked.tolist())
     pairs = [(i, host) for i in joint for host in guests[int(rooms[i])] if host in tied]
     both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return both[:, 0], both[:, 1]

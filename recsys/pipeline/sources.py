@@ -53,14 +53,9 @@ class Candidates:
 def private_hosts(world: World, user: int) -> npt.NDArray[np.int64]:
     """The hosts a user follows now or has bought from, blocked ones left out. (h,) ascending."""
     relation, commerce = world.ties.of("relation", user), world.ties.of("commerce", user)
-    follows = relation.hosts[relations(world.blocks.relation, relation.rows).follows]
-    return np.setdiff1d(np.union1d(follows, commerce.hosts), blocked_hosts(world, user)).astype(np.int64)
-
-
-def blocked_hosts(world: World, user: int) -> npt.NDArray[np.int64]:
-    """The hosts a user has blocked and not unblocked since. (h,)"""
-    relation = world.ties.of("relation", user)
-    return relation.hosts[relations(world.blocks.relation, relation.rows).blocks].astype(np.int64)
+    stand = relations(world.blocks.relation, relation.rows)
+    private = np.union1d(relation.hosts[stand.follows], commerce.hosts)
+    return np.setdiff1d(private, relation.hosts[stand.blocks]).astype(np.int64)
 
 
 def candidates(world: World, epoch: Epoch, request: Request, viewer: Viewer, *, everything: bool = False) -> Candidates:
@@ -108,8 +103,7 @@ def _bring_circle(world: World, epoch: Epoch, viewer: Viewer, brought_by: Codes)
     if not len(relation) + len(commerce) + len(visits):
         return
     flags = np.zeros(len(world.standings), dtype=np.int8)
-    stand = relations(world.blocks.relation, relation.rows)
-    _flag(visits.hosts, commerce.hosts, relation.hosts, stand.follows, stand.blocks, flags)
+    _flag(visits.hosts, commerce.hosts, relation.hosts, viewer.stand.follows, viewer.stand.blocks, flags)
     found = epoch.flagged(flags)
     _mark(found.own, found.own_flags, _VISITED, _CODES[Source.VISITED], brought_by)
     if len(found.guest):

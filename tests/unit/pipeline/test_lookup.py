@@ -214,9 +214,9 @@ def test_a_room_that_ended_after_the_snapshot_is_filtered() -> None:
     epoch, request = scene.world.index.publish(), Request(VIEWER, NOW, 3)
     viewer = scene.world.models.viewer(scene.world.ties, scene.world.blocks, VIEWER, 6, NOW)
     found = candidates(scene.world, epoch, request, viewer)
-    assert filtered(scene.world, epoch, request, found).removed == []
+    assert filtered(scene.world, epoch, request, viewer, found).removed == []
     scene.end(4, NOW - 1)
-    kept, removed = filtered(scene.world, epoch, request, found)
+    kept, removed = filtered(scene.world, epoch, request, viewer, found)
     assert 4 not in kept.rooms and [(why, rows.tolist()) for why, rows in removed] == [(Outcome.FILTERED_NOT_LIVE, [4])]
 
 
