@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from recsys.config import SourceSizes
 from recsys.events.facts import US_PER_DAY, FactKind
 from recsys.index.live_rooms import LiveRoomIndex
 from recsys.models.audience import Audience
@@ -24,6 +25,8 @@ from recsys.ties.standing import STANDINGS
 from recsys.ties.store import TieStore
 
 _ROOMS = 12
+_ONE_EACH = SourceSizes(nearest=1, transition=1, popular=1, newcomers=1)
+"""Few enough that sources choose among the rooms; too few for an answer, so that all rooms are considered next."""
 _FACTS = (FactKind.ENTRY, FactKind.STAY, FactKind.COMMENT, FactKind.ORDER_LINE, FactKind.FOLLOW, FactKind.IMPRESSION)
 _NOBODY, _VIEWER, _FOLLOWER = -1, 0, 1
 
@@ -57,8 +60,10 @@ def _stage(world: World, at: int) -> World:
         return [RowStore(block, _ROOMS + 1) for block in world.blocks.of(level)]
 
     hosts, schedule, arrivals = rows("host")
+    pipeline = world.config.pipeline.model_copy(update={"sources": _ONE_EACH})
     stage = replace(
         world,
+        config=world.config.model_copy(update={"pipeline": pipeline}),
         ties=TieStore(world.blocks.of("tie")),
         hosts=hosts,
         schedule=schedule,

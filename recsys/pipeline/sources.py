@@ -77,21 +77,8 @@ def candidates(world: World, epoch: Epoch, request: Request, viewer: Viewer, *, 
     brought_by[_by_transition(world, epoch, viewer, sizes.transition)] = _CODES[Source.TRANSITION]
     brought_by[_nearest(epoch, viewer, sizes.nearest)] = _CODES[Source.NEAREST]
     _bring_circle(world, epoch, viewer, brought_by)
-    rooms, source = np.empty(len(epoch), dtype=np.int64), np.empty(len(epoch), dtype=np.int8)
-    n = _brought(brought_by, epoch.rooms, len(SOURCES), rooms, source)
-    return Candidates(rooms[:n].copy(), source[:n].copy())
-
-
-@compiled
-def _brought(
-    brought_by: Codes, rooms: npt.NDArray[np.int64], nobody: int, found: npt.NDArray[np.int64], source: Codes
-) -> int:
-    """The rooms some source brought, and which; how many they are."""
-    n = 0
-    for i in range(len(brought_by)):
-        found[n], source[n] = rooms[i], brought_by[i]
-        n += brought_by[i] != nobody
-    return n
+    brought = (brought_by != len(SOURCES)).nonzero()[0]
+    return Candidates(epoch.rooms.take(brought), brought_by.take(brought))
 
 
 def _bring_circle(world: World, epoch: Epoch, viewer: Viewer, brought_by: Codes) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 from numba.core.dispatcher import Dispatcher
 
+from recsys.config import SourceSizes
 from recsys.live.state import LiveState
 from recsys.models.audience import Audience
 from recsys.models.block_network import BlockNetwork
@@ -69,6 +70,9 @@ def opened(log: Path, kind: str, clock_us: int) -> Engine:
         (head,) = world.models.strength.values()
         world.models.strength |= {name: replace(head, name=name) for name in HEADS}
         world.models.ranker, world.models.audience, world.models.trust = network(), Audience(2, 2), trust()
+    few = SourceSizes(nearest=1, transition=1, popular=1, newcomers=1)
+    pipeline = world.config.pipeline.model_copy(update={"sources": few})
+    world.config = world.config.model_copy(update={"pipeline": pipeline})
     if kind == "no_ties":
         world.ties = TieStore(world.blocks.of("tie"))
         engine.loaded.live.__dict__ |= LiveState(world).__dict__  # what writes to ties knows the new ones
