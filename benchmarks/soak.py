@@ -85,7 +85,7 @@ class Load:
     """The callers; `faults` tells what went wrong."""
 
     def __init__(
-        self, url: str, users: list[Any], hosts: list[Any], rooms: int, seconds: float, regulars: int, pause_s: float
+        self, url: str, users: list[Any], hosts: list[Any], rooms: range, seconds: float, regulars: int, pause_s: float
     ) -> None:
         self.url, self.users, self.hosts, self.rooms = url, users, hosts, rooms
         self.regulars, self.pause_s = regulars, pause_s
@@ -118,7 +118,7 @@ class Load:
 
     def write(self) -> None:
         """Events, and rooms that start and end."""
-        rng, live, number = np.random.default_rng(0), list(range(self.rooms)), self.rooms
+        rng, live, number = np.random.default_rng(0), list(self.rooms), self.rooms.stop
         with HttpClient(self.url, timeout_s=30.0) as client:
             told = [("fan", "follows", {"user_id": FAN, "host_id": FAN, "at": clock_us(), "action": "follow"})]
             told += [(f"r{room}", "rooms", self._room(room)) for room in live]
@@ -217,7 +217,7 @@ def soak(
     found: dict[str, Any] = {"bundle": bundle.manifest.name, "users": len(users), "hosts": len(hosts), "rooms": rooms}
     with served(shelf, log, fresh_mb) as (url, worker, ready_s):
         found |= {"ready_s": round(ready_s, 1), "memory at start": memory(worker.pid)}
-        load = Load(url, users, hosts, rooms, seconds, regulars, pause_s)
+        load = Load(url, users, hosts, range(rooms), seconds, regulars, pause_s)
         callers = [threading.Thread(target=load.read, args=(seed,)) for seed in range(readers)]
         callers.append(threading.Thread(target=load.write))
         settle_memory()  # or a search for garbage here, 150 ms of it, is taken for a pause of the service
