@@ -11,7 +11,8 @@ the end of every `day` the commands of a night run beside them at low priority: 
 - at the end exactly those rooms are on air that were started and not ended, whichever bundle was served then.
 
 The memory told is that of the service's own after each swap: what happened on the day before lies in the bundle then.
-Gates are off: callers enter rooms at random, so that any gate on drift would rightly refuse what is built from it.
+Gates are off: callers enter rooms at random, so that any gate on drift would rightly refuse what is built from it. And
+models learn from few requests: what is looked at is the service.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from serving.client import HttpClient
 from serving.server import settle_memory
 
 _MARKET_DAYS = 14
+_SETTINGS = ("gates=[]", "build.ranker_requests=2000", "build.strength_rows=6000", "tower.examples=2000")
+_SET = [part for setting in _SETTINGS for part in ("--set", setting)]
 _FIRST_ROOM = 10**8
 """Rooms of the callers have other ids than those of the market."""
 
@@ -57,7 +60,7 @@ def market(folder: Path, users: int, hosts: int) -> Path:
     size = ("--users", users, "--hosts", hosts, "--days", _MARKET_DAYS, "--start", start.isoformat(timespec="seconds"))
     laotie("simulate", *size, "--out", folder / "events")
     laotie("ingest", folder / "events", "--lake", folder / "lake")
-    laotie("build", folder / "lake", "--out", folder / "shelf", "--set", "gates=[]")
+    laotie("build", folder / "lake", "--out", folder / "shelf", *_SET)
     return folder / "shelf"
 
 
@@ -65,7 +68,7 @@ def night(folder: Path, log: Path, client: HttpClient) -> dict[str, Any]:
     """The commands of a night, and the swap; how long each took and what the service says then."""
     shelf, told = folder / "shelf", client.ready()
     took = {"ingest_s": laotie("ingest", "--log", log, "--lake", folder / "lake")}
-    took["build_s"] = laotie("build", folder / "lake", "--out", shelf, "--base", shelf, "--set", "gates=[]")
+    took["build_s"] = laotie("build", folder / "lake", "--out", shelf, "--base", shelf, *_SET)
     wanted, begun = resolve(shelf).name, time.perf_counter()
     while client.ready()["bundle"] != wanted and time.perf_counter() - begun < 60.0:
         time.sleep(0.1)

@@ -74,8 +74,6 @@ class Intake:
         """Rooms by viewer and instant of the answers that showed them."""
         self.orders = Orders(dedup_horizon)
         self._facts_from = self._received_us = NEVER
-        self._apply: Callable[..., None] = live.apply
-        self._takers: dict[str, Callable[[Any], Verdict]] = {name: getattr(self, f"_take_{name}") for name in TABLES}
 
     def shown_already(self, viewer: int | str, at: int, rooms: list[int | str]) -> set[int | str]:
         """Rooms that other answers showed this viewer at this instant, before one of `rooms`: an impression is told by
@@ -101,17 +99,16 @@ class Intake:
         if not self.ids.add(event_id, True):
             return DUPLICATE, "event_id"
         self._facts_from, self._received_us = facts_from, received_us
-        self._apply = self.live.apply if facts_from == NEVER else self._apply_later
         try:
             values = self._rows.read(table, row, received_us + CLOCK_TOLERANCE_US)
-            verdict = self._takers[table](values)
+            verdict = _TAKERS[table](self, values)
         except Refused as refused:
             return QUARANTINED, refused.reason
         if len(self.rules.kinds) < len(ID_ROLES) and verdict[0] == ACCEPTED:
             self.rules.adopt(table, values)
         return verdict
 
-    def _apply_later(self, at: int, kind: int, *more: Any) -> None:
+    def _apply(self, at: int, kind: int, *more: Any) -> None:
         """Let the state know a fact, unless the bundle holds it."""
         if at >= self._facts_from:
             self.live.apply(at, kind, *more)
@@ -216,3 +213,9 @@ class Intake:
         self._once(("users", v.user_id))
         self.vocabularies.users.add(v.user_id)
         return TAKEN
+
+
+_TAKERS: Final[dict[str, Callable[[Intake, Any], Verdict]]] = {
+    name: getattr(Intake, f"_take_{name}") for name in TABLES
+}
+"""What takes a row of each table; not held by intakes, which would keep themselves, and with them their state."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +16,10 @@ import pytest
 
 from recsys.bundle import current_name, publish, rollback
 from recsys.errors import BundleRefused, GateFailed, InputRefused
+from serving.asked import Asked
 from serving.client import CallFailed, HttpClient
 from serving.config import ServingConfig
-from serving.engine import Engine
+from serving.engine import Engine, Event
 from serving.event_log import LogFailed
 from serving.http_app import Service
 
@@ -76,6 +79,37 @@ def test_bundles_change_under_load_without_a_failed_or_mixed_answer(market: Path
     assert not wrong
     assert {"b1", "n0", "n1", "n2"} <= {name for name, _ in seen}
     assert "broken" not in {name for name, _ in seen}
+
+
+def test_what_was_served_before_is_given_back_at_once(market: Path, tmp_path: Path, clock: Clock) -> None:
+    """Without a search for garbage, which a service puts off for days: a state that kept itself would stay, night by
+    night."""
+    shutil.copytree(market / "bundles", tmp_path / "bundles")
+    with Engine.open(tmp_path / "bundles", tmp_path / "log.db", ServingConfig(lease_s=0.0), clock) as engine:
+        told: list[Event] = [
+            ("r", "rooms", room(4_000)),
+            ("old", "follows", follow(AS_OF - S)),
+            ("new", "follows", follow(AS_OF)),
+        ]
+        assert {verdict[0] for verdict in engine.apply(told)} == {"accepted"}
+        engine.apply([], [engine.lookup(Asked(2, 5)).impressions("a")])
+        before = engine.loaded
+        held = [
+            weakref.ref(one) for one in (before, before.live, before.live.world, before.intake, before.vocabularies)
+        ]
+        write_bundle(market / "events", tmp_path / "bundles", "next")
+        gc.collect()
+        gc.disable()
+        try:
+            del before
+            assert engine.swap() == "next"
+            assert [one() for one in held] == [None] * 5
+        finally:
+            gc.enable()
+
+
+def follow(at: int) -> dict[str, object]:
+    return {"user_id": 2, "host_id": HOST, "at": at, "action": "follow"}
 
 
 def test_a_bundle_whose_gate_failed_is_refused(market: Path, tmp_path: Path, clock: Clock) -> None:
