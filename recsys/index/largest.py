@@ -15,6 +15,7 @@ _SAMPLED_FROM = 8_192
 
 def near_largest(values: NDArray[np.floating[Any]], k: int) -> NDArray[np.intp]:
     """Positions, ascending, of the values not below the k-th largest, 1 ≤ k < n: k and more, if some equal the last.
+    None may be NaN.
 
     Many values are first cut by a threshold guessed from every 16th of them.
     """

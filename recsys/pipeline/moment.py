@@ -155,8 +155,8 @@ def moment_features(world: World, rooms: Ints, hosts: Ints, at: int, spans: Span
 
 
 def _decayed(*parts: tuple[Ints, Rows, _Sums], at: int) -> Floats:
-    """Decayed sums (S, n) of some rows (n,) of several blocks at instant `at`, one block after the other, as `decay_to`
-    brings them there."""
+    """Decayed sums (S, n) of some rows (n,) of several blocks at instant `at`, one block after the other: what
+    `decay_to` says, but for the last bits."""
     ends = list(accumulate((len(sums.columns) for _, _, sums in parts), initial=0))
     found = np.empty((ends[-1], len(parts[0][0])))
     for (rows, held, sums), (start, stop) in zip(parts, pairwise(ends), strict=True):

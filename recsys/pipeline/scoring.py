@@ -79,9 +79,7 @@ class Scored:
 
 
 @compiled
-def _private_share(
-    score: Floats, known: npt.NDArray[np.bool_], row: npt.NDArray[np.intp], bonus: float
-) -> float:  # fmt: skip
+def _private_share(score: Floats, known: npt.NDArray[np.bool_], row: npt.NDArray[np.intp], bonus: float) -> float:
     """The share of the candidates (n,) scored by a `known` row in the softmax of `score` less their bonus."""
     highest, private, public = score.max(), 0.0, 0.0
     for i in range(len(score)):
