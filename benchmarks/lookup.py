@@ -235,10 +235,7 @@ def settled() -> Iterator[None]:
 def measured(given: argparse.Namespace, rooms: int, root: Path) -> dict[str, Any]:
     """Everything at one number of live rooms."""
     hosts = given.hosts or rooms + rooms // 5
-    neighbours = 1_500 if hosts <= 20_000 else 100
-    shelf = given.bundle or synthetic(
-        root / "b", users=given.users, hosts=hosts, ties=given.ties, neighbours=neighbours
-    )
+    shelf = given.bundle or synthetic(root / "b", users=given.users, hosts=hosts, ties=given.ties)
     found: dict[str, Any] = {"rooms": rooms, "bundle": str(given.bundle or f"synthetic, {hosts} hosts")}
     with Engine.open(shelf, root / "log.db", ServingConfig(lease_s=0.0)) as engine:
         found["rooms started per s"] = round(start_rooms(engine, rooms))

@@ -29,7 +29,7 @@ from recsys.models.collaborative.ease import Ease, EaseConfig
 from recsys.models.collaborative.ensemble import candidate_pool, tuned_weights
 from recsys.models.collaborative.interactions import Csr, FloatArray, Interactions, power
 from recsys.models.collaborative.low_pass import LowPass, LowPassConfig
-from recsys.models.collaborative.neighbours import Neighbours
+from recsys.models.collaborative.neighbours import Neighbours, NeighboursConfig
 from recsys.models.collaborative.protocol import CollaborativeModel, FittedCollaborative
 from recsys.models.collaborative.validation import Check, Quality
 from training.results.pairs import pairs_of, split
@@ -75,6 +75,10 @@ def _als(factors: int, confidence: float) -> Callable[[int], CollaborativeModel]
     return lambda n_hosts: Als(AlsConfig.suited_to(n_hosts, factors=factors, confidence=confidence))
 
 
+def _ease(kept: int) -> Callable[[int], CollaborativeModel]:
+    return lambda _: Ease(EaseConfig(neighbours=kept, dense_hosts=1))
+
+
 MODELS: dict[str, Callable[[int], CollaborativeModel]] = {
     "plain EASE": lambda _: Ease(EaseConfig(user_exponent=0, host_exponent=0, target_exponent=0)),
     "EASE": lambda _: Ease(),
@@ -84,6 +88,8 @@ MODELS: dict[str, Callable[[int], CollaborativeModel]] = {
     "als512": _als(512, 80),
     "cosine": lambda _: Cosine(),
     "neighbours": lambda _: Neighbours(),
+    "neighbours by themselves": lambda _: Neighbours(NeighboursConfig.by_itself(300)),
+    **{f"EASE of {kept}": _ease(kept) for kept in (1500, 600, 300, 200, 100)},
     "GF-CF": lambda _: GraphFilter(),
 }
 """By name, for so many hosts."""
@@ -119,7 +125,7 @@ def main() -> None:
     options.add_argument("-k", type=int, default=20)
     options.add_argument("--split-seed", type=int, default=77)
     options.add_argument("--users", type=int, default=6_000, help="that are judged")
-    options.add_argument("--models", default=",".join(MODELS))
+    options.add_argument("--models", default="plain EASE,EASE,filter,als128,als256,als512,cosine,neighbours,GF-CF")
     options.add_argument("--blends", default="filter+als256,filter+als512,filter+als512+cosine")
     given = options.parse_args()
     models, blends = given.models.split(","), [blend.split("+") for blend in given.blends.split(",") if blend]

@@ -43,13 +43,13 @@ EDGES, PAIRS = 15, 120
 
 
 def synthetic(
-    shelf: Path, *, users: int, hosts: int, ties: int, neighbours: int = 1_500, models: bool = True, seed: int = 1,
+    shelf: Path, *, users: int, hosts: int, ties: int, neighbours: int = 300, models: bool = True, seed: int = 1,
     name: str = "synthetic", as_of: int = AS_OF, offsets: dict[str, int] | None = None,
 ) -> Path:  # fmt: skip
     """A bundle of random ties: each viewer has `ties` hosts, a third of them followed, a tenth bought from.
 
     Args:
-        neighbours: entries a host has in the collaborative graph; 1,500 are kept by training.
+        neighbours: entries a host has in the collaborative graph; 300 are kept by training.
         models: False: no models, rooms are ranked by stated weights.
         name, as_of, offsets: what the manifest says; the ties are of the same fortnight whatever the instant.
     """

@@ -8,14 +8,15 @@ import numpy as np
 import polars as pl
 
 from recsys.bundle import Bundle, StageResult
-from recsys.config import EngineConfig
+from recsys.config import BuildConfig, EngineConfig
 from recsys.events import Events, Vocabularies, tie_facts, user_parts
 from recsys.events.facts import FactKind
 from recsys.ids import Vocabulary
 from recsys.models.affinity import confidence_matrix
 from recsys.models.collaborative.als import Als, AlsConfig
-from recsys.models.collaborative.ease import Ease
+from recsys.models.collaborative.ease import Ease, EaseConfig, dense_dimension
 from recsys.models.collaborative.interactions import FloatArray, Interactions
+from recsys.models.collaborative.neighbours import Neighbours, NeighboursConfig
 from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
 from recsys.models.transition import TransitionModel
@@ -65,8 +66,22 @@ def fit_collaborative(
         regularization=settings.regularization,
         exponent=settings.frequency_exponent,
     )
-    graph = HostGraph.of(Ease().fit(interactions, config.build.seed).weights)
-    return factors, graph, [StageResult(name=name, status="passed") for name in ("factors", "graph")]
+    model, why = _graph_model(interactions, config.build)
+    graph = HostGraph.of(model.fit(interactions, config.build.seed).weights)
+    return (
+        factors,
+        graph,
+        [StageResult(name="factors", status="passed"), StageResult(name="graph", status="passed", why=why)],
+    )
+
+
+def _graph_model(interactions: Interactions, config: BuildConfig) -> tuple[Ease | Neighbours, str]:
+    """EASE, or neighbours where the dense matrix it solves would be too large, and why."""
+    kept, side = config.graph_neighbours, dense_dimension(interactions.n_users, interactions.n_hosts)
+    if side <= config.graph_solved:
+        return Ease(EaseConfig(neighbours=kept, dense_hosts=1)), ""
+    why = f"by neighbours: {side} hosts or viewers, solved (EASE) are at most {config.graph_solved}"
+    return Neighbours(NeighboursConfig.by_itself(kept)), why
 
 
 def fit_transitions(

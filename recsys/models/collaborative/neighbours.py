@@ -35,6 +35,11 @@ class NeighboursConfig(BaseModel):
     neighbours: int = Field(1500, ge=1)
     """Entries kept for each host of a history."""
 
+    @classmethod
+    def by_itself(cls, neighbours: int) -> NeighboursConfig:
+        """For scores that nothing is blended with: then the many loose similarities help (docs/results.md)."""
+        return cls(user_exponent=0.5, sharpness=1.0, neighbours=neighbours)
+
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
