@@ -38,9 +38,10 @@ class LearntRanker:
     """The ranker or None, and what became of the stage.
 
     `metrics` are of the later part: `ranker_ndcg_at_10` of the form that ships, and the same of the tables, of the
-    network if one was tried, of the memory formula and of popularity on the same requests; `latest` says for whom it
-    works, with intervals (`training.latest.judged_latest`), and `candidates` (C, …) are a sample of these requests'
-    candidates for the drift of a later build (`training.drift.sampled_candidates`).
+    network if one was tried, of the memory formula and of popularity on the same requests; `ranker_candidates_recall`
+    is the share of entries there whose rooms were candidates, 1 where all live rooms are; `latest` says for whom the
+    ranker works, with intervals (`training.latest.judged_latest`), and `candidates` (C, …) are a sample of these
+    requests' candidates for the drift of a later build (`training.drift.sampled_candidates`).
     """
 
     model: BlockNetwork | AdditiveModel | None
@@ -90,6 +91,7 @@ def learn_ranker(
     found = {name: request_ndcg(score, groups, labels) for name, score in scores.items()}
     metrics = {f"{name}_ndcg_at_10": float(values.mean()) for name, values in found.items()}
     bonus = config.ranker.private_bonus if best == "network" else 0.0
+    metrics["ranker_candidates_recall"] = len(groups) / (len(groups) + int((log.missed >= later_us).sum()))
     metrics |= private_weight_metrics(scores["ranker"], later, groups, labels, bonus)
     latest = judged_latest(log, ~early, scores["ranker"], found, tiers or Tiers(), config)
     seen = sampled_candidates(held_back.rows, scores["ranker"], groups)

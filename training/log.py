@@ -1,8 +1,10 @@
 """The training log: the learning window replayed, with the features of every candidate written down as they were.
 
 A request is taken at every (sampled) entry into a room that was live already; its candidates are the rooms live at that
-instant. The features come from the same state and the same function as online, so nothing known only later can be in
-them, and a model trained on the log sees online what it saw here.
+instant, or where there are many those the sources bring. The features come from the same state and the same function as
+online, so nothing known only later can be in them, and a model trained on the log sees online what it saw here. An
+entry whose room the sources do not bring makes no choice among candidates, as it could not be one online: put among
+them it would stand out by that alone. It is counted (`missed`).
 
 Shape letters: N rows (candidates of all requests), F features, R ties logged for strength.
 """
@@ -44,7 +46,8 @@ class TrainingLog:
     `hosts` (N,): whose rooms the candidates are.
     `requests`: user, at, known (an earlier tie with the entered host) per request. `ties`: user, host, at, tied, weight
     per logged tie; `tie_rows` (R, F_tie), NaN for strangers. `nearest`: user, factors, tower: of entries at hosts the
-    user did not know the place of the room among all live ones by the host factors and by the tower on trial.
+    user did not know the place of the room among all live ones by the host factors and by the tower on trial. `missed`
+    (M,): instants of the sampled entries whose rooms the sources did not bring, which are no requests.
     """
 
     rows: npt.NDArray[np.float32]
@@ -55,6 +58,7 @@ class TrainingLog:
     tie_rows: npt.NDArray[np.float32]
     ties: pl.DataFrame
     nearest: pl.DataFrame = field(default_factory=pl.DataFrame)
+    missed: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def candidates_of(self, requests: npt.NDArray[np.bool_]) -> slice | npt.NDArray[np.bool_]:
         """Where in `rows` the candidates of some requests (R,) lie: of a stretch a slice, so that nothing is copied."""
@@ -160,6 +164,7 @@ class _Log:
         self.labels: list[npt.NDArray[np.int8]] = []
         self.hosts: list[npt.NDArray[np.int32]] = []
         self.requests: list[tuple[int, int, bool]] = []
+        self.missed: list[int] = []
         self.ties = TieLog(world, rng)
 
     def request(self, at: int, user: int, room: int, host: int) -> None:
@@ -170,17 +175,20 @@ class _Log:
         rooms = epoch.rooms
         if len(rooms) > self.config.ranker_rooms:
             rooms = candidates(world, epoch, Request(user, at, 1), viewer).rooms
-            rooms = rooms if (rooms == room).any() else np.append(rooms, room)
-        hosts = world.rooms.host[rooms].astype(np.int64)
-        table = feature_table(world, user, viewer, rooms, hosts, at)
-        self.rows.add(table.values.T)
-        self.groups.append(len(rooms))
-        self.labels.append((rooms == room).astype(np.int8))
-        self.hosts.append(hosts.astype(np.int32))
-        self.requests.append((user, at, world.ties.row("visits", user, host) is not None))
+        entered = rooms == room
+        known = world.ties.row("visits", user, host) is not None
+        if entered.any():
+            hosts = world.rooms.host[rooms].astype(np.int64)
+            self.rows.add(feature_table(world, user, viewer, rooms, hosts, at).values.T)
+            self.groups.append(len(rooms))
+            self.labels.append(entered.astype(np.int8))
+            self.hosts.append(hosts.astype(np.int32))
+            self.requests.append((user, at, known))
+        else:
+            self.missed.append(at)
         if self.rng.random() < self.tie_share:
             self.ties.log(at, user)
-        if self.tower is not None and viewer.vector is not None and not self.requests[-1][2]:
+        if self.tower is not None and viewer.vector is not None and not known:
             self._try(self.tower, user, at, epoch.hosts, host, viewer.vector)
 
     def _try(
@@ -217,6 +225,7 @@ class _Log:
             nearest=pl.DataFrame(
                 self.nearest, schema={"user": pl.Int64, "factors": pl.Int64, "tower": pl.Int64}, orient="row"
             ),
+            missed=np.array(self.missed, dtype=np.int64),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from recsys.config import BuildConfig
+from recsys.config import BuildConfig, EngineConfig
 from recsys.events.facts import FACT_SCHEMA, FactKind
 from recsys.live.artefact import assemble
 from recsys.models.audience import Audience
@@ -96,3 +96,31 @@ def test_candidates_of_a_stretch_are_a_slice_and_of_others_the_same_rows() -> No
         where = log.candidates_of(requests)
         assert isinstance(where, slice) == (picked in ([1, 2, 3], [5]))
         np.testing.assert_array_equal(log.rows[where], log.rows[np.repeat(requests, log.groups)])
+
+
+def test_a_room_the_sources_do_not_bring_is_no_choice_but_counted() -> None:
+    """Put among the candidates it would stand out, by its place or by its lack of a source: a ranker learns that."""
+    hosts = 6
+    rooms = pl.DataFrame(
+        {"room": range(hosts), "host": range(hosts), "cohosts": [[]] * hosts, "started_at": T0,
+         "category": [None] * hosts},
+        schema_overrides={"cohosts": pl.List(pl.Int64), "category": pl.String},
+    )  # fmt: skip
+    crowd = [(user, user % 3) for user in range(9)]
+    entries = [*crowd, (20, 5), (20, 5), (21, 1)]  # room 5 is nobody's but user 20's, who knows it the second time
+    rows = [(T0, int(FactKind.ROOM_START), -1, i, i, 0, 0, 0) for i in range(hosts)]
+    rows += [(T0 + i * MINUTE, int(FactKind.ENTRY), u, h, h, 1, T0, 0) for i, (u, h) in enumerate(entries, 1)]
+    told = pl.DataFrame(rows, schema=FACT_SCHEMA, orient="row").sort(list(FACT_SCHEMA))
+    sources = {"nearest": 0, "transition": 0, "popular": 3, "newcomers": 0}
+    live = assemble(empty_parts(hosts, EngineConfig.model_validate({"pipeline": {"sources": sources}})))
+    live.register_rooms(rooms)
+    log = replay_and_log(live, told, BuildConfig(ranker_rooms=2), 0)
+    assert log.missed.tolist() == [T0 + 10 * MINUTE]
+    assert len(log.groups) == len(entries) - 1 and log.labels.sum() == len(log.groups)
+    assert log.requests.filter(user=20)["at"].to_list() == [T0 + 11 * MINUTE]
+    for begin, size in zip(np.cumsum(log.groups) - log.groups, log.groups, strict=True):
+        candidates = log.hosts[begin : begin + size]
+        assert (np.diff(candidates) > 0).all(), "in the order of the epoch, wherever the entered one stands"
+    everything = assemble(empty_parts(hosts))
+    everything.register_rooms(rooms)
+    assert not len(replay_and_log(everything, told, BuildConfig(), 0).missed), "all live rooms are candidates"
