@@ -25,6 +25,8 @@ from recsys.ties.layers import State
 
 COLD_ITERATIONS, WARM_ITERATIONS = 8, 4
 """Of ALS from a random start, and from the factors of the night before."""
+FEW_HOSTS = 1_000
+"""Up to so many, the graph keeps every entry: there would be little to save."""
 LEAST_PAIRS = 50
 """Fewer ties than this teach a collaborative model nothing."""
 
@@ -79,7 +81,7 @@ def _graph_model(interactions: Interactions, config: BuildConfig) -> tuple[Ease 
     """EASE, or neighbours where the dense matrix it solves would be too large, and why."""
     kept, side = config.graph_neighbours, dense_dimension(interactions.n_users, interactions.n_hosts)
     if side <= config.graph_solved:
-        return Ease(EaseConfig(neighbours=kept, dense_hosts=1)), ""
+        return Ease(EaseConfig(neighbours=kept, dense_hosts=FEW_HOSTS)), ""
     why = f"by neighbours: {side} hosts or viewers, solved (EASE) are at most {config.graph_solved}"
     return Neighbours(NeighboursConfig.by_itself(kept)), why
 

@@ -82,8 +82,9 @@ class BuildConfig(Section):
     factors: int = Field(default=64, ge=1)
     """Length of the host vectors."""
     graph_neighbours: int = Field(default=300, ge=1)
-    """Entries of the host graph kept for each host of a history, those of largest magnitude: a lookup reads them all
-    for every host the viewer has ties with, and more say hardly more (docs/results.md, «The host graph of a build»)."""
+    """Entries of the host graph kept for each host of a history, those of largest magnitude, where there are more than
+    a thousand hosts: a lookup reads them all for every host the viewer has ties with, and more say hardly more
+    (docs/results.md, «The host graph of a build»)."""
     graph_solved: int = Field(default=10_000, ge=0)
     """Up to so many hosts, or viewers if these are fewer, the graph is solved for (EASE): time is the cube of it,
     memory 5 bytes times its square. Beyond, hosts are compared in pairs, which takes the square of viewers' ties."""

@@ -11,6 +11,7 @@ from recsys.config import EngineConfig
 from recsys.models.collaborative import ease
 from recsys.ties.algebra import BlockState, identity
 from recsys.ties.blocks import blocks
+from training import collaborative
 from training.collaborative import fit_collaborative
 
 N_USERS, N_HOSTS = 300, 40
@@ -35,10 +36,12 @@ def configured(**build: int) -> EngineConfig:
     return EngineConfig.model_validate({"build": {"threads": 1, "factors": 8, **build}})
 
 
-def test_a_host_keeps_the_entries_of_largest_magnitude() -> None:
-    _, every, _ = fit_collaborative(visits(), configured(graph_neighbours=N_HOSTS), N_USERS, N_HOSTS)
+def test_a_host_keeps_the_entries_of_largest_magnitude(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, every, _ = fit_collaborative(visits(), configured(graph_neighbours=6), N_USERS, N_HOSTS)
+    assert every is not None and np.diff(every.indptr).tolist() == [N_HOSTS - 1] * N_HOSTS, "few hosts: all entries"
+    monkeypatch.setattr(collaborative, "FEW_HOSTS", 1)
     _, few, stages = fit_collaborative(visits(), configured(graph_neighbours=6), N_USERS, N_HOSTS)
-    assert every is not None and few is not None and {stage.status for stage in stages} == {"passed"}
+    assert few is not None and {stage.status for stage in stages} == {"passed"}
     assert np.diff(few.indptr).tolist() == [6] * N_HOSTS
     for host in range(N_HOSTS):
         whole, kept = (slice(graph.indptr[host], graph.indptr[host + 1]) for graph in (every, few))
