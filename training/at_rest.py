@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from recsys.config import DemandConfig
 from recsys.pipeline.world import World
-from training.log import TieLog
+from training.tie_log import TieLog
 
 MOST_TIES = 60
 """Ties of one user at one instant that are written down at most; each then stands for more than itself."""

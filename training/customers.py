@@ -29,8 +29,9 @@ from recsys.ties.blocks import blocks
 from recsys.ties.features import TIE_FEATURES
 from recsys.ties.standing import STANDINGS
 from training.labels import REBUY_DAYS
-from training.log import TieLog, moved_through
+from training.log import moved_through
 from training.states import announced_leaves, live_rooms, room_starts, states_of_facts
+from training.tie_log import TieLog
 
 MOST_ENTRIES = 20_000
 """Entries at which ties are written down at most."""

@@ -29,7 +29,7 @@ from recsys.progress import Progress, silent
 from training.calibrating import calibration, one_outcome
 from training.heads import fitted, too_little
 from training.labels import LoggedTies
-from training.log import TieLog
+from training.tie_log import TieLog
 
 HEAD_OF = {"viewers": "returns", "buyers": "buys"}
 COVERED = 0.9

@@ -36,7 +36,7 @@ from recsys.models.calibration import logit
 from recsys.models.strength import STRENGTH, StrengthHead, heads_say, strength_head
 from recsys.pipeline.features import FEATURES
 from recsys.ties.features import TIE_FEATURES
-from training.log import TieLog
+from training.tie_log import TieLog
 
 BINS = 10
 MOST_USERS = 2_000

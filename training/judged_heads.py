@@ -14,7 +14,7 @@ from recsys.pipeline.world import World
 from training.at_rest import MOST_TIES
 from training.calibrating import one_outcome
 from training.labels import AWAY_DAYS, REBUY_DAYS, TURNED_AWAY, broadcast_labels, horizon_label
-from training.log import TieLog
+from training.tie_log import TieLog
 
 LEAST_HAPPENED = 10
 

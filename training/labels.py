@@ -37,7 +37,7 @@ class LoggedTies:
     """Ties as they were written down, and what happened next: what probabilities of the next broadcast learn from.
 
     Args:
-        ties: user, host, at, tied, weight (`training.log.TieLog.frame`); rows (R, F_tie) their features.
+        ties: user, host, at, tied, weight (`training.tie_log.TieLog.frame`); rows (R, F_tie) their features.
         rooms: all broadcasts (`room_table`).
         facts: facts from the first logged tie on, before the as-of `as_of_us`, µs.
         later_us: ties logged before it train, those after it calibrate and judge.

@@ -37,9 +37,10 @@ from training.history import Base, history, load_history, save_history
 from training.labels import LoggedTies, next_broadcast
 from training.latest import tiers_of
 from training.learn import learn_ranker
-from training.log import TieLog, TrainingLog, replay_and_log
+from training.log import TrainingLog, replay_and_log
 from training.stages import Stages, key_of
 from training.states import Snapshot, ties_after
+from training.tie_log import TieLog
 from training.towers import Trial, fit_tower, nearest_trial
 from training.trust import fit_trust, trust_metrics
 
