@@ -22,6 +22,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import svds
 from threadpoolctl import threadpool_limits
 
+from recsys.config import BuildConfig
 from recsys.ids import Vocabulary
 from recsys.models.collaborative.als import Als, AlsConfig
 from recsys.models.collaborative.cosine import Cosine
@@ -88,7 +89,7 @@ MODELS: dict[str, Callable[[int], CollaborativeModel]] = {
     "als512": _als(512, 80),
     "cosine": lambda _: Cosine(),
     "neighbours": lambda _: Neighbours(),
-    "neighbours by themselves": lambda _: Neighbours(NeighboursConfig.by_itself(300)),
+    "neighbours by themselves": lambda _: Neighbours(NeighboursConfig.by_itself(BuildConfig().graph_neighbours)),
     **{f"EASE of {kept}": _ease(kept) for kept in (1500, 600, 300, 200, 100)},
     "GF-CF": lambda _: GraphFilter(),
 }

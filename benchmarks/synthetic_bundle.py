@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from recsys.bundle import BundleWriter, DataWindow, ManifestFields, publish
-from recsys.config import EngineConfig
+from recsys.config import BuildConfig, EngineConfig
 from recsys.events import Vocabularies, build_vocabularies, clean, from_frames
 from recsys.events.facts import NEVER
 from recsys.instants import from_datetime
@@ -43,13 +43,14 @@ EDGES, PAIRS = 15, 120
 
 
 def synthetic(
-    shelf: Path, *, users: int, hosts: int, ties: int, neighbours: int = 300, models: bool = True, seed: int = 1,
-    name: str = "synthetic", as_of: int = AS_OF, offsets: dict[str, int] | None = None,
+    shelf: Path, *, users: int, hosts: int, ties: int, neighbours: int = BuildConfig().graph_neighbours,
+    models: bool = True, seed: int = 1, name: str = "synthetic", as_of: int = AS_OF,
+    offsets: dict[str, int] | None = None,
 ) -> Path:  # fmt: skip
     """A bundle of random ties: each viewer has `ties` hosts, a third of them followed, a tenth bought from.
 
     Args:
-        neighbours: entries a host has in the collaborative graph; 300 are kept by training.
+        neighbours: entries a host has in the collaborative graph; by default as many as training keeps.
         models: False: no models, rooms are ranked by stated weights.
         name, as_of, offsets: what the manifest says; the ties are of the same fortnight whatever the instant.
     """

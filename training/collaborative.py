@@ -26,7 +26,7 @@ from recsys.ties.layers import State
 COLD_ITERATIONS, WARM_ITERATIONS = 8, 4
 """Of ALS from a random start, and from the factors of the night before."""
 FEW_HOSTS = 1_000
-"""Up to so many, the graph keeps every entry: there would be little to save."""
+"""Up to so many, EASE keeps every entry: there would be little to save."""
 LEAST_PAIRS = 50
 """Fewer ties than this teach a collaborative model nothing."""
 
@@ -47,7 +47,7 @@ def factors_of(base: Bundle, hosts: Vocabulary) -> FloatArray | None:
 def fit_collaborative(
     states: Mapping[str, State], config: EngineConfig, n_users: int, n_hosts: int, start: FloatArray | None = None
 ) -> tuple[HostFactors | None, HostGraph | None, list[StageResult]]:
-    """Factors (iALS) and graph (EASE) from the confidences of all ties.
+    """Factors (iALS) and graph (EASE, or neighbours in a wide market) from the confidences of all ties.
 
     Args:
         start: factors (n_hosts, f) to begin from, NaN for hosts without; few iterations are enough then.
@@ -70,11 +70,8 @@ def fit_collaborative(
     )
     model, why = _graph_model(interactions, config.build)
     graph = HostGraph.of(model.fit(interactions, config.build.seed).weights)
-    return (
-        factors,
-        graph,
-        [StageResult(name="factors", status="passed"), StageResult(name="graph", status="passed", why=why)],
-    )
+    said = {"factors": "", "graph": why}
+    return factors, graph, [StageResult(name=name, status="passed", why=words) for name, words in said.items()]
 
 
 def _graph_model(interactions: Interactions, config: BuildConfig) -> tuple[Ease | Neighbours, str]:
