@@ -1,7 +1,7 @@
 """Live-room index against raw faiss.IndexFlatIP on the same vectors: `python benchmarks/live_index.py [--rooms N …]`.
 
-Measured is what answers ask: the rooms `nearest` to a viewer, or to several at once from one pass of `products`, and
-those `flagged` by ties. Beside it `search`, which gives scores and order too and which no answer asks. Prints ratios,
+Measured is what answers ask: the rooms `nearest` to a viewer, or to several one after the other, and those `flagged`
+by ties. Beside it `search`, which gives scores and order too and which no answer asks. Prints ratios,
 to be trusted more than milliseconds on a shared machine; ours and faiss take turns. Needs nothing else.
 """
 
@@ -55,13 +55,9 @@ def report(n_rooms: int, dimension: int, k: int, repeats: int, seconds: float) -
         flat = faiss.IndexFlatIP(dimension)
         flat.add(epoch.vectors())
 
-        def together() -> None:
-            for one, products in zip(batch, epoch.products(batch), strict=True):
-                epoch.nearest(one, k, products)
-
         for name, side, queries in (
             ("nearest to a viewer", lambda: epoch.nearest(query, k), query[None]),
-            ("nearest to 16 viewers", together, batch),
+            ("nearest to 16 viewers", lambda: [epoch.nearest(one, k) for one in batch], batch),
             ("search of one query", lambda: epoch.search(query[None], k), query[None]),
         ):
             ours, theirs = in_turns(side, lambda q=queries: flat.search(q, k), repeats)

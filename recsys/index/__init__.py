@@ -3,6 +3,7 @@
 from recsys.index.epoch import Epoch, HostJoin
 from recsys.index.flat import IndexInputError
 from recsys.index.hosts import HostIndex
-from recsys.index.live_rooms import LiveIndexConfig, LiveRoomIndex
+from recsys.index.live_config import LiveIndexConfig
+from recsys.index.live_rooms import LiveRoomIndex
 
 __all__ = ["Epoch", "HostIndex", "HostJoin", "IndexInputError", "LiveIndexConfig", "LiveRoomIndex"]

@@ -9,7 +9,6 @@ Shape letters: q queries, d dimension, w padded dimension, n slots, k answers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from recsys.compiled import compiled
 from recsys.index.flat import FloatMatrix, IntVector, as_queries, as_query, best, inner_products
 from recsys.index.largest import near_largest
+from recsys.index.outline import Outlines
 
 _NO_SLOTS = np.empty(0, dtype=np.int64)
 
@@ -58,6 +58,7 @@ class Epoch:
     """Grows by one with every published change."""
     dimension: int
     _vectors_NW: FloatMatrix
+    _outlines: Outlines
     _rooms_N: IntVector
     _hosts_N: IntVector
     _dead: IntVector
@@ -67,6 +68,7 @@ class Epoch:
     _slot_before: dict[int, int]
     _largest: float
     _host_bound: int
+    _outlined_from: int
 
     def __len__(self) -> int:
         return len(self._rooms_N) - len(self._dead)
@@ -138,24 +140,25 @@ class Epoch:
         guests = self._position_of_slot[guest_slots[order]]
         return FlaggedRooms(positions, own_flags, guests, by_host[self._cohosts[joint[order]]])
 
-    def products(self, queries: Sequence[Any]) -> FloatMatrix:
-        """(q, slots) what `nearest` takes for each of several queries (d,), every vector read once."""
-        asked = np.concatenate([as_query(query, self.dimension, self._largest) for query in queries])
-        scores = inner_products(asked, self._vectors_NW)
-        if len(self._dead):
-            scores[:, self._dead] = -np.inf
-        return scores
+    def nearest(self, query: Any, k: int) -> IntVector:
+        """(k′,) positions of the rooms `search` gives for one query (d,), ascending.
 
-    def nearest(self, query: Any, k: int, products: NDArray[np.float32] | None = None) -> IntVector:
-        """(k′,) positions of the rooms `search` gives for one query (d,), ascending; `products` if already known."""
-        scores = self.products([query])[0] if products is None else products
+        Of many rooms those are compared of which their outlines do not show that they are farther away.
+        """
+        asked = as_query(query, self.dimension, self._largest)
         wanted = min(max(k, 0), len(self))
-        if wanted == len(self):
+        if wanted in (0, len(self)):
             return np.arange(wanted)
-        slots = _NO_SLOTS if not wanted else near_largest(scores, wanted)
-        if len(slots) > wanted:  # the last place is drawn: the smaller room rows have it
-            slots = np.sort(best(scores, self._rooms_N, wanted))
-        return self._position_of_slot.take(slots) if len(self._dead) else slots
+        if len(self._rooms_N) < self._outlined_from:
+            scores = inner_products(asked, self._vectors_NW)[0]
+            if len(self._dead):
+                scores[self._dead] = -np.inf
+            near = _near(scores, self._rooms_N, wanted)
+        else:
+            some = self._outlines.within_reach(asked[0], len(self._rooms_N), self._dead, wanted)
+            scores = inner_products(asked, self._vectors_NW.take(some, axis=0))[0]
+            near = some.take(_near(scores, self._rooms_N.take(some), wanted))
+        return self._position_of_slot.take(near) if len(self._dead) else near
 
     def search(self, queries: Any, k: int, *, exclude: Any | None = None) -> tuple[IntVector, FloatMatrix]:
         """Best live rooms of each query, exact.
@@ -253,6 +256,14 @@ def _with_flag(flags: NDArray[np.int8], hosts: IntVector, found: IntVector) -> i
         found[n] = i
         n += flags[np.uint64(hosts[i])] != 0  # unsigned: nobody looks whether it is negative
     return n
+
+
+def _near(scores: NDArray[np.float32], rooms: IntVector, k: int) -> IntVector:
+    """Positions, ascending, of the k largest scores; of equal ones in the last places smaller room rows have them."""
+    if k == len(scores):
+        return np.arange(k)
+    near = near_largest(scores, k)
+    return near if len(near) == k else np.sort(best(scores, rooms, k))
 
 
 def _frozen(array: IntVector) -> IntVector:

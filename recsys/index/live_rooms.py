@@ -15,26 +15,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from recsys.index.epoch import Epoch
 from recsys.index.flat import FloatMatrix, IndexInputError, IntVector, as_rows, as_vectors, largest_entry
+from recsys.index.live_config import LiveIndexConfig
+from recsys.index.outline import Outlines
 
 T = TypeVar("T", bound=np.generic)
 
 _FIRST_CAPACITY = 64
 _NO_ROWS = np.empty(0, dtype=np.int64)
-
-
-class LiveIndexConfig(BaseModel):
-    """Settings of the live-room index."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    cohost_weight: float = Field(default=0.3, ge=0.0, allow_inf_nan=False)
-    """λ: weight of the mean co-host vector in the vector of a joint broadcast."""
-    dead_share: float = Field(default=0.05, gt=0.0, lt=1.0)
-    """Share of dead slots from which the live rooms are copied together; a search scans the dead slots too."""
 
 
 class LiveRoomIndex:
@@ -59,6 +49,7 @@ class LiveRoomIndex:
         self._adopt(host_vectors)
         self._n = self._n_dead = self._n_cohosts = 0
         self._vectors = np.zeros((_FIRST_CAPACITY, self._host_vectors.shape[1]), dtype=np.float32)
+        self._outlines = Outlines.of_size(_FIRST_CAPACITY, self._host_vectors.shape[1])
         self._rooms, self._hosts, self._dead = (np.zeros(_FIRST_CAPACITY, dtype=np.int64) for _ in range(3))
         self._cohosts, self._cohost_slots = (np.zeros(_FIRST_CAPACITY, dtype=np.int64) for _ in range(2))
         self._alive = np.zeros(_FIRST_CAPACITY, dtype=np.bool_)
@@ -106,6 +97,7 @@ class LiveRoomIndex:
                 total = self._host_vectors[known].sum(axis=0, dtype=np.float64)
                 row += (total * (self.config.cohost_weight / len(known))).astype(np.float32)
             self._log_cohosts(slot, others)
+        self._outlines.draw(self._vectors[slot : slot + 1], slot)
         self._rooms[slot], self._hosts[slot], self._alive[slot] = room, host, True
         self._name_slot(room, slot)
         self._host_bound = max(self._host_bound, host + 1, *(other + 1 for other in others))
@@ -139,6 +131,7 @@ class LiveRoomIndex:
         start, stop = self._n, self._n + len(room_R)
         self._vectors[start:stop] = self._own_vectors(host_R)
         self._add_cohosts(self._vectors[start:stop], pair_C[:, 0], pair_C[:, 1])
+        self._outlines.draw(self._vectors[start:stop], start)
         self._log_cohosts(pair_C[:, 0] + start, pair_C[:, 1])
         self._rooms[start:stop], self._hosts[start:stop], self._alive[start:stop] = room_R, host_R, True
         names = room_R.tolist()
@@ -198,6 +191,7 @@ class LiveRoomIndex:
                 number=self._number,
                 dimension=self.dimension,
                 _vectors_NW=self._vectors[:n],
+                _outlines=self._outlines,
                 _rooms_N=self._rooms[:n],
                 _hosts_N=self._hosts[:n],
                 _dead=self._dead[:dead],
@@ -207,6 +201,7 @@ class LiveRoomIndex:
                 _slot_before=self._slot_before,
                 _largest=self._largest,
                 _host_bound=self._host_bound,
+                _outlined_from=self.config.outlined_from,
             )
             self._changed = False
         return self.epoch
@@ -257,7 +252,7 @@ class LiveRoomIndex:
         """Grows buffers by doubling; published epochs keep the ones they have."""
         if self._n + rooms > len(self._rooms):
             size = max(2 * len(self._rooms), self._n + rooms)
-            self._vectors = _grown(self._vectors, size)
+            self._vectors, self._outlines = _grown(self._vectors, size), self._outlines.grown(size)
             self._rooms, self._hosts = _grown(self._rooms, size), _grown(self._hosts, size)
             self._dead, self._alive = _grown(self._dead, size), _grown(self._alive, size)
         if self._n_cohosts + pairs > len(self._cohosts):
@@ -284,7 +279,8 @@ class LiveRoomIndex:
             self._add_cohosts(vectors[: len(keep)], slots, cohosts)
         else:
             np.take(self._vectors, keep, axis=0, out=vectors[: len(keep)], mode="clip")
-        self._vectors = vectors
+        self._vectors, self._outlines = vectors, Outlines.of_size(size, vectors.shape[1])
+        self._outlines.draw(vectors[: len(keep)], 0)
         self._rooms, self._hosts = _grown(rooms, size), _grown(hosts, size)
         self._dead, self._alive = np.zeros(size, dtype=np.int64), _grown(alive[keep], size)
         self._cohosts = _grown(cohosts, max(_FIRST_CAPACITY, 2 * len(cohosts)))

@@ -18,7 +18,8 @@ from recsys.bundle import Bundle, BundleWriter
 from recsys.config import EngineConfig
 from recsys.errors import BundleRefused
 from recsys.events.vocabularies import Vocabularies
-from recsys.index.live_rooms import LiveIndexConfig, LiveRoomIndex
+from recsys.index.live_config import LiveIndexConfig
+from recsys.index.live_rooms import LiveRoomIndex
 from recsys.live.state import LiveState
 from recsys.models.additive import AdditiveModel
 from recsys.models.audience import Audience

@@ -60,8 +60,7 @@ class Viewer:
     blocked. `hosts` (h,), `confidences` (h,) are his history; `vector` (d,) folded in, or None; `graph_scores` over all
     hosts (n_hosts,), or None. `recent` are the hosts transitions start from, entered `ages_s` ago. `search` is what he
     asks the index of live rooms for, or None. `chances` (n_hosts + 1,) are where he may go next, as
-    `TransitionModel.everywhere` tells, once somebody has asked for many of them; `products` are what the index says to
-    `search`, where several viewers searched together.
+    `TransitionModel.everywhere` tells, once somebody has asked for many of them.
     """
 
     at: int
@@ -76,7 +75,6 @@ class Viewer:
     graph_scores: npt.NDArray[np.float32] | None
     search: npt.NDArray[np.float32] | None = None
     chances: npt.NDArray[np.float32] | None = None
-    products: npt.NDArray[np.float32] | None = None
 
 
 @dataclass

@@ -155,9 +155,12 @@ class TransitionModel:
         self, recent_hosts: Sequence[int], recent_ages_s: Sequence[float], *, at: int | None = None
     ) -> NDArray[np.float32]:
         """`scores` of all hosts in row order and last of a host not counted yet; (n_hosts + 1,) float32."""
-        dense, _, spread = self._mixed(recent_hosts, recent_ages_s, at)
-        found = np.empty(self.n_hosts + 1, dtype=np.float32)
-        loops.chances_everywhere(self._entered, spread / (self._all_entered or 1.0), dense, found)
+        dense, touched, spread = self._mixed(recent_hosts, recent_ages_s, at)
+        found, popular = np.empty(self.n_hosts + 1, dtype=np.float32), spread / (self._all_entered or 1.0)
+        loops.chances_everywhere(self._entered, popular, found)
+        for hosts in touched:
+            loops.chances_added(hosts, self._entered, popular, dense, found)
+        self._clear(dense, touched)
         return found
 
     def _mixed(

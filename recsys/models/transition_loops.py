@@ -24,11 +24,19 @@ def add_row(nexts: NDArray[np.int32], counts: Floats, weight: float, dense: Floa
 
 
 @compiled
-def chances_everywhere(entered: Floats, spread: float, dense: Floats, chances: NDArray[np.float32]) -> None:
-    """Of every host what was added and its part of the share that popularity shares out; `dense` is cleared."""
+def chances_everywhere(entered: Floats, spread: float, chances: NDArray[np.float32]) -> None:
+    """Of every host his part of the share that popularity shares out."""
     for host in range(len(chances)):
+        chances[host] = max(entered[host] * spread, 0.0)
+
+
+@compiled
+def chances_added(
+    hosts: NDArray[np.int32], entered: Floats, spread: float, dense: Floats, chances: NDArray[np.float32]
+) -> None:
+    """The same of some hosts, who may repeat, with what was added to them."""
+    for host in hosts:
         chances[host] = max(entered[host] * spread + dense[host], 0.0)
-        dense[host] = 0.0
 
 
 @compiled

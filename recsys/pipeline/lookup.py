@@ -51,20 +51,10 @@ def lookups(world: World, requests: Sequence[Request]) -> list[Answer]:
     epoch = world.index.publish()
     n_hosts = len(world.standings)
     viewers = [world.models.viewer(world.ties, world.blocks, one.user, n_hosts, one.at) for one in requests]
-    if len(requests) > 1:
-        _searched_together(epoch, viewers)
     begun = [_found(world, epoch, request, viewer) for request, viewer in zip(requests, viewers, strict=True)]
     asked = [ToScore(one.request.user, one.viewer, one.kept.rooms) for one in begun]
     made = scored_each(world, asked, requests[0].at)
     return [_answer(world, epoch, one, scores) for one, scores in zip(begun, made, strict=True)]
-
-
-def _searched_together(epoch: Epoch, viewers: list[Viewer]) -> None:
-    """Let every block of vectors be read once for all viewers who search."""
-    searching = [viewer for viewer in viewers if viewer.search is not None]
-    if len(searching) > 1 and len(epoch):
-        for viewer, products in zip(searching, epoch.products([viewer.search for viewer in searching]), strict=True):
-            viewer.products = products
 
 
 def _found(world: World, epoch: Epoch, request: Request, viewer: Viewer) -> _Found:

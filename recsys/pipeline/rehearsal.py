@@ -13,6 +13,7 @@ import numpy as np
 
 from recsys.config import SourceSizes
 from recsys.events.facts import US_PER_DAY, FactKind
+from recsys.index.live_config import LiveIndexConfig
 from recsys.index.live_rooms import LiveRoomIndex
 from recsys.models.audience import Audience
 from recsys.pipeline.heat import Heat
@@ -71,7 +72,7 @@ def _stage(world: World, at: int) -> World:
         users=UserRows(world.blocks.user),
         moments=rows("room")[0],
         rooms=RoomTable(),
-        index=LiveRoomIndex(world.models.index_vectors),
+        index=LiveRoomIndex(world.models.index_vectors, LiveIndexConfig(outlined_from=0)),  # as with many rooms
         standings=np.zeros((_ROOMS + 1, len(STANDINGS)), dtype=np.int64, order="F"),
         heat=Heat(hosts.block, hosts.rows),
         room_ids=None,

@@ -127,7 +127,7 @@ def _mark(positions: npt.NDArray[np.int64], flags: Flags, flag: np.int8, code: n
 def _nearest(epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.int64]:
     if viewer.search is None or not size:
         return _NO_ROOMS
-    return epoch.nearest(viewer.search, size, viewer.products)
+    return epoch.nearest(viewer.search, size)
 
 
 def _by_transition(world: World, epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.intp]:
