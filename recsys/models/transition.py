@@ -26,6 +26,7 @@ from recsys.models import transition_loops as loops
 from recsys.models.bound import check_rows
 from recsys.models.transition_counts import Floats, GrowingRow, TransitionConfig, TransitionCounter, TransitionRow, pack
 
+_NOBODY = np.empty(0, dtype=np.int32)
 _MOST_HALVINGS = 900.0  # this many half-lives from the reference, either way, is as far as any; a double ends at 1,023
 
 
@@ -148,7 +149,7 @@ class TransitionModel:
         dense, touched, spread = self._mixed(recent_hosts, recent_ages_s, at)
         found, popular = np.empty(len(candidates), dtype=np.float32), spread / (self._all_entered or 1.0)
         loops.chances_of(self._places(candidates), self._entered, popular, dense, found)
-        self._clear(dense, touched)
+        dense[touched] = 0.0
         return found
 
     def everywhere(
@@ -158,19 +159,18 @@ class TransitionModel:
         dense, touched, spread = self._mixed(recent_hosts, recent_ages_s, at)
         found, popular = np.empty(self.n_hosts + 1, dtype=np.float32), spread / (self._all_entered or 1.0)
         loops.chances_everywhere(self._entered, popular, found)
-        for hosts in touched:
-            loops.chances_added(hosts, self._entered, popular, dense, found)
-        self._clear(dense, touched)
+        loops.chances_added(touched, self._entered, popular, dense, found)
+        dense[touched] = 0.0
         return found
 
     def _mixed(
         self, recent_hosts: Sequence[int], recent_ages_s: Sequence[float], at: int | None
-    ) -> tuple[Floats, list[NDArray[np.int32]], float]:
-        """What the rows of the recent hosts add by host, where it stands, and the share popularity shares out."""
+    ) -> tuple[Floats, NDArray[np.int32], float]:
+        """What the rows of the recent hosts add by host, which hosts these are, and the share popularity shares out."""
         mixed = self.config.mixture(recent_hosts, recent_ages_s)
         prior = self.config.prior * self._decay_to(at)
         everyone = self._all_entered or 1.0
-        dense, touched = self._dense(), []
+        dense, touched = self._dense(), [_NOBODY]
         spread = 1.0 if not mixed else 0.0
         for host, share in mixed:
             nexts, counts, total = self.row(host)
@@ -186,7 +186,7 @@ class TransitionModel:
                 touched.append(np.array([host], dtype=np.int32))
             touched.append(nexts)
             spread += rest
-        return dense, touched, spread
+        return dense, np.concatenate(touched), spread
 
     def over_popularity(
         self, chances: NDArray[np.float32], candidates: NDArray[np.integer[Any]], *, at: int | None = None
@@ -209,13 +209,13 @@ class TransitionModel:
         at: int | None = None,
     ) -> NDArray[np.float32]:
         """Σ lag · gap · count[recent → candidate] as of `at`, neither smoothed nor normalised; else as `scores`."""
-        dense, touched = self._dense(), []
+        dense, touched = self._dense(), [_NOBODY]
         for host, weight in self.config.weighted(recent_hosts, recent_ages_s):
             nexts, counts, _ = self.row(host)
             loops.add_row(nexts, counts, weight, dense)
             touched.append(nexts)
         found: Floats = dense[self._places(candidates)] / self._decay_to(at)
-        self._clear(dense, touched)
+        dense[np.concatenate(touched)] = 0.0
         return found.clip(max=np.finfo(np.float32).max).astype(np.float32)
 
     def self_share(self, hosts: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
@@ -286,11 +286,6 @@ class TransitionModel:
         if dense is None or len(dense) < len(self._entered):
             dense = self._scratch.dense = np.zeros(len(self._entered))
         return dense
-
-    @staticmethod
-    def _clear(dense: Floats, touched: list[NDArray[np.int32]]) -> None:
-        for rows in touched:
-            dense[rows] = 0.0
 
     def _reserve(self, host: int) -> None:
         if host >= self.n_hosts:
