@@ -91,6 +91,28 @@ def test_a_bundle_continued_is_a_bundle_rebuilt(exports: tuple[Path, Path], tmp_
     assert_history_continued(tmp_path / "b", events, bundle, first)
 
 
+def test_the_night_a_market_outgrows_what_is_solved_hosts_are_compared_in_pairs(
+    exports: tuple[Path, Path], tmp_path: Path
+) -> None:
+    week, day = exports
+    lake, nightly, whole = tmp_path / "lake", tmp_path / "b", tmp_path / "whole"
+    outgrown = ("--set", "build.graph_solved=0")
+
+    def graph(told: dict[str, object]) -> str:
+        return next(stage["why"] for stage in told["stages"] if stage["name"] == "graph")  # type: ignore[attr-defined]
+
+    run("ingest", week, "--lake", lake, "--buckets", 2)
+    assert not graph(run("build", lake, "--out", nightly, "--json"))
+    run("ingest", day, "--lake", lake)
+    assert graph(run("build", lake, "--out", nightly, "--base", nightly, *outgrown, "--json")).startswith("by neighb")
+    run("build", lake, "--out", whole, *outgrown)
+    ours, theirs = Bundle.open(resolve(nightly)), Bundle.open(resolve(whole))
+    for part in ("indptr", "indices", "data"):
+        np.testing.assert_array_equal(ours.array(f"models/graph_{part}"), theirs.array(f"models/graph_{part}"))
+    run("lookup", "--bundle", nightly, "--user", 1)  # it can be served
+    assert not graph(run("build", lake, "--out", nightly, "--base", nightly, "--json"))  # and back
+
+
 def assert_history_continued(bundles: Path, events: Events, bundle: Bundle, first_us: int) -> None:
     """The states at the beginning of the learning stretch are those of the whole history, in the rows of the bundle."""
     held = Bundle.open(bundles / ".stages" / bundle.json(KEPT)["stage"])
