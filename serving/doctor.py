@@ -115,6 +115,9 @@ def _bundle(path: Path) -> Finding:
 
 def _log(path: Path) -> Finding:
     if not path.exists():
+        folder = next(one for one in path.absolute().parents if one.exists())
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return Finding("log", "fault", f"{path} does not exist, and {folder} is not ours to write")
         return Finding("log", "warning", f"{path} does not exist yet; serving makes it")
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:

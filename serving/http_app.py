@@ -155,7 +155,7 @@ async def erase(service: Service, request: Request, request_id: str) -> Any:
     user_id = wire.typed_id(request.path_params["user_id"], service.engine.loaded.vocabularies.users, "user_id")
     try:
         receipt = await asyncio.to_thread(erase_everywhere, service.engine, user_id, service.config.lake)
-    except (InputRefused, BundleRefused) as error:
+    except (InputRefused, BundleRefused, OSError) as error:
         raise Problem(409, "not_erased_everywhere", f"nothing of the user is served any more, but {error}") from error
     return {"request_id": request_id, **receipt}
 

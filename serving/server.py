@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import multiprocessing.process
 import multiprocessing.synchronize
+import os
 import signal
 import socket
 import sys
@@ -50,6 +51,12 @@ def url_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _leave(*_: object) -> None:
+    """SIGTERM while uvicorn does not listen to it: process 1 of a container would not be ended by it. An exception
+    would be swallowed where the compiler calls back; nothing is served, and what is on the disk bears kill -9."""
+    os._exit(0)
+
+
 def run(bundle: Path, log: Path, config: ServingConfig, announce: Callable[[str], None]) -> None:
     """Serve until told to stop (SIGINT, SIGTERM).
 
@@ -61,6 +68,7 @@ def run(bundle: Path, log: Path, config: ServingConfig, announce: Callable[[str]
     Raises:
         BundleRefused, GateFailed, ConfigError: nothing was served.
     """
+    signal.signal(signal.SIGTERM, _leave)
     if config.stream is not None:
         check_installed(config.stream)
     bound = listening(config)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +23,7 @@ from recsys.events.lake.manifest import LakeManifest
 from recsys.events.log_tables import export_log
 from recsys.events.vocabularies import build_vocabularies
 from serving.asked import Asked
+from serving.client import CallFailed, HttpClient
 from serving.config import ServingConfig
 from serving.doctor import examine
 from serving.engine import Engine
@@ -26,6 +31,7 @@ from serving.server import listening, work
 from training.states import snapshot
 
 from .brokers import HAS_VALKEY
+from .running_service import serving
 from .served_world import AS_OF, Clock, events_after
 
 
@@ -65,6 +71,44 @@ def test_the_doctor_finds_a_changed_byte_and_names_the_file(market: Path, tmp_pa
     assert "standings.npy" in found.text()
     ran = CliRunner().invoke(build_app(), ["doctor", "--bundle", str(shelf)])
     assert ran.exit_code == 3
+
+
+def test_the_doctor_finds_a_folder_no_log_can_be_made_in(
+    market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)  # root may write everywhere
+    found = {one.check: one for one in examine(market / "bundles", tmp_path / "deep" / "new.db", None).findings}
+    assert found["log"].status == "fault" and f"{tmp_path} is not ours to write" in found["log"].why
+
+
+def test_what_cannot_be_rewritten_is_said_and_the_user_is_not_served(
+    market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "bundles/b1-e1")
+
+    monkeypatch.setattr("serving.erasing.erase_from_bundle", refused)
+    config = ServingConfig(lease_s=0.0)
+    with Engine.open(market / "bundles", tmp_path / "log.db", config) as engine, serving(engine, config) as url:
+        with HttpClient(url) as client, pytest.raises(CallFailed) as said:
+            client.erase(2)
+        assert (said.value.status, said.value.code) == (409, "not_erased_everywhere")
+        assert "b1-e1" in str(said.value)
+        assert engine.lookup(Asked(2, 3)).user < 0
+
+
+def test_a_service_told_to_stop_before_it_is_ready_stops() -> None:
+    """Also as process 1 of a container, for which nothing stops it that it does not handle."""
+    script = (
+        "import os, signal, time; from pathlib import Path; import serving.server as server;"
+        "from serving.config import ServingConfig;"
+        "server.work = lambda *_: (print('loading', flush=True), time.sleep(60));"
+        "server.run(Path('b'), Path('l'), ServingConfig(port=0), print)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
 
 
 def test_the_exported_log_says_what_the_events_said(market: Path, tmp_path: Path) -> None:
