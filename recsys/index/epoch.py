@@ -149,16 +149,22 @@ class Epoch:
         wanted = min(max(k, 0), len(self))
         if wanted in (0, len(self)):
             return np.arange(wanted)
-        if len(self._rooms_N) < self._outlined_from:
+        near = self._by_outlines(asked, wanted) if len(self._rooms_N) >= self._outlined_from else None
+        if near is None:
             scores = inner_products(asked, self._vectors_NW)[0]
             if len(self._dead):
                 scores[self._dead] = -np.inf
             near = _near(scores, self._rooms_N, wanted)
-        else:
-            some = self._outlines.within_reach(asked[0], len(self._rooms_N), self._dead, wanted)
-            scores = inner_products(asked, self._vectors_NW.take(some, axis=0))[0]
-            near = some.take(_near(scores, self._rooms_N.take(some), wanted))
         return self._position_of_slot.take(near) if len(self._dead) else near
+
+    def _by_outlines(self, asked: FloatMatrix, k: int) -> IntVector | None:
+        """Slots of the k nearest; None where outlines leave too many to compare (most rooms are equal, or no vector
+        but a few values of it say anything)."""
+        some = self._outlines.within_reach(asked[0], len(self._rooms_N), self._dead, k)
+        if 4 * len(some) > len(self._rooms_N):
+            return None
+        scores = inner_products(asked, self._vectors_NW.take(some, axis=0))[0]
+        return some.take(_near(scores, self._rooms_N.take(some), k))
 
     def search(self, queries: Any, k: int, *, exclude: Any | None = None) -> tuple[IntVector, FloatMatrix]:
         """Best live rooms of each query, exact.

@@ -1,14 +1,15 @@
 """Vectors in outline: one byte a value, and how far off that may be, so that most rooms are ruled out at a glance.
 
 A search reads every vector; of a hundred thousand rooms they are larger than the caches, and reading them is what it
-costs. Their outlines are a quarter as large. With v ≈ s·c, c whole numbers up to 127 and each value off by s/2 at most,
-and a query q ≈ t·p, p whole numbers up to P,
+costs. Their outlines are a quarter as large. With v ≈ s·c, c whole numbers up to 127 and each value off by s/2, and a
+query q ≈ t·p, p whole numbers up to P,
 
     |q·v − s·t·p·c| ≤ ‖q‖ · s · r,   r = √w · (½ + 127½ · (√w / 2P + w · 2⁻²³))
 
 by Cauchy and Schwarz: what the vector lost, what the query lost, and what single precision rounds in an inner product
-of w values. A room whose upper bound is below the k-th largest lower bound is not among the k nearest; the others are
-few, and they are compared by their vectors. So the answer is the exact one.
+of w values. A thousandth and 10⁻³⁶ are added for rounding in the making of codes and bounds. A room whose upper bound
+is below the k-th largest lower bound is not among the k nearest; the others are few, and they are compared by their
+vectors. So the answer is the exact one.
 
 Outlines of `SIDE` rooms stand together, value by value, as the loop over them reads them.
 
@@ -34,7 +35,7 @@ _TO_NEAREST = np.float32(1_000.5)
 _ROUNDING = 1e-3
 """Share added to a reach for what single precision rounds when codes and bounds are worked out."""
 _LEAST, _MOST = 1e-36, float(np.finfo(np.float32).max)
-"""Smaller numbers lose digits in single precision; larger ones no query may lead to (`as_queries`)."""
+"""Smaller numbers lose digits in single precision, larger ones do not fit it."""
 
 
 class Outlines(NamedTuple):
@@ -62,6 +63,17 @@ class Outlines(NamedTuple):
         """Write the outlines of vectors (m, w) to the slots from `start` on."""
         _draw(vectors, start, self.codes, self.scales)
 
+    def bounds(self, query: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Between what the inner products of the first n slots with a query (w,), finite, lie: (n,) and (n,)."""
+        width, precise = len(query), query.astype(np.float64)
+        largest = min(32_767, _LARGEST_SUM // (_LARGEST_CODE * width))  # as fine as sums in 32 bits allow
+        step = float(np.abs(precise).max()) / largest or 1.0
+        lost = math.sqrt(width) / (2 * largest) + width * 2.0**-23
+        reach = math.sqrt(width * precise.dot(precise)) * (0.5 + (_LARGEST_CODE + 0.5) * lost) * (1.0 + _ROUNDING)
+        low, high = np.empty((2, -(-n // SIDE) * SIDE), dtype=np.float32)
+        _bounds(self.codes, self.scales, np.rint(precise / step).astype(np.int32), step, reach, low, high)
+        return low[:n], high[:n]
+
     def within_reach(self, query: NDArray[np.float32], n: int, dead: NDArray[np.int64], k: int) -> NDArray[np.int64]:
         """Slots, ascending, of which it cannot be ruled out that they are among the k largest inner products, or equal
         to the last of these.
@@ -72,19 +84,10 @@ class Outlines(NamedTuple):
             dead: (m,) slots that do not count.
             k: 1 ≤ k < n − m.
         """
-        width, precise = len(query), query.astype(np.float64)
-        largest = min(32_767, _LARGEST_SUM // (_LARGEST_CODE * width))  # as fine as sums in 32 bits allow
-        step = float(np.abs(precise).max()) / largest or 1.0
-        lost = math.sqrt(width) / (2 * largest) + width * 2.0**-23
-        reach = math.sqrt(width * precise.dot(precise)) * (0.5 + (_LARGEST_CODE + 0.5) * lost) * (1.0 + _ROUNDING)
-        high = np.empty(-(-n // SIDE) * SIDE, dtype=np.float32)
-        _upper_bounds(self.codes, self.scales, np.rint(precise / step).astype(np.int32), step, reach, high)
-        high = high[:n]
+        low, high = self.bounds(query, n)
         if len(dead):
-            high[dead] = -np.inf
-        first = near_largest(high, k)  # k rooms have at least what the least of these has at least
-        low = high.take(first) - 2.0 * (reach * self.scales.take(first).astype(np.float64) + _LEAST)
-        found: NDArray[np.int64] = (high >= low.min()).nonzero()[0]
+            low[dead] = high[dead] = -np.inf
+        found: NDArray[np.int64] = (high >= low.take(near_largest(low, k)).min()).nonzero()[0]
         return found
 
 
@@ -105,11 +108,11 @@ def _draw(vectors: NDArray[np.float32], start: int, codes: NDArray[np.int8], sca
 
 
 @compiled
-def _upper_bounds(
+def _bounds(
     codes: NDArray[np.int8], scales: NDArray[np.float32], query: NDArray[np.int32], step: float, reach: float,
-    high: NDArray[np.float32],
+    low: NDArray[np.float32], high: NDArray[np.float32],
 ) -> None:  # fmt: skip
-    """What the inner products of the first slots cannot exceed, as many as `high` holds."""
+    """`Outlines.bounds` of as many slots as `low` and `high` hold."""
     sums = np.empty(SIDE, dtype=np.int32)
     for b in range(len(high) // SIDE):
         block, first = codes[b], b * SIDE
@@ -120,5 +123,6 @@ def _upper_bounds(
             for i in range(SIDE):
                 sums[i] += np.int32(c0[i]) * q0 + np.int32(c1[i]) * q1 + np.int32(c2[i]) * q2 + np.int32(c3[i]) * q3
         for i in range(SIDE):
-            most = (float(sums[i]) * step + reach) * float(scales[first + i]) + _LEAST
-            high[first + i] = min(most, _MOST)
+            middle, scale = float(sums[i]) * step, float(scales[first + i])
+            low[first + i] = max((middle - reach) * scale - _LEAST, -_MOST)  # −∞ is for those that do not count
+            high[first + i] = (middle + reach) * scale + _LEAST

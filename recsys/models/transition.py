@@ -158,7 +158,7 @@ class TransitionModel:
         """`scores` of all hosts in row order and last of a host not counted yet; (n_hosts + 1,) float32."""
         dense, touched, spread = self._mixed(recent_hosts, recent_ages_s, at)
         found, popular = np.empty(self.n_hosts + 1, dtype=np.float32), spread / (self._all_entered or 1.0)
-        loops.chances_everywhere(self._entered, popular, found)
+        loops.chances_by_popularity(self._entered, popular, found)
         loops.chances_added(touched, self._entered, popular, dense, found)
         dense[touched] = 0.0
         return found

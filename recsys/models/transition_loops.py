@@ -24,7 +24,7 @@ def add_row(nexts: NDArray[np.int32], counts: Floats, weight: float, dense: Floa
 
 
 @compiled
-def chances_everywhere(entered: Floats, spread: float, chances: NDArray[np.float32]) -> None:
+def chances_by_popularity(entered: Floats, spread: float, chances: NDArray[np.float32]) -> None:
     """Of every host his part of the share that popularity shares out."""
     for host in range(len(chances)):
         chances[host] = max(entered[host] * spread, 0.0)
@@ -43,7 +43,7 @@ def chances_added(
 def chances_of(
     hosts: NDArray[np.integer[Any]], entered: Floats, spread: float, dense: Floats, chances: NDArray[np.float32]
 ) -> None:
-    """`chances_everywhere` of some hosts (c,); `dense` stays."""
+    """Of candidates (c,) what `chances_by_popularity` and `chances_added` say together."""
     for i in range(len(hosts)):
         host = hosts[i]
         chances[i] = max(dense[host] + entered[host] * spread, 0.0)

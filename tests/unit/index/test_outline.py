@@ -46,6 +46,35 @@ def test_who_is_among_the_nearest_is_within_reach(
     assert not set(dead.tolist()) & set(found.tolist()) and np.all(np.diff(found) > 0)
 
 
+@pytest.mark.parametrize("width", [16, 64, 528])
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_no_product_lies_beyond_its_bounds_and_the_worst_come_near(width: int, size: float) -> None:
+    """What a code loses of a value all points the way of the query, or against it: Cauchy and Schwarz meet."""
+    rng = np.random.default_rng(width)
+    query = rng.choice([-1.0, 1.0], width).astype(np.float32)
+    codes = rng.integers(-126, 127, (200, width)).astype(np.float64)
+    codes[100:] = 126.0 * query * rng.choice([-1.0, 1.0], (100, 1))  # sums as large as they get
+    codes[:, 0] = 127.0
+    lost = 0.4999 * query * rng.choice([-1.0, 1.0], (200, 1))
+    lost[:, 0] = 0.0
+    vectors = ((codes + lost) * size).astype(np.float32)
+    low, high = (bound.astype(np.float64) for bound in drawn(vectors).bounds(query, len(vectors)))
+    scores = inner_products(query[None, :], vectors)[0].astype(np.float64)
+    assert np.all(low <= scores) and np.all(scores <= high)
+    near = (scores - low) / (high - low)
+    assert min(near.min(), 1 - near.max()) < 0.06  # of the width; bounds a tenth closer would not hold
+
+
+@pytest.mark.parametrize("kind", ["heavy tails", "lengths"])
+def test_a_few_large_rooms_do_not_hide_that_the_others_are_far(kind: str) -> None:
+    rng = np.random.default_rng(6)
+    vectors = rng.standard_t(3, (20_000, 64))
+    if kind == "lengths":
+        vectors = rng.normal(size=(20_000, 64)) * np.exp(2.0 * rng.normal(size=(20_000, 1)))
+    outlines, query = drawn(vectors.astype(np.float32)), rng.normal(size=64).astype(np.float32)
+    assert len(outlines.within_reach(query, 20_000, np.empty(0, dtype=np.int64), 100)) < 400
+
+
 def test_few_of_many_are_within_reach() -> None:
     rng = np.random.default_rng(1)
     vectors = rng.normal(size=(20_000, 64)).astype(np.float32)
@@ -98,7 +127,20 @@ def test_an_older_epoch_finds_what_it_held_when_slots_after_it_are_filled() -> N
     index.start_many(np.arange(50), np.arange(50))
     held, query = index.publish(), rng.normal(size=16).astype(np.float32)
     before = held.nearest(query, 7).tolist()
-    index.start_many(np.arange(50, 500), np.arange(50, 500))
+    index.start_many(np.arange(50, 60), np.arange(50, 60))
+    index.start(60, 60)
+    assert index.publish()._outlines.codes is held._outlines.codes  # in the same block, behind what it holds
+    assert held.nearest(query, 7).tolist() == before
+    index.start_many(np.arange(61, 500), np.arange(61, 500))
     index.end_many(np.arange(0, 500, 2))
     index.publish()
     assert held.nearest(query, 7).tolist() == before
+
+
+def test_rooms_that_are_all_alike_are_compared_by_their_vectors() -> None:
+    index = LiveRoomIndex(np.ones((1, 16), np.float32), OUTLINED)
+    index.start_many(np.arange(99, -1, -1), np.zeros(100, np.int64))
+    index.end(2)
+    epoch = index.publish()
+    for query in (np.ones(16, np.float32), np.zeros(16, np.float32)):
+        assert sorted(epoch.rooms[epoch.nearest(query, 4)].tolist()) == [0, 1, 3, 4]

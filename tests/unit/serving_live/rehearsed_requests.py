@@ -17,6 +17,7 @@ import orjson
 from numba.core.dispatcher import Dispatcher
 
 from recsys.config import SourceSizes
+from recsys.index import LiveIndexConfig
 from recsys.live.state import LiveState
 from recsys.models.audience import Audience
 from recsys.models.block_network import BlockNetwork
@@ -78,6 +79,7 @@ def opened(log: Path, kind: str, clock_us: int) -> Engine:
         engine.loaded.live.__dict__ |= LiveState(world).__dict__  # what writes to ties knows the new ones
     if kind != "tables":
         rehearse(world, clock_us)
+        world.index.config = LiveIndexConfig(outlined_from=0)  # as if there were many rooms
     return engine
 
 
