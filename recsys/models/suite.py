@@ -24,6 +24,7 @@ from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
 from recsys.models.strength import StrengthHead
 from recsys.models.transition import TransitionModel
+from recsys.models.transition_counts import NextHosts
 from recsys.models.trust import HostTrust
 from recsys.models.two_tower import TwoTower
 from recsys.ties.algebra import Floats
@@ -59,8 +60,7 @@ class Viewer:
     `ties` are his ties by block, `stand` how those of the block `relation` stand, `blocked` (b,) the hosts he has
     blocked. `hosts` (h,), `confidences` (h,) are his history; `vector` (d,) folded in, or None; `graph_scores` over all
     hosts (n_hosts,), or None. `recent` are the hosts transitions start from, entered `ages_s` ago. `search` is what he
-    asks the index of live rooms for, or None. `chances` (n_hosts + 1,) are where he may go next, as
-    `TransitionModel.everywhere` tells, once somebody has asked for many of them.
+    asks the index of live rooms for, or None; `next_hosts` where transitions from his recent hosts lead, or None.
     """
 
     at: int
@@ -74,7 +74,7 @@ class Viewer:
     vector: npt.NDArray[np.float32] | None
     graph_scores: npt.NDArray[np.float32] | None
     search: npt.NDArray[np.float32] | None = None
-    chances: npt.NDArray[np.float32] | None = None
+    next_hosts: NextHosts | None = None
 
 
 @dataclass
@@ -111,18 +111,16 @@ class Models:
             search = self.tower.search_vector(self.tower.viewer_of(ties, blocks, user, at))
         stand = relations(blocks.relation, held["relation"].rows)
         blocked = held["relation"].hosts[stand.blocks]
-        return Viewer(at, held, stand, blocked, hosts, confidences, recent, ages_s, vector, graph, search)
+        following = None
+        if self.transition is not None and len(recent):
+            following = self.transition.next_hosts(recent.tolist(), ages_s.tolist(), at=at)
+        return Viewer(at, held, stand, blocked, hosts, confidences, recent, ages_s, vector, graph, search, following)
 
     def next_chances(self, viewer: Viewer, hosts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """P(next host is this one) for `hosts` (n,), from the viewer's recent hosts; None: transitions say nothing."""
-        if self.transition is None or not len(viewer.recent):
+        if self.transition is None or viewer.next_hosts is None:
             return None
-        recent, ages_s = viewer.recent.tolist(), viewer.ages_s.tolist()
-        if viewer.chances is None:
-            if 4 * len(hosts) <= self.transition.n_hosts:
-                return self.transition.scores(recent, ages_s, hosts, at=viewer.at)
-            viewer.chances = self.transition.everywhere(recent, ages_s, at=viewer.at)
-        return viewer.chances.take(hosts, mode="clip")
+        return self.transition.chances(viewer.next_hosts, hosts)
 
     def personal(self, viewer: Viewer, hosts: npt.NDArray[np.int64], out: Floats) -> None:
         """Write the collaborative features (len(PERSONAL_FEATURES), n) of candidate hosts into `out`.

@@ -24,7 +24,15 @@ from numpy.typing import NDArray
 from recsys.events.facts import US_PER_DAY, US_PER_S
 from recsys.models import transition_loops as loops
 from recsys.models.bound import check_rows
-from recsys.models.transition_counts import Floats, GrowingRow, TransitionConfig, TransitionCounter, TransitionRow, pack
+from recsys.models.transition_counts import (
+    Floats,
+    GrowingRow,
+    NextHosts,
+    TransitionConfig,
+    TransitionCounter,
+    TransitionRow,
+    pack,
+)
 
 _NOBODY = np.empty(0, dtype=np.int32)
 _MOST_HALVINGS = 900.0  # this many half-lives from the reference, either way, is as far as any; a double ends at 1,023
@@ -143,30 +151,12 @@ class TransitionModel:
             candidates: (c,) host rows, may be new; all hosts in row order by default.
             at: the instant asked from, µs: old counts weigh less against the prior. By default `last_at`.
         """
-        if candidates is None or 4 * len(candidates) > self.n_hosts:
-            chances = self.everywhere(recent_hosts, recent_ages_s, at=at)
-            return chances[:-1] if candidates is None else chances.take(candidates, mode="clip")
-        dense, touched, spread = self._mixed(recent_hosts, recent_ages_s, at)
-        found, popular = np.empty(len(candidates), dtype=np.float32), spread / (self._all_entered or 1.0)
-        loops.chances_of(self._places(candidates), self._entered, popular, dense, found)
-        dense[touched] = 0.0
-        return found
+        return self.chances(self.next_hosts(recent_hosts, recent_ages_s, at=at), candidates)
 
-    def everywhere(
+    def next_hosts(
         self, recent_hosts: Sequence[int], recent_ages_s: Sequence[float], *, at: int | None = None
-    ) -> NDArray[np.float32]:
-        """`scores` of all hosts in row order and last of a host not counted yet; (n_hosts + 1,) float32."""
-        dense, touched, spread = self._mixed(recent_hosts, recent_ages_s, at)
-        found, popular = np.empty(self.n_hosts + 1, dtype=np.float32), spread / (self._all_entered or 1.0)
-        loops.chances_by_popularity(self._entered, popular, found)
-        loops.chances_added(touched, self._entered, popular, dense, found)
-        dense[touched] = 0.0
-        return found
-
-    def _mixed(
-        self, recent_hosts: Sequence[int], recent_ages_s: Sequence[float], at: int | None
-    ) -> tuple[Floats, NDArray[np.int32], float]:
-        """What the rows of the recent hosts add by host, which hosts these are, and the share popularity shares out."""
+    ) -> NextHosts:
+        """What `scores` of any candidates is made of."""
         mixed = self.config.mixture(recent_hosts, recent_ages_s)
         prior = self.config.prior * self._decay_to(at)
         everyone = self._all_entered or 1.0
@@ -186,7 +176,18 @@ class TransitionModel:
                 touched.append(np.array([host], dtype=np.int32))
             touched.append(nexts)
             spread += rest
-        return dense, np.concatenate(touched), spread
+        hosts = np.concatenate(touched)
+        loops.taken(hosts, dense, added := np.empty(len(hosts)))
+        return NextHosts(hosts, added, spread / everyone)
+
+    def chances(self, following: NextHosts, candidates: NDArray[np.integer[Any]] | None = None) -> NDArray[np.float32]:
+        """`scores` of candidates (c,), by default of all hosts in row order, for somebody whose `next_hosts` are known;
+        nothing may have been learnt since."""
+        asked = np.arange(self.n_hosts) if candidates is None else candidates
+        found = np.empty(len(asked), dtype=np.float32)
+        hosts, added, popular = following
+        loops.chances_of(asked, self.n_hosts, self._entered, popular, hosts, added, self._dense(), found)
+        return found
 
     def over_popularity(
         self, chances: NDArray[np.float32], candidates: NDArray[np.integer[Any]], *, at: int | None = None

@@ -209,6 +209,17 @@ class TransitionRow(NamedTuple):
     total: float
 
 
+class NextHosts(NamedTuple):
+    """Where somebody may go next. A host's chance is his part of `popular` and what was added to him."""
+
+    hosts: NDArray[np.int32]
+    """(t,) hosts to whom the rows of his last hosts lead, and these themselves; they may repeat."""
+    added: Floats
+    """(t,) what these rows add to each; what popularity does not share out to the last hosts is negative."""
+    popular: float
+    """Chance for each decayed entry at a host."""
+
+
 class GrowingRow:
     """One row of counts that online updates have changed; `place` says where the count of a host is."""
 

@@ -24,29 +24,27 @@ def add_row(nexts: NDArray[np.int32], counts: Floats, weight: float, dense: Floa
 
 
 @compiled
-def chances_by_popularity(entered: Floats, spread: float, chances: NDArray[np.float32]) -> None:
-    """Of every host his part of the share that popularity shares out."""
-    for host in range(len(chances)):
-        chances[host] = max(entered[host] * spread, 0.0)
-
-
-@compiled
-def chances_added(
-    hosts: NDArray[np.int32], entered: Floats, spread: float, dense: Floats, chances: NDArray[np.float32]
-) -> None:
-    """The same of some hosts, who may repeat, with what was added to them."""
+def taken(hosts: NDArray[np.int32], dense: Floats, added: Floats) -> None:
+    """Take out of `dense` what was added to hosts (t,), who may repeat."""
+    for i in range(len(hosts)):
+        added[i] = dense[hosts[i]]
     for host in hosts:
-        chances[host] = max(entered[host] * spread + dense[host], 0.0)
+        dense[host] = 0.0
 
 
 @compiled
 def chances_of(
-    hosts: NDArray[np.integer[Any]], entered: Floats, spread: float, dense: Floats, chances: NDArray[np.float32]
-) -> None:
-    """Of candidates (c,) what `chances_by_popularity` and `chances_added` say together."""
+    candidates: NDArray[np.integer[Any]], n_hosts: int, entered: Floats, spread: float,
+    hosts: NDArray[np.int32], added: Floats, dense: Floats, chances: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """Of candidates (c,) their part of the share that popularity shares out, and what was `added` to `hosts` (t,)."""
     for i in range(len(hosts)):
-        host = hosts[i]
+        dense[hosts[i]] = added[i]
+    for i in range(len(candidates)):
+        host = min(candidates[i], n_hosts)
         chances[i] = max(dense[host] + entered[host] * spread, 0.0)
+    for host in hosts:
+        dense[host] = 0.0
 
 
 @compiled

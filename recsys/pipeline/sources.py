@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.compiled import compiled
-from recsys.index.epoch import Epoch
+from recsys.index.epoch import Epoch, FlaggedRooms
 from recsys.index.largest import among_largest
 from recsys.models.suite import Viewer
 from recsys.pipeline.request import SOURCES, Request, Source
@@ -29,11 +29,12 @@ NEWCOMER_VISITORS = 20
 
 
 _CODES = {name: np.int8(code) for code, name in enumerate(SOURCES)}
-_PRIVATE, _VISITED, _WELCOME_GUEST = np.int8(1), np.int8(2), np.int8(4)
+_PRIVATE, _VISITED, _WELCOME_GUEST, _NEXT = np.int8(1), np.int8(2), np.int8(4), np.int8(8)
 Codes = npt.NDArray[np.int8]
 """Positions in `SOURCES`."""
 Flags = npt.NDArray[np.int8]
-"""Sums of `_PRIVATE` (followed or bought from), `_VISITED` and `_WELCOME_GUEST` (visited and not blocked)."""
+"""Sums of `_PRIVATE` (followed or bought from), `_VISITED`, `_WELCOME_GUEST` (visited and not blocked) and `_NEXT`
+(where viewers of the last hosts went)."""
 Hosts = npt.NDArray[np.int32]
 _NO_ROOMS = np.empty(0, dtype=np.int64)
 _EVERY_HOUR_US = 3_600_000_000
@@ -74,29 +75,34 @@ def candidates(world: World, epoch: Epoch, request: Request, viewer: Viewer, *, 
     # Of several sources the first is written last.
     brought_by[_newcomers(world, epoch, sizes.newcomers, request)] = _CODES[Source.NEWCOMER]
     brought_by[_popular(world, epoch, len(epoch) if everything else sizes.popular)] = _CODES[Source.POPULAR]
-    brought_by[_by_transition(world, epoch, viewer, sizes.transition)] = _CODES[Source.TRANSITION]
+    led = _led_to(world, epoch, viewer)
+    brought_by[_by_transition(world, epoch, viewer, led, sizes.transition)] = _CODES[Source.TRANSITION]
     brought_by[_nearest(epoch, viewer, sizes.nearest)] = _CODES[Source.NEAREST]
-    _bring_circle(world, epoch, viewer, brought_by)
+    _bring_circle(led, brought_by)
     brought = (brought_by != len(SOURCES)).nonzero()[0]
     return Candidates(epoch.rooms.take(brought), brought_by.take(brought))
 
 
-def _bring_circle(world: World, epoch: Epoch, viewer: Viewer, brought_by: Codes) -> None:
-    """Rooms of hosts followed, bought from or visited, and rooms such hosts join as guests, in one pass.
+def _led_to(world: World, epoch: Epoch, viewer: Viewer) -> FlaggedRooms:
+    """Live rooms of hosts the viewer has ties with, and of those viewers of his last hosts went to, in one pass."""
+    relation, commerce, visits = viewer.ties["relation"], viewer.ties["commerce"], viewer.ties["visits"]
+    flags = np.zeros(len(world.standings), dtype=np.int8)
+    _flag(visits.hosts, commerce.hosts, relation.hosts, viewer.stand.follows, viewer.stand.blocks, flags)
+    if viewer.next_hosts is not None:
+        _flag_next(viewer.next_hosts.hosts, flags)
+    return epoch.flagged(flags)
+
+
+def _bring_circle(led: FlaggedRooms, brought_by: Codes) -> None:
+    """Rooms of hosts followed, bought from or visited, and rooms such hosts join as guests.
 
     A blocked host brings no room as a guest, and his own only as visited: the filter then says why it is not shown.
     """
-    relation, commerce, visits = viewer.ties["relation"], viewer.ties["commerce"], viewer.ties["visits"]
-    if not len(relation) + len(commerce) + len(visits):
-        return
-    flags = np.zeros(len(world.standings), dtype=np.int8)
-    _flag(visits.hosts, commerce.hosts, relation.hosts, viewer.stand.follows, viewer.stand.blocks, flags)
-    found = epoch.flagged(flags)
-    _mark(found.own, found.own_flags, _VISITED, _CODES[Source.VISITED], brought_by)
-    if len(found.guest):
-        _mark(found.guest, found.guest_flags, _WELCOME_GUEST, _CODES[Source.VISITED], brought_by)
-        _mark(found.guest, found.guest_flags, _PRIVATE, _CODES[Source.COHOST], brought_by)
-    _mark(found.own, found.own_flags, _PRIVATE, _CODES[Source.PRIVATE], brought_by)
+    _mark(led.own, led.own_flags, _VISITED, _CODES[Source.VISITED], brought_by)
+    if len(led.guest):
+        _mark(led.guest, led.guest_flags, _WELCOME_GUEST, _CODES[Source.VISITED], brought_by)
+        _mark(led.guest, led.guest_flags, _PRIVATE, _CODES[Source.COHOST], brought_by)
+    _mark(led.own, led.own_flags, _PRIVATE, _CODES[Source.PRIVATE], brought_by)
 
 
 @compiled
@@ -117,6 +123,14 @@ def _flag(
 
 
 @compiled
+def _flag_next(hosts: Hosts, flags: Flags) -> None:
+    """Transitions may lead to hosts of whom the state holds nothing, as in a rehearsal; these are not on air."""
+    for host in hosts:
+        if host < len(flags):
+            flags[host] |= _NEXT
+
+
+@compiled
 def _mark(positions: npt.NDArray[np.int64], flags: Flags, flag: np.int8, code: np.int8, brought_by: Codes) -> None:
     """Rooms at these positions whose hosts carry a flag are brought by a source."""
     for i in range(len(positions)):
@@ -130,12 +144,14 @@ def _nearest(epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.int64]:
     return epoch.nearest(viewer.search, size)
 
 
-def _by_transition(world: World, epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.intp]:
-    scores = world.models.next_chances(viewer, epoch.hosts) if size else None
-    if scores is None:
+def _by_transition(world: World, epoch: Epoch, viewer: Viewer, led: FlaggedRooms, size: int) -> npt.NDArray[np.int64]:
+    """Of the rooms of hosts that viewers of his last hosts went to, those he most likely goes to next."""
+    rooms = led.own[(led.own_flags & _NEXT).nonzero()[0]]
+    chances = world.models.next_chances(viewer, epoch.hosts.take(rooms)) if size else None
+    if chances is None:
         return _NO_ROOMS
-    best = among_largest(scores, size)
-    return best[scores.take(best) > 0]
+    best = among_largest(chances, size)
+    return rooms[best[chances.take(best) > 0]]
 
 
 def _popular(world: World, epoch: Epoch, size: int) -> npt.NDArray[np.intp]:
