@@ -24,7 +24,7 @@ from recsys.models.factors import HostFactors
 from recsys.models.graph import HostGraph
 from recsys.models.strength import StrengthHead
 from recsys.models.transition import TransitionModel
-from recsys.models.transition_counts import NextHosts
+from recsys.models.transition_counts import TRANSITION_FEATURES, NextHosts
 from recsys.models.trust import HostTrust
 from recsys.models.two_tower import TwoTower
 from recsys.ties.algebra import Floats
@@ -39,11 +39,7 @@ PERSONAL_FEATURES = (
     "cf_factor",
     "cf_factor_cosine",
     "cf_factor_rank",
-    "transition_last",
-    "transition_recent",
-    "transition_evidence",
-    "transition_lift",
-    "transition_lift_last",
+    *TRANSITION_FEATURES,
     "transition_rank",
 )
 """Names of the collaborative features, in the order of the rows of `Models.personal`."""
@@ -116,11 +112,11 @@ class Models:
             following = self.transition.next_hosts(recent.tolist(), ages_s.tolist(), at=at)
         return Viewer(at, held, stand, blocked, hosts, confidences, recent, ages_s, vector, graph, search, following)
 
-    def next_chances(self, viewer: Viewer, hosts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
-        """P(next host is this one) for `hosts` (n,), from the viewer's recent hosts; None: transitions say nothing."""
+    def transitions(self, viewer: Viewer, hosts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
+        """`TRANSITION_FEATURES` (5, n) of `hosts` (n,) from the viewer's recent hosts; None: they say nothing."""
         if self.transition is None or viewer.next_hosts is None:
             return None
-        return self.transition.chances(viewer.next_hosts, hosts)
+        return self.transition.features(viewer.next_hosts, hosts)
 
     def personal(self, viewer: Viewer, hosts: npt.NDArray[np.int64], out: Floats) -> None:
         """Write the collaborative features (len(PERSONAL_FEATURES), n) of candidate hosts into `out`.
@@ -136,14 +132,9 @@ class Models:
             np.dot(vectors, viewer.vector, out=(products := np.empty(len(hosts), np.float32)))
             length = np.sqrt(viewer.vector.dot(viewer.vector))
             _cosines(hosts, products, self.factors.lengths, length, out[3:5])
-        chances = self.next_chances(viewer, hosts)
-        if chances is not None and self.transition is not None:
-            recent, ages_s = viewer.recent.tolist(), viewer.ages_s.tolist()
-            both = np.empty((2, len(hosts)), dtype=np.float32)
-            both[0], both[1] = chances, self.transition.scores(recent[:1], ages_s[:1], hosts, at=viewer.at)
-            out[6], out[7] = both[1], chances
-            out[8] = self.transition.evidence(recent, ages_s, hosts, at=viewer.at)
-            out[9:11] = self.transition.over_popularity(both, hosts, at=viewer.at)
+        transitions = self.transitions(viewer, hosts)
+        if transitions is not None:
+            out[6:11] = transitions
 
     def observe_entry(self, latest: LatestEntered, user: int, host: int, at: int, started_at: int = NEVER) -> None:
         """Learn from an entry into a room started at `started_at`; `latest` are the user's entries before it."""

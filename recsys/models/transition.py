@@ -25,6 +25,7 @@ from recsys.events.facts import US_PER_DAY, US_PER_S
 from recsys.models import transition_loops as loops
 from recsys.models.bound import check_rows
 from recsys.models.transition_counts import (
+    TRANSITION_FEATURES,
     Floats,
     GrowingRow,
     NextHosts,
@@ -133,91 +134,59 @@ class TransitionModel:
             nexts, counts = changed.nexts[:size], changed.counts[:size]
         return TransitionRow(nexts, counts, float(self._row_total[host]) if host < self.n_hosts else 0.0)
 
-    def scores(
-        self,
-        recent_hosts: Sequence[int],
-        recent_ages_s: Sequence[float],
-        candidates: NDArray[np.integer[Any]] | None = None,
-        *,
-        at: int | None = None,
-    ) -> NDArray[np.float32]:
-        """P(next host | recent hosts), a mixture over the recent hosts weighted by lag and age; (c,) float32.
-
-        Over all hosts it sums to one. Without a recent host (none younger than `max_gap_s`) it is popularity.
+    def next_hosts(
+        self, recent_hosts: Sequence[int], recent_ages_s: Sequence[float], *, at: int | None = None
+    ) -> NextHosts:
+        """Where somebody may go next; `features` reads it.
 
         Args:
             recent_hosts: the user's last entries, latest first; those beyond L are ignored.
             recent_ages_s: seconds since each.
-            candidates: (c,) host rows, may be new; all hosts in row order by default.
             at: the instant asked from, µs: old counts weigh less against the prior. By default `last_at`.
         """
-        return self.chances(self.next_hosts(recent_hosts, recent_ages_s, at=at), candidates)
-
-    def next_hosts(
-        self, recent_hosts: Sequence[int], recent_ages_s: Sequence[float], *, at: int | None = None
-    ) -> NextHosts:
-        """What `scores` of any candidates is made of."""
-        mixed = self.config.mixture(recent_hosts, recent_ages_s)
-        prior = self.config.prior * self._decay_to(at)
-        everyone = self._all_entered or 1.0
+        weighted = self.config.weighted(recent_hosts, recent_ages_s)
+        whole = sum(weight for _, weight in weighted)
+        age = self._decay_to(at)
+        prior, everyone = self.config.prior * age, self._all_entered or 1.0
         dense, touched = self._dense(), [_NOBODY]
-        spread = 1.0 if not mixed else 0.0
-        for host, share in mixed:
+        shared_last = shared_recent = 0.0 if whole > 0.0 else 1.0
+        for i, (host, weight) in enumerate(weighted if whole > 0.0 else ()):
+            last, share = float(i == 0), weight / whole
             nexts, counts, total = self.row(host)
             mass = total + prior
             own = self._entered.item(min(host, self.n_hosts)) / everyone
             if mass <= 0.0 or own >= 1.0:
-                spread += share
+                shared_last, shared_recent = shared_last + last, shared_recent + share
                 continue
-            loops.add_row(nexts, counts, share / mass, dense)
-            rest = share * max(0.0, mass - float(counts.sum())) / mass / (1.0 - own)
+            loops.add_row(nexts, counts, last / mass, share / mass, weight / age, dense)
+            rest = max(0.0, mass - float(counts.sum())) / mass / (1.0 - own)
             if host < self.n_hosts:
-                dense[host] -= rest * own  # popularity among the others: the host itself is not a next host
+                dense[host, :2] -= last * rest * own, share * rest * own  # the host itself is not a next host
                 touched.append(np.array([host], dtype=np.int32))
             touched.append(nexts)
-            spread += rest
+            shared_last, shared_recent = shared_last + last * rest, shared_recent + share * rest
         hosts = np.concatenate(touched)
-        loops.taken(hosts, dense, added := np.empty(len(hosts)))
-        return NextHosts(hosts, added, spread / everyone)
+        loops.take(hosts, dense, added := np.empty((len(hosts), loops.SUMS)))
+        one = 1.0 / (self._all_entered / age + max(1, self.n_hosts))
+        return NextHosts(hosts, added, shared_last, shared_recent, one)
 
-    def chances(self, following: NextHosts, candidates: NDArray[np.integer[Any]] | None = None) -> NDArray[np.float32]:
-        """`scores` of candidates (c,), by default of all hosts in row order, for somebody whose `next_hosts` are known;
-        nothing may have been learnt since."""
-        asked = np.arange(self.n_hosts) if candidates is None else candidates
-        found = np.empty(len(asked), dtype=np.float32)
-        hosts, added, popular = following
-        loops.chances_of(asked, self.n_hosts, self._entered, popular, hosts, added, self._dense(), found)
-        return found
+    def features(self, following: NextHosts, candidates: NDArray[np.integer[Any]] | None = None) -> NDArray[np.float32]:
+        """`TRANSITION_FEATURES` of candidates; (5, c) float32.
 
-    def over_popularity(
-        self, chances: NDArray[np.float32], candidates: NDArray[np.integer[Any]], *, at: int | None = None
-    ) -> NDArray[np.float32]:
-        """How many times likelier than by popularity, of rows (R, c) of `scores` of these candidates; float32.
+        P(next | last host); P(next | recent hosts), a mixture weighted by lag and age; Σ lag · gap · count[recent →
+        next] now, neither smoothed nor normalised; how many times likelier than by popularity the second is, and the
+        first: (P + ε)/(π + ε) with ε the weight of one entry now, so a new host has 1. Over all hosts both P sum to
+        one; without a recent host (none younger than `max_gap_s`) they are popularity π.
 
-        (P + ε)/(π + ε) with ε the weight of one entry, so a new host has 1. π is as old as the counts are.
+        Args:
+            following: of this model, which has learnt nothing since.
+            candidates: (c,) host rows, may be new; all hosts in row order by default.
         """
-        one = 1.0 / (self._all_entered / self._decay_to(at) + max(1, self.n_hosts))
-        found = np.empty(chances.shape, dtype=np.float32)
-        loops.lifts(chances, self._places(candidates), self._entered, self._all_entered or 1.0, one, found)
+        asked = np.arange(self.n_hosts) if candidates is None else candidates
+        found = np.empty((len(TRANSITION_FEATURES), len(asked)), dtype=np.float32)
+        everyone = self._all_entered or 1.0
+        loops.features(asked, self.n_hosts, self._entered, everyone, *following, self._dense(), found)
         return found
-
-    def evidence(
-        self,
-        recent_hosts: Sequence[int],
-        recent_ages_s: Sequence[float],
-        candidates: NDArray[np.integer[Any]] | None = None,
-        *,
-        at: int | None = None,
-    ) -> NDArray[np.float32]:
-        """Σ lag · gap · count[recent → candidate] as of `at`, neither smoothed nor normalised; else as `scores`."""
-        dense, touched = self._dense(), [_NOBODY]
-        for host, weight in self.config.weighted(recent_hosts, recent_ages_s):
-            nexts, counts, _ = self.row(host)
-            loops.add_row(nexts, counts, weight, dense)
-            touched.append(nexts)
-        found: Floats = dense[self._places(candidates)] / self._decay_to(at)
-        dense[np.concatenate(touched)] = 0.0
-        return found.clip(max=np.finfo(np.float32).max).astype(np.float32)
 
     def self_share(self, hosts: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """(c,) share of what follows each host that is the same host again; 0 for a host never left."""
@@ -282,10 +251,10 @@ class TransitionModel:
         return np.arange(self.n_hosts) if hosts is None else np.minimum(hosts, self.n_hosts)
 
     def _dense(self) -> Floats:
-        """This thread's scratch row, all zero."""
+        """This thread's scratch sums, all zero."""
         dense: Floats | None = getattr(self._scratch, "dense", None)
         if dense is None or len(dense) < len(self._entered):
-            dense = self._scratch.dense = np.zeros(len(self._entered))
+            dense = self._scratch.dense = np.zeros((len(self._entered), loops.SUMS))
         return dense
 
     def _reserve(self, host: int) -> None:

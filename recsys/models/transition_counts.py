@@ -19,6 +19,14 @@ from recsys.errors import InputRefused
 from recsys.events.facts import US_PER_DAY, US_PER_S
 
 Floats = NDArray[np.float64]
+TRANSITION_FEATURES = (
+    "transition_last",
+    "transition_recent",
+    "transition_evidence",
+    "transition_lift",
+    "transition_lift_last",
+)
+"""What `TransitionModel.features` tells, in its order."""
 
 
 class TransitionConfig(BaseModel):
@@ -46,12 +54,6 @@ class TransitionConfig(BaseModel):
             for lag_weight, host, age_s in zip(self.lag_weights, hosts, ages_s, strict=False)
             if 0.0 <= age_s <= self.max_gap_s
         ]
-
-    def mixture(self, hosts: Sequence[int], ages_s: Sequence[float]) -> list[tuple[int, float]]:
-        """`weighted`, as shares that add up to one; empty when no host counts."""
-        weighted = self.weighted(hosts, ages_s)
-        total = sum(weight for _, weight in weighted)
-        return [(host, weight / total) for host, weight in weighted] if total > 0.0 else []
 
 
 _PAIRS = pl.Schema({"previous": pl.Int64(), "next": pl.Int64(), "count": pl.Float64()})
@@ -210,14 +212,18 @@ class TransitionRow(NamedTuple):
 
 
 class NextHosts(NamedTuple):
-    """Where somebody may go next. A host's chance is his part of `popular` and what was added to him."""
+    """Where somebody may go next, as `TransitionModel.next_hosts` tells."""
 
     hosts: NDArray[np.int32]
     """(t,) hosts to whom the rows of his last hosts lead, and these themselves; they may repeat."""
     added: Floats
-    """(t,) what these rows add to each; what popularity does not share out to the last hosts is negative."""
-    popular: float
-    """Chance for each decayed entry at a host."""
+    """(t, 3) what the rows add to each: to the chance from the last host, from all recent hosts, and to evidence."""
+    shared_last: float
+    """Of the chance from the last host, the part that popularity shares out among all."""
+    shared_recent: float
+    """The same from all recent hosts."""
+    one: float
+    """What one entry amounts to among all of them."""
 
 
 class GrowingRow:

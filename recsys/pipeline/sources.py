@@ -20,6 +20,7 @@ from recsys.compiled import compiled
 from recsys.index.epoch import Epoch, FlaggedRooms
 from recsys.index.largest import among_largest
 from recsys.models.suite import Viewer
+from recsys.models.transition_counts import TRANSITION_FEATURES
 from recsys.pipeline.request import SOURCES, Request, Source
 from recsys.pipeline.world import World
 from recsys.ties.standing import STANDINGS, relations
@@ -36,6 +37,7 @@ Flags = npt.NDArray[np.int8]
 """Sums of `_PRIVATE` (followed or bought from), `_VISITED`, `_WELCOME_GUEST` (visited and not blocked) and `_NEXT`
 (where viewers of the last hosts went)."""
 Hosts = npt.NDArray[np.int32]
+_CHANCE = TRANSITION_FEATURES.index("transition_recent")
 _NO_ROOMS = np.empty(0, dtype=np.int64)
 _EVERY_HOUR_US = 3_600_000_000
 
@@ -147,11 +149,13 @@ def _nearest(epoch: Epoch, viewer: Viewer, size: int) -> npt.NDArray[np.int64]:
 def _by_transition(world: World, epoch: Epoch, viewer: Viewer, led: FlaggedRooms, size: int) -> npt.NDArray[np.int64]:
     """Of the rooms of hosts that viewers of his last hosts went to, those he most likely goes to next."""
     rooms = led.own[(led.own_flags & _NEXT).nonzero()[0]]
-    chances = world.models.next_chances(viewer, epoch.hosts.take(rooms)) if size else None
-    if chances is None:
+    transitions = world.models.transitions(viewer, epoch.hosts.take(rooms)) if size else None
+    if transitions is None:
         return _NO_ROOMS
+    chances = transitions[_CHANCE]
     best = among_largest(chances, size)
-    return rooms[best[chances.take(best) > 0]]
+    found: npt.NDArray[np.int64] = rooms[best[chances.take(best) > 0]]
+    return found
 
 
 def _popular(world: World, epoch: Epoch, size: int) -> npt.NDArray[np.intp]:

@@ -26,6 +26,7 @@ from recsys.ties.algebra import BlockState, Rows, identity
 from recsys.ties.row_store import RowStore, UserRows
 from tests.conftest import NOW
 from tests.small_world import empty_parts
+from tests.transitions_told import told
 from training.collaborative import fit_transitions
 from training.states import Snapshot, snapshot
 
@@ -157,11 +158,9 @@ def test_transitions_learnt_event_by_event_equal_a_later_fit(
     assert online is not None and later is not None and online is parts.models.transition
     everyone = np.arange(n_hosts)
     for host in range(n_hosts):
-        there, again = (model.evidence([host], [0.0], everyone, at=end) for model in (online, later))
-        np.testing.assert_allclose(there, again, rtol=1e-5, atol=1e-7)
-        np.testing.assert_allclose(
-            *(model.scores([host], [0.0], everyone, at=end) for model in (online, later)), rtol=1e-4, atol=1e-8
-        )
+        there, again = (told(model, [host], [0.0], everyone, at=end) for model in (online, later))
+        for name, atol in (("transition_evidence", 1e-7), ("transition_recent", 1e-8)):
+            np.testing.assert_allclose(there[name], again[name], rtol=1e-4, atol=atol)
     np.testing.assert_allclose(online.self_share(everyone), later.self_share(everyone), rtol=1e-5)
 
 

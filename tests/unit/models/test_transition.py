@@ -14,6 +14,7 @@ from recsys.errors import BundleRefused, InputRefused
 from recsys.events.facts import US_PER_DAY, US_PER_S
 from recsys.models.transition import TransitionModel
 from recsys.models.transition_counts import TransitionConfig, distinct_before
+from tests.transitions_told import chances, told
 
 PLAIN = TransitionConfig(
     lag_weights=(1.0, 0.5), gap_half_life_s=100.0, max_gap_s=1_000.0, half_life_days=1.0, prior=0.0
@@ -42,11 +43,6 @@ def counts(model: TransitionModel) -> np.ndarray:
         row = model.row(host)
         dense[host, row.nexts] = row.counts
     return dense
-
-
-def lift_of(model: TransitionModel, recent: list[int], ages_s: list[float], hosts: list[int]) -> np.ndarray:
-    candidates = np.array(hosts)
-    return model.over_popularity(model.scores(recent, ages_s, candidates)[None], candidates)[0]
 
 
 def test_counts_by_hand() -> None:
@@ -85,8 +81,8 @@ def test_a_count_halves_at_its_half_life_and_by_gap() -> None:
     late = TransitionModel.fit(entries((0, 0, 0), (0, 1, 100)), PLAIN, as_of=100 * US_PER_S + US_PER_DAY)
     assert late.row(0).counts.tolist() == pytest.approx([0.25])
     at = 100 * US_PER_S + 2 * US_PER_DAY
-    assert late.evidence([0], [0.0], np.array([1]), at=at).tolist() == pytest.approx([0.125])
-    assert late.evidence([0], [100.0], np.array([1]), at=at).tolist() == pytest.approx([0.0625])
+    assert told(late, [0], [0.0], np.array([1]), at=at)["transition_evidence"].tolist() == pytest.approx([0.125])
+    assert told(late, [0], [100.0], np.array([1]), at=at)["transition_evidence"].tolist() == pytest.approx([0.0625])
 
 
 def test_entries_at_one_instant_and_too_far_apart_are_no_transition() -> None:
@@ -103,32 +99,34 @@ def test_probabilities_sum_to_one_also_with_prior_cut_rows_and_updates() -> None
     at = 60_000 * US_PER_S
     model.update([(at - 10 * US_PER_S, 3), (at - 20 * US_PER_S, 4)], 55, at)
     for recent in ([5], [5, 5, 7], [3, 4, 5, 6], [39], [1_000], []):
-        chances = model.scores(recent, [60.0] * len(recent))
-        assert chances.shape == (56,) and (chances >= 0).all()
-        assert chances.sum(dtype=np.float64) == pytest.approx(1.0, abs=1e-5)
-    assert model.scores([5], [60.0])[5] == pytest.approx(0.0, abs=1e-7)
-    assert model.scores([3], [1.0])[55] > model.scores([6], [1.0])[55]
+        found = told(model, recent, [60.0] * len(recent))
+        alone = chances(model, recent[:1], [60.0] * len(recent[:1]))
+        assert np.allclose(found["transition_last"], alone, rtol=1e-6) and alone.shape == (56,)
+        for name in ("transition_last", "transition_recent"):
+            assert (found[name] >= 0).all() and found[name].sum(dtype=np.float64) == pytest.approx(1.0, abs=1e-5)
+    assert chances(model, [5], [60.0])[5] == pytest.approx(0.0, abs=1e-7)
+    assert chances(model, [3], [1.0])[55] > chances(model, [6], [1.0])[55]
 
 
 def test_mixture_by_hand_and_new_hosts() -> None:
     model = TransitionModel.fit(entries((0, 0, 0), (0, 1, 100), (1, 2, 0), (1, 3, 100)), PLAIN)
-    found = model.scores([0, 2], [0.0, 100.0], np.array([1, 3, 77, 0]))
+    found = chances(model, [0, 2], [0.0, 100.0], np.array([1, 3, 77, 0]))
     assert found.tolist() == pytest.approx([1 / 1.25, 0.25 / 1.25, 0.0, 0.0])  # weights 1 and 0.5 · ½
-    popularity = model.scores([0], [9_999.0])  # too long ago
+    popularity = chances(model, [0], [9_999.0])  # too long ago
     assert popularity.tolist() == pytest.approx([0.25] * 4, rel=1e-3)
 
 
 def test_lift_is_one_without_evidence_and_for_new_hosts() -> None:
     model = TransitionModel.fit(entries((0, 0, 0), (0, 1, 100), (1, 2, 0), (1, 3, 100)), PLAIN)
-    assert lift_of(model, [], [], [0, 3, 77]).tolist() == pytest.approx([1.0] * 3)
-    lift = lift_of(model, [0], [0.0], [1, 3, 77])
+    assert told(model, [], [], np.array([0, 3, 77]))["transition_lift"].tolist() == pytest.approx([1.0] * 3)
+    lift = told(model, [0], [0.0], np.array([1, 3, 77]))["transition_lift"]
     assert lift[0] > 2 and lift[1] < 1 and lift[2] == pytest.approx(1.0)
 
 
 def test_the_prior_weighs_more_as_counts_age() -> None:
     model = TransitionModel.fit(entries((0, 0, 0), (0, 1, 100), (1, 2, 100)), PLAIN.model_copy(update={"prior": 1.0}))
-    fresh = model.scores([0], [0.0], np.array([1, 2]), at=100 * US_PER_S)
-    stale = model.scores([0], [0.0], np.array([1, 2]), at=100 * US_PER_S + 20 * US_PER_DAY)
+    fresh = chances(model, [0], [0.0], np.array([1, 2]), at=100 * US_PER_S)
+    stale = chances(model, [0], [0.0], np.array([1, 2]), at=100 * US_PER_S + 20 * US_PER_DAY)
     assert fresh[0] > fresh[1] and abs(stale[0] - stale[1]) < 0.01
 
 
@@ -154,7 +152,7 @@ def test_arrays_round_trip_with_updates() -> None:
     model.update([(300 * US_PER_S, 9), (100 * US_PER_S, 1)], 4, 350 * US_PER_S)
     again = TransitionModel(model.to_arrays(), PLAIN)
     assert np.array_equal(counts(again), counts(model))
-    assert np.array_equal(again.scores([1, 9], [1.0, 2.0]), model.scores([1, 9], [1.0, 2.0]))
+    assert np.array_equal(chances(again, [1, 9], [1.0, 2.0]), chances(model, [1, 9], [1.0, 2.0]))
     assert {array.dtype.kind for array in model.to_arrays().values()} <= {"i", "f"}
 
 
@@ -170,12 +168,11 @@ def test_the_future_changes_nothing_before_it() -> None:
 def test_ages_after_the_last_entry_everything_is_finite() -> None:
     """A bundle may be old, and a replay far ahead: past 1,023 half-lives powers of two leave the doubles."""
     model = TransitionModel.fit(entries((0, 0, 0.0), (0, 1, 100.0)), PLAIN.model_copy(update={"prior": 1.0}))
-    everyone, later = np.arange(3), 5_000 * US_PER_DAY
+    later = 5_000 * US_PER_DAY
     for _ in range(2):
-        chances = model.scores([0], [5.0], everyone, at=later)
-        assert np.isclose(chances.sum(), 1.0, atol=1e-6)
-        for found in (model.over_popularity(chances[None], everyone, at=later), model.evidence([0], [5.0], at=later)):
-            assert np.isfinite(found).all()
+        found = told(model, [0], [5.0], at=later)
+        assert np.isclose(found["transition_recent"].sum(), 1.0, atol=1e-6)
+        assert all(np.isfinite(numbers).all() for numbers in found.values())
         model.update([(later - US_PER_S, 0)], 2, later)
 
 
@@ -184,12 +181,10 @@ def test_asked_ages_before_the_fit_everything_is_finite() -> None:
     fitted = entries((0, 0, 0.0), (0, 1, 100.0))
     model = TransitionModel.fit(fitted, PLAIN.model_copy(update={"prior": 1.0}), as_of=20_000 * US_PER_DAY)
     model.update([(20_000 * US_PER_DAY, 0)], 2, 20_000 * US_PER_DAY + US_PER_S)
-    everyone = np.arange(3)
     for at in (-US_PER_DAY, 0, 18_900 * US_PER_DAY, 19_800 * US_PER_DAY):
-        chances = model.scores([0], [5.0], everyone, at=at)
-        assert np.isclose(chances.sum(), 1.0, atol=1e-6)
-        for found in (model.over_popularity(chances[None], everyone, at=at), model.evidence([0], [5.0], at=at)):
-            assert np.isfinite(found).all()
+        found = told(model, [0], [5.0], at=at)
+        assert np.isclose(found["transition_recent"].sum(), 1.0, atol=1e-6)
+        assert all(np.isfinite(numbers).all() for numbers in found.values())
 
 
 def test_missing_columns_and_nulls_are_refused() -> None:
@@ -225,7 +220,7 @@ def test_batch_equals_event_by_event_split_anywhere_and_permuted(
         for host in range(9):
             assert other.row(host).total == pytest.approx(whole.row(host).total, rel=1e-9)
         assert np.allclose(other.self_share(np.arange(9)), whole.self_share(np.arange(9)), rtol=1e-6)
-        assert np.allclose(other.scores([1, 2], [5.0, 9.0]), whole.scores([1, 2], [5.0, 9.0]), rtol=1e-5, atol=1e-9)
+        assert np.allclose(chances(other, [1, 2], [5.0, 9.0]), chances(whole, [1, 2], [5.0, 9.0]), rtol=1e-5, atol=1e-9)
     if history:
         cut_at = int(cut * 3 * US_PER_DAY)
         early = frame.filter(pl.col("at") < cut_at)
@@ -237,8 +232,8 @@ def test_batch_equals_event_by_event_split_anywhere_and_permuted(
                 base.update(before, host, at)
             recent[user] = [(at, host), *(entry for entry in before if entry[1] != host)]
         assert np.allclose(
-            base.scores([1, 2], [5.0, 9.0], at=4 * US_PER_DAY),
-            whole.scores([1, 2], [5.0, 9.0], at=4 * US_PER_DAY),
+            chances(base, [1, 2], [5.0, 9.0], at=4 * US_PER_DAY),
+            chances(whole, [1, 2], [5.0, 9.0], at=4 * US_PER_DAY),
             rtol=1e-5,
         )
 

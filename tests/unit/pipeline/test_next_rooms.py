@@ -14,6 +14,7 @@ from recsys.pipeline.features import FEATURES
 from recsys.pipeline.request import SOURCES, Request, Source
 from recsys.pipeline.sources import _NEXT, _flag_next, candidates
 from tests.small_world import DAY, HOUR, MINUTE, T0, Scene
+from tests.transitions_told import chances
 
 NOW = T0 + 6 * HOUR
 N_HOSTS, SIZE = 120, 9
@@ -55,10 +56,10 @@ def test_they_are_those_with_the_largest_chances_of_all_that_rows_lead_to(seed: 
     found, viewer = brought(scene, VIEWER)
     model, world = scene.world.models.transition, scene.world
     assert model is not None and viewer.recent.tolist() == recent[:0:-1]
-    chances = model.scores(viewer.recent.tolist(), viewer.ages_s.tolist(), at=NOW)
+    likely = chances(model, viewer.recent.tolist(), viewer.ages_s.tolist(), at=NOW)
     on_air = world.index.publish().hosts.tolist()
     led = {int(host) for last in viewer.recent for host in model.row(int(last)).nexts} | set(viewer.recent.tolist())
-    best = sorted((h for h in on_air if h in led and chances[h] > 0), key=lambda h: (-chances[h], on_air.index(h)))
+    best = sorted((h for h in on_air if h in led and likely[h] > 0), key=lambda h: (-likely[h], on_air.index(h)))
     expected = {host for host in best[:SIZE] if host not in recent}
     assert {host for host, source in found.items() if source is Source.TRANSITION} == expected != set()
     assert set(found) - expected == set(recent) & set(on_air)

@@ -26,6 +26,7 @@ from serving.loaded import Loaded
 from serving.memories import memories_of
 from serving.snapshots import FORMAT, alone, offset_of, path_of
 from serving.snapshotting import keep, make, prune
+from tests.transitions_told import chances
 
 from .served_world import AS_OF, Clock, events_after, write_bundle
 
@@ -89,7 +90,7 @@ def told_by(engine: Engine) -> list[Any]:
     assert world.models.transition is not None and world.models.audience is not None
     everyone, now = np.arange(len(ids.hosts)), AS_OF + 10**10
     found += [world.models.transition.row(host).counts.tolist() for host in everyone.tolist()]
-    found += [world.models.transition.scores([1, 2], [5.0, 9.0], everyone, at=now).tolist()]
+    found += [chances(world.models.transition, [1, 2], [5.0, 9.0], everyone, at=now).tolist()]
     found += [repr(array.tolist()) for array in world.models.audience.read(everyone, now)]  # as text: NaN is NaN
     found += [repr(world.models.audience.taste(user).tolist()) for user in range(len(ids.users))]
     for user in range(len(ids.users) + 2):
