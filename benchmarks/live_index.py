@@ -1,8 +1,8 @@
 """Live-room index against raw faiss.IndexFlatIP on the same vectors: `python benchmarks/live_index.py [--rooms N …]`.
 
 Measured is what answers ask: the rooms `nearest` to a viewer, or to several one after the other, and those `flagged`
-by ties. Beside it `search`, which gives scores and order too and which no answer asks. Prints ratios,
-to be trusted more than milliseconds on a shared machine; ours and faiss take turns. Needs nothing else.
+by ties. Beside it `search`, which gives scores and order too and which no answer asks. Prints ratios, to be trusted
+more than milliseconds on a shared machine; ours and faiss take turns. Needs nothing else.
 """
 
 from __future__ import annotations

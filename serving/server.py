@@ -52,8 +52,9 @@ def url_of(host: str, port: int) -> str:
 
 
 def _leave(*_: object) -> None:
-    """SIGTERM while uvicorn does not listen to it: process 1 of a container would not be ended by it. An exception
-    would be swallowed where the compiler calls back; nothing is served, and what is on the disk bears kill -9."""
+    """SIGTERM while uvicorn does not listen to it: process 1 of a container would not be ended by it. Also what uvicorn
+    raises again when it has ended. An exception would be swallowed where the compiler calls back; nothing is served
+    then, and what is on the disk bears kill -9."""
     os._exit(0)
 
 

@@ -44,7 +44,7 @@ class Outlines(NamedTuple):
     codes: NDArray[np.int8]
     """(b, w, SIDE) c"""
     scales: NDArray[np.float32]
-    """(n,) s"""
+    """(b · SIDE,) s"""
 
     @classmethod
     def of_size(cls, slots: int, width: int) -> Outlines:

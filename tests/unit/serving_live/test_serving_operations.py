@@ -100,7 +100,7 @@ def test_what_cannot_be_rewritten_is_said_and_the_user_is_not_served(
 def test_a_service_told_to_stop_before_it_is_ready_stops() -> None:
     """Also as process 1 of a container, for which nothing stops it that it does not handle."""
     script = (
-        "import os, signal, time; from pathlib import Path; import serving.server as server;"
+        "import time; from pathlib import Path; import serving.server as server;"
         "from serving.config import ServingConfig;"
         "server.work = lambda *_: (print('loading', flush=True), time.sleep(60));"
         "server.run(Path('b'), Path('l'), ServingConfig(port=0), print)"
