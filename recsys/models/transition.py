@@ -190,7 +190,7 @@ class TransitionModel:
 
     def self_share(self, hosts: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """(c,) share of what follows each host that is the same host again; 0 for a host never left."""
-        places = self._places(hosts)
+        places = np.minimum(hosts, self.n_hosts)  # all new hosts share one place, where nothing is ever counted
         own = self._self_total[places]
         everything = own + self._row_total[places]
         share = np.divide(own, everything, out=np.zeros_like(own), where=everything > 0)
@@ -245,10 +245,6 @@ class TransitionModel:
     def _stored(self, host: int) -> tuple[NDArray[np.int32], Floats]:
         stored = slice(*self._starts[host : host + 2]) if host + 1 < len(self._starts) else slice(0)
         return self._nexts[stored], self._counts[stored]
-
-    def _places(self, hosts: NDArray[np.integer[Any]] | None) -> NDArray[np.integer[Any]]:
-        """Positions in the dense arrays; all new hosts share the place n_hosts, where nothing is ever counted."""
-        return np.arange(self.n_hosts) if hosts is None else np.minimum(hosts, self.n_hosts)
 
     def _dense(self) -> Floats:
         """This thread's scratch sums, all zero."""
