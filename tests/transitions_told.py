@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,13 +24,6 @@ def told(
     return dict(zip(TRANSITION_FEATURES, found, strict=True))
 
 
-def chances(
-    model: TransitionModel,
-    recent: Sequence[int],
-    ages_s: Sequence[float],
-    candidates: np.ndarray | None = None,
-    *,
-    at: int | None = None,
-) -> np.ndarray:
-    """(c,) P(next | recent hosts)."""
-    return told(model, recent, ages_s, candidates, at=at)["transition_recent"]
+def chances(model: TransitionModel, *asked: Any, at: int | None = None) -> np.ndarray:
+    """(c,) P(next | recent hosts); arguments as for `told`."""
+    return told(model, *asked, at=at)["transition_recent"]
