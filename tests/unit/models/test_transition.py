@@ -116,6 +116,47 @@ def test_mixture_by_hand_and_new_hosts() -> None:
     assert popularity.tolist() == pytest.approx([0.25] * 4, rel=1e-3)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_candidates_are_told_what_the_formulas_say(seed: int) -> None:
+    """docs/formulas/transition.md, read off counts one by one; hosts 40 to 44 are new."""
+    rng = np.random.default_rng(seed)
+    rows = [(u, h, 1_000.0 * t) for u, h, t in rng.integers(0, [6, 30, 400], (300, 3)).tolist()]
+    config = TransitionConfig(row_limit=int(rng.integers(2, 30)), prior=float(rng.choice([0.5, 5.0])))
+    model = TransitionModel.fit(entries(*rows), config, n_hosts=40)
+    at = (400_000 + int(rng.integers(0, 10**6))) * US_PER_S
+    for _ in range(30):
+        last, host, entered_now = rng.integers(0, 40, 3).tolist()
+        model.update([(at - 60 * US_PER_S, last), (at - 900 * US_PER_S, host)], entered_now, at)
+    recent, ages_s = rng.choice(42, 4, replace=False).tolist(), np.sort(rng.uniform(0, 10**6, 4)).tolist()
+    age = 2.0 ** ((at - model.reference_at) / US_PER_DAY / config.half_life_days)
+    entered = np.append(model.to_arrays()["entered"], np.zeros(5))
+    popular, one = entered / entered.sum(), 1.0 / (entered.sum() / age + 40)
+    weights = [w * 2.0 ** (-s / config.gap_half_life_s) for w, s in zip(config.lag_weights, ages_s, strict=False)]
+
+    def after(host: int) -> tuple[np.ndarray, np.ndarray]:
+        """P(next | host) and counts to every next host."""
+        row, count = model.row(host), np.zeros(45)
+        count[row.nexts] = row.counts
+        rest = config.prior * age + row.total - count.sum()
+        chance = (count + rest * popular / (1 - popular[host])) / (row.total + config.prior * age)
+        chance[host] = 0.0
+        return chance, count
+
+    each = [after(host) for host in recent]
+    expected = {
+        "transition_last": each[0][0],
+        "transition_recent": sum(w * p for w, (p, _) in zip(weights, each, strict=True)) / sum(weights),
+        "transition_evidence": sum(w * c for w, (_, c) in zip(weights, each, strict=True)) / age,
+    }
+    expected["transition_lift"] = (expected["transition_recent"] + one) / (popular + one)
+    expected["transition_lift_last"] = (expected["transition_last"] + one) / (popular + one)
+    candidates = rng.permutation(45)
+    found = told(model, recent, ages_s, candidates, at=at)
+    assert list(found) == list(expected)
+    for name, numbers in expected.items():
+        np.testing.assert_allclose(found[name], numbers[candidates], rtol=1e-5, atol=1e-9, err_msg=name)
+
+
 def test_lift_is_one_without_evidence_and_for_new_hosts() -> None:
     model = TransitionModel.fit(entries((0, 0, 0), (0, 1, 100), (1, 2, 0), (1, 3, 100)), PLAIN)
     assert told(model, [], [], np.array([0, 3, 77]))["transition_lift"].tolist() == pytest.approx([1.0] * 3)
