@@ -71,6 +71,7 @@ class Trained:
     parts: WorldParts
     vocabularies: Vocabularies
     as_of_us: int
+    last_us: int
     from_us: int | None
     metrics: dict[str, float]
     stages: list[StageResult]
@@ -141,7 +142,9 @@ def build(
     fields = ManifestFields(
         created_at_us=now_us,
         config=config.model_dump(mode="json"),
-        window=DataWindow(from_us=trained.from_us, to_us=trained.as_of_us - 1, as_of_us=trained.as_of_us),
+        window=DataWindow(
+            from_us=trained.from_us, to_us=trained.as_of_us - 1, as_of_us=trained.as_of_us, last_us=trained.last_us
+        ),
         offsets=events.offsets,
         counts=trained.counts,
         metrics=trained.metrics,
@@ -250,8 +253,8 @@ def train(
     heads, rivals = learnt.head_documents, learnt.rivals
     metrics, latest = learnt.metrics, learnt.latest
     return Trained(
-        parts, vocabularies, as_of, learnt.from_us, metrics, said, counts, heads, rivals, held, latest, learnt.history,
-        learnt.candidates,
+        parts, vocabularies, as_of, last, learnt.from_us, metrics, said, counts, heads, rivals, held, latest,
+        learnt.history, learnt.candidates,
     )  # fmt: skip
 
 

@@ -65,11 +65,18 @@ class FileEntry(_Record):
 
 class DataWindow(_Record):
     """Which facts the bundle knows: those with time < as_of, so `to` is the instant before; `from` is the start of the
-    first broadcast, None where nothing was learnt from any."""
+    first broadcast, None where nothing was learnt from any. `last` is the last fact there was to read, also where it
+    was too late for the bundle; None: not told."""
 
     from_us: Instant | None = Field(default=None, validation_alias="from", serialization_alias="from")
     to_us: Instant | None = Field(default=None, validation_alias="to", serialization_alias="to")
     as_of_us: Instant = Field(validation_alias="as_of", serialization_alias="as_of")
+    last_us: Instant | None = Field(default=None, validation_alias="last", serialization_alias="last")
+
+    @property
+    def whole(self) -> bool:
+        """Whether the bundle knows every fact there was to read."""
+        return self.last_us is not None and self.last_us < self.as_of_us
 
 
 class StageResult(_Record):

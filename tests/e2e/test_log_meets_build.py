@@ -153,4 +153,10 @@ def test_a_bundle_built_from_the_log_continues_where_the_overlay_was(events: Pat
     assert batch["depth", 3, 5][likes] >= 2
     with Engine.open(shelf, log, ServingConfig(lease_s=0.0), clock) as engine:
         assert ties(engine) == seen
-    assert Bundle.open(resolve(shelf)).manifest.window.as_of_us == CUT
+    window = Bundle.open(resolve(shelf)).manifest.window
+    assert window.as_of_us == CUT and window.whole
+    # as of an earlier instant: of the records it contains some are applied, however long ago they were logged
+    run("build", lake, "--out", shelf, "--as-of", format_instant(CUT))
+    assert not Bundle.open(resolve(shelf)).manifest.window.whole
+    with Engine.open(shelf, log, ServingConfig(lease_s=0.0, dedup_horizon=1), clock) as engine:
+        assert engine.loaded.offset == again.log_offset and ties(engine) == seen

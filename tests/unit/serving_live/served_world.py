@@ -51,6 +51,7 @@ def write_bundle(
     as_of: int = AS_OF,
     created: int | None = None,
     offsets: dict[str, int] | None = None,
+    last: int | None = None,
     failed_gate: bool = False,
     current: bool = True,
     learning: bool = False,
@@ -85,7 +86,7 @@ def write_bundle(
     fields = ManifestFields(
         created_at_us=as_of if created is None else created,
         config=config.model_dump(mode="json"),
-        window=DataWindow(from_us=None, to_us=as_of - 1, as_of_us=as_of),
+        window=DataWindow(from_us=None, to_us=as_of - 1, as_of_us=as_of, last_us=last),
         offsets=offsets or {},
         gates=gates,
     )
