@@ -11,6 +11,7 @@ the end of every `day` the commands of a night run beside them at low priority: 
 - at the end exactly those rooms are on air that were started and not ended, whichever bundle was served then.
 
 The memory told is that of the service's own after each swap: what happened on the day before lies in the bundle then.
+After the last night comes a quiet one: nobody calls, so nothing has happened that its bundle does not contain.
 Gates are off: callers enter rooms at random, so that any gate on drift would rightly refuse what is built from it. And
 models learn from few requests: what is looked at is the service.
 """
@@ -75,12 +76,13 @@ def night(folder: Path, log: Path, client: HttpClient) -> dict[str, Any]:
         time.sleep(0.1)
     took["taken_over_s"] = round(time.perf_counter() - begun, 1)
     took["prune_s"] = laotie("prune", "--log", log, "--bundle", shelf)
-    offsets = Bundle.open(resolve(shelf)).manifest.offsets
+    offsets, now = Bundle.open(resolve(shelf)).manifest.offsets, client.ready()
     return took | {
-        "bundle": client.ready()["bundle"],
+        "bundle": now["bundle"],
         "published": wanted,
         "log at the beginning": told["log_offset"],
         "log in the bundle": offsets.get(log_source(identity_of(log)), 0),
+        "log after the swap": now["log_offset"],
     }
 
 
@@ -131,6 +133,7 @@ def main() -> int:
                     caller.join()
             expected = {room for room in load.started if room not in load.over} | before
             found = on_air(client)
+            quiet = night(folder, log, client) | {"MiB after": memory(worker.pid)["anonymous"]}
     if found != expected:
         load.faults.append(f"on air and ended {sorted(found - expected)[:3]}, lost {sorted(expected - found)[:3]}")
     for one in nights:
@@ -142,11 +145,14 @@ def main() -> int:
         "load": [round(one, 1) for one in os.getloadavg()],
         "events": load.events,
         "lookups": len(load.took),
-        "lookup ms p50, p99": np.percentile(load.took, [50, 99]).round(1).tolist(),
-        "acknowledged follow to its answer ms p50, p99": np.percentile(load.effect, [50, 99]).round(1).tolist(),
+        "ms p50, p99, longest": {
+            "lookup": np.percentile(load.took, [50, 99, 100]).round(1).tolist(),
+            "acknowledged follow to its answer": np.percentile(load.effect, [50, 99, 100]).round(1).tolist(),
+        },
         "busy (503)": load.busy,
         "rooms on air at the end": len(found),
         "nights": nights,
+        "quiet night": quiet,
         "faults": load.faults,
     }
     print(json.dumps(document, indent=2))

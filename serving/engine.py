@@ -29,13 +29,13 @@ from serving.event_log import Entry, EventLog, Moved, Record, as_text
 from serving.intake import ACCEPTED, DUPLICATE, TAKEN, Verdict
 from serving.ladder import STEPS, restricted, stepped_down
 from serving.loaded import Loaded
-from serving.loading import hand_over_leases, load_rehearsed
+from serving.loading import A_TURN, hand_over_leases, load_beside, load_rehearsed
+from serving.memories import let_go, trim
 from serving.seen import Lately
 from serving.snapshots import drop as drop_snapshot
 
 Event = tuple[str, str, Any]
 """(event_id, table, row): the row as a mapping, or as JSON text or bytes."""
-_SLICE = 32  # events applied before a waiting lookup gets its turn
 
 
 def clock_us() -> int:
@@ -203,16 +203,22 @@ class Engine:
                 records = self._log.append(entries, now, lambda: self.loaded.applied, self._catch_up, moved)
             else:
                 records = self._without_log(entries, now)
-            for start in range(0, len(records), _SLICE):
-                some = records[start : start + _SLICE]
-                with self._state:
+            for start in range(0, len(records), A_TURN):
+                some = records[start : start + A_TURN]
+                with self._turn():
                     self.loaded.fetch_entrants(some)
                     self._fold(iter(some))
-                if self._waiting:
-                    time.sleep(0.0002)
             made = {record.event_id: self._verdicts.get(record.seq) or TAKEN for record in records}
         repeat: Verdict = (DUPLICATE, "event_id")
         return [made.pop(event_id, repeat) for event_id, _, _ in entries]
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Alone at the state, and then who waits: side by side they would wait for each other's interpreter, often."""
+        with self._state:
+            yield
+        if self._waiting:
+            time.sleep(0.0002)
 
     def _catch_up(self, records: list[Record]) -> Callable[[str], bool]:
         if records or self._folding:  # else a lookup that has the state is not waited for, the log being locked
@@ -251,19 +257,18 @@ class Engine:
                         hint="serve the folder that this bundle lies in, or name the bundle to swap to",
                     )  # fmt: skip
                 path = resolve(self.bundles)
-            log = EventLog(self._log.path) if self._log is not None else None
-            try:
-                fresh = load_rehearsed(path, self.config, log, self.clock())
-            finally:
-                if log is not None:
-                    log.close()
+            fresh = load_beside(path, self.config, self.log_path, self.clock(), self._turn)
             with self._writing, self._state:
                 if self._log is not None:
                     for record in self._log.read(fresh.applied):
                         fresh.take(record)
                 fresh.last_received_us = max(fresh.last_received_us, self.loaded.last_received_us)
-                hand_over_leases(self.loaded, fresh)
+                before = self.loaded
+                hand_over_leases(before, fresh)
                 self.loaded = fresh
+            let_go(before.intake)
+            del before
+            trim()
             return fresh.name
 
     def vitals(self) -> dict[str, Any]:

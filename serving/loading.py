@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -15,28 +17,59 @@ from recsys.events.single_rows import CLOCK_TOLERANCE_US
 from recsys.live.artefact import load
 from recsys.pipeline.rehearsal import rehearse
 from serving.config import ServingConfig
-from serving.event_log import EventLog
+from serving.event_log import EventLog, Record
 from serving.intake import Intake
 from serving.loaded import LOG_SOURCE, Loaded
 from serving.refund_shares import OlderLines
 from serving.snapshots import restore
 
-_AT_ONCE: Final = 256  # records whose viewers' states are fetched together
+Turn = Callable[[], AbstractContextManager[None]]
+"""What is entered while records are taken."""
+_AT_ONCE: Final = 256
+"""Records whose viewers' states are fetched together."""
+A_TURN: Final = 32
+"""Records taken before somebody else gets his turn: a millisecond."""
+_FEW: Final = 256
+"""Records that lookups and events can wait for: some ten milliseconds."""
 
 
-def load_rehearsed(path: Path, config: ServingConfig, log: EventLog | None, now_us: int) -> Loaded:
+def load_rehearsed(
+    path: Path, config: ServingConfig, log: EventLog | None, now_us: int, turn: Turn = nullcontext
+) -> Loaded:
     """`load_bundle` for who answers with it: its first lookups wait for nothing that happens once in a process."""
-    loaded = load_bundle(path, config, log, now_us)
+    loaded = load_bundle(path, config, log, now_us, turn)
     rehearse(loaded.live.world, max(now_us, loaded.bundle.manifest.window.as_of_us))
     return loaded
 
 
-def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us: int) -> Loaded:
+def load_beside(path: Path, config: ServingConfig, log: Path | None, now_us: int, turn: Turn) -> Loaded:
+    """`load_rehearsed` while another bundle is served, by a connection to the log of its own: up to its end but for a
+    few records of what was logged meanwhile; where more arrives than can be taken, but for those of one round."""
+    if log is None:
+        return load_rehearsed(path, config, None, now_us)
+    own = EventLog(log)
+    try:
+        loaded = load_rehearsed(path, config, own, now_us, turn)
+        behind = own.last - loaded.applied
+        while behind > _FEW:
+            _take_all(loaded, own.read(loaded.applied, loaded.applied + behind), turn)
+            before, behind = behind, own.last - loaded.applied
+            if behind >= before:
+                break
+        return loaded
+    finally:
+        own.close()
+
+
+def load_bundle(
+    path: Path, config: ServingConfig, log: EventLog | None, now_us: int, turn: Turn = nullcontext
+) -> Loaded:
     """Open a bundle and bring it up to the end of the log.
 
     Args:
         path: a bundle directory.
         now_us: every live room starts with a fresh lease from here, µs.
+        turn: entered for a few records of the log at a time, where others are served meanwhile.
 
     Raises:
         BundleRefused: it cannot be opened or read.
@@ -71,14 +104,19 @@ def load_bundle(path: Path, config: ServingConfig, log: EventLog | None, now_us:
             begin = _first_needed(loaded, log, config)
             for record in log.of_table(ERASE, begin):
                 loaded.obey(orjson.loads(record.row))
-        told = log.read(begin, last)
-        while some := list(islice(told, _AT_ONCE)):
-            loaded.fetch_entrants(some)
-            for record in some:
-                loaded.take(record)
+        _take_all(loaded, log.read(begin, last), turn)
         loaded.applied = last
     intake.rooms.keep_alive(now_us)
     return loaded
+
+
+def _take_all(loaded: Loaded, told: Iterator[Record], turn: Turn) -> None:
+    while some := list(islice(told, _AT_ONCE)):
+        loaded.fetch_entrants(some)
+        for start in range(0, len(some), A_TURN):
+            with turn():
+                for record in some[start : start + A_TURN]:
+                    loaded.take(record)
 
 
 def _first_needed(loaded: Loaded, log: EventLog, config: ServingConfig) -> int:
@@ -98,7 +136,7 @@ def _first_needed(loaded: Loaded, log: EventLog, config: ServingConfig) -> int:
             hint="serve a later bundle; laotie prune keeps what those on the shelf need",
         )
     begin = max(pruned, contained - config.dedup_horizon)
-    if contained:  # as of an earlier instant, facts of contained records may still be to come
+    if contained and not loaded.bundle.manifest.window.whole:  # facts of contained records may still be to come
         since = loaded.intake.as_of_us - CLOCK_TOLERANCE_US
         begin = max(pruned, min(begin, log.first_received(since, begin) - 1))
     return begin
@@ -106,9 +144,9 @@ def _first_needed(loaded: Loaded, log: EventLog, config: ServingConfig) -> int:
 
 def hand_over_leases(old: Loaded, new: Loaded) -> None:
     """Rooms whose lease ran out under the old bundle do not come back with the new one."""
-    for room in new.live.world.index.publish().rooms.tolist():
-        before = old.vocabularies.rooms.row(new.vocabularies.rooms.id(room))
-        if before in old.intake.rooms.lapsed:
+    for before in old.intake.rooms.lapsed:
+        room = new.vocabularies.rooms.row(old.vocabularies.rooms.id(before))
+        if room in new.live.world.index:
             new.live.end_rooms([room])
             new.intake.rooms.leases.end(room)
             new.intake.rooms.lapsed.add(room)

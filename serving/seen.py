@@ -14,13 +14,15 @@ V = TypeVar("V")
 class Lately(Generic[K, V]):
     """A dictionary that holds at least the last `horizon` keys and at most twice as many.
 
-    When the young generation is full it becomes the old one and the old one is forgotten. Not thread-safe: one writer.
+    When the young generation is full it becomes the old one and the old one is forgotten: no longer found, and given
+    back a key at a time, for half a million at once hold up everybody for some 50 ms. Not thread-safe: one writer.
     """
 
     def __init__(self, horizon: int) -> None:
         self.horizon = horizon
         self._young: dict[K, V] = {}
         self._old: dict[K, V] = {}
+        self._forgotten: dict[K, V] = {}
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
@@ -35,25 +37,36 @@ class Lately(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Remember; the oldest generation goes when the young one is full."""
-        if len(self._young) >= self.horizon and key not in self._young:
-            self._old, self._young = self._young, {}
+        if key not in self._young:
+            self._make_room()
         self._young[key] = value
 
     def add(self, key: K, value: V) -> bool:
         """`put` of a key that is not held; False, and nothing changes, when it is."""
-        young = self._young
-        if key in young or key in self._old:
+        if key in self._young or key in self._old:
             return False
-        if len(young) >= self.horizon:
-            self._old, self._young = young, {}
-            young = self._young
-        young[key] = value
+        self._make_room()
+        self._young[key] = value
         return True
+
+    def _make_room(self) -> None:
+        if len(self._young) >= self.horizon:
+            self._forgotten, self._old, self._young = self._old, self._young, {}
+        elif self._forgotten:
+            self._forgotten.popitem()
 
     def drop(self, key: K) -> None:
         """Forget one key now."""
-        self._young.pop(key, None)
-        self._old.pop(key, None)
+        for generation in (self._young, self._old, self._forgotten):
+            generation.pop(key, None)
+
+    def let_go(self, most: int) -> bool:
+        """Forget keys, so many at most; whether there were as many."""
+        for generation in (self._forgotten, self._old, self._young):
+            while generation and most:
+                generation.popitem()
+                most -= 1
+        return not most
 
     def generations(self) -> list[list[tuple[K, V]]]:
         """The old generation and the young one, as pairs in the order they were put."""
