@@ -20,9 +20,10 @@ from recsys.config import AffinityConfig
 from recsys.ties.algebra import Block, Floats, Ints, Rows
 from recsys.ties.blocks import Blocks
 from recsys.ties.layers import State
-from recsys.ties.standing import relations
+from recsys.ties.standing import Relations, relations
 from recsys.ties.store import TieStore, UserTies
 
+Hosts = npt.NDArray[np.int32]
 AFFINITY_BLOCKS = ("visits", "relation", "commerce", "depth")
 
 
@@ -61,43 +62,85 @@ def confidence_matrix(states: Mapping[str, State], config: AffinityConfig, n_use
 
 
 def history(
-    store: TieStore, blocks: Blocks, held: Mapping[str, UserTies], config: AffinityConfig, n_hosts: int
+    store: TieStore,
+    blocks: Blocks,
+    held: Mapping[str, UserTies],
+    stand: Relations,
+    config: AffinityConfig,
+    n_hosts: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """One user's hosts (h,) ascending and confidences (h,) > 0, as a row of `confidence_matrix`.
 
     Args:
         held: his ties by block, `store.held(user)`.
+        stand: how those of the block `relation` stand.
         n_hosts: all host rows are below this.
     """
-    hosts: list[npt.NDArray[np.int32]] = []
-    values: list[Floats] = []
-    for name in AFFINITY_BLOCKS:
-        ties = held[name]
-        if len(ties):
-            hosts.append(ties.hosts)
-            values.append(confidence(getattr(blocks, name), ties.rows, config))
-    if not hosts:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-    every = np.concatenate(hosts)
-    distinct, total = np.empty(len(every), dtype=np.int64), np.zeros(len(every))
-    n = _add_up(every, np.concatenate(values), store.scratch(n_hosts), distinct, total)
-    kept = np.flatnonzero(total[:n] > 0)
-    kept = kept[distinct[kept].argsort()]
-    return distinct[kept], total[kept].astype(np.float32)
+    visits, relation, commerce, depth = (held[name] for name in AFFINITY_BLOCKS)
+    most = len(visits) + len(relation) + len(commerce) + len(depth)
+    hosts, confidences = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.float32)
+    if not most:
+        return hosts, confidences
+    n = _history(
+        (visits.hosts, commerce.hosts, depth.hosts),
+        (visits.rows.ints, commerce.rows.ints, depth.rows.ints),
+        (
+            blocks.visits.int_column("n_entries"),
+            blocks.commerce.int_column("n_lines"),
+            blocks.depth.int_column("n_comments"),
+        ),
+        (1.0, config.order, config.comment),
+        relation.hosts,
+        stand.follows,
+        stand.blocks,
+        config.follow,
+        store.scratch(n_hosts),
+        hosts,
+        confidences,
+    )
+    return hosts[:n], confidences[:n]
 
 
 @compiled
-def _add_up(
-    hosts: npt.NDArray[np.int32], values: Floats, position: npt.NDArray[np.int32], distinct: Ints, total: Floats
-) -> int:
-    """Into `distinct` every host once, into `total` the sum of its values; how many hosts. `position` is scratch."""
-    n = 0
-    for i in range(len(hosts)):
-        host = hosts[i]
-        if position[host] < 0:
-            position[host], distinct[n] = n, host
-            n += 1
-        total[position[host]] += values[i]
+def _history(
+    hosts_of: tuple[Hosts, Hosts, Hosts], ints_of: tuple[Ints, Ints, Ints], columns: tuple[int, int, int],
+    weights: tuple[float, float, float], related: Hosts, follows: npt.NDArray[np.bool_],
+    blocks: npt.NDArray[np.bool_], follow: float, position: Hosts, hosts: Ints, confidences: npt.NDArray[np.float32],
+) -> int:  # fmt: skip
+    """`history` from counts, of visits, order lines and comments, and relations; how many hosts. `position` is
+    scratch."""
+    distinct, total = np.empty(len(hosts), np.int64), np.zeros(len(hosts))
+    n = _add_counts(hosts_of[0], ints_of[0], columns[0], weights[0], position, distinct, total, 0)
+    n = _add_counts(hosts_of[1], ints_of[1], columns[1], weights[1], position, distinct, total, n)
+    n = _add_counts(hosts_of[2], ints_of[2], columns[2], weights[2], position, distinct, total, n)
+    for i in range(len(related)):
+        if follows[i] and not blocks[i]:
+            n = _add(related[i], follow, position, distinct, total, n)
     for i in range(n):
         position[distinct[i]] = -1
+    kept = 0
+    for i in np.argsort(distinct[:n]):
+        hosts[kept], confidences[kept] = distinct[i], total[i]
+        kept += total[i] > 0
+    return kept
+
+
+@compiled
+def _add_counts(
+    hosts: Hosts, ints: Ints, column: int, weight: float, position: Hosts, distinct: Ints, total: Floats, n: int
+) -> int:
+    """Add the weighed logarithm of a column of `ints` for all `hosts`."""
+    for i in range(len(hosts)):
+        n = _add(hosts[i], weight * np.log1p(float(ints[i, column])), position, distinct, total, n)
+    return n
+
+
+@compiled
+def _add(host: int, value: float, position: Hosts, distinct: Ints, total: Floats, n: int) -> int:
+    """Add to the `total` of a host, who stands at his `position` among `distinct`, of which there are `n`; how many
+    then."""
+    if position[host] < 0:
+        position[host], distinct[n] = n, host
+        n += 1
+    total[position[host]] += value
     return n

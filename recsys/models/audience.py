@@ -237,19 +237,25 @@ def _read(
     for i in range(len(hosts)):
         host = hosts[i]
         if host >= len(last) or last[host] == NEVER:
-            conversions[:, i], segments[:, i] = _PRIOR_CHOICES / _PRIOR_EXPOSURE, 0.0
+            for d in range(2):
+                conversions[d, i] = _PRIOR_CHOICES / _PRIOR_EXPOSURE
+            for s in range(len(segments)):
+                segments[s, i] = 0.0
             rate[i], idle[i] = np.log(0.05) - log_rate, np.nan
             continue
         age = max(float(at) - float(last[host]), 0.0)
         passed = count - seen[host, 0]
         if age > PRESENCE_US:
             passed = min(passed, seen[host, 1])
-        for d in range(2):
-            kept = np.exp2(-age / _HALF_LIVES_US[d])
+        # Powers of the slowest: an exponential that comes to nothing takes several times as long as any other.
+        of_week = np.exp2(-age / _WEEK)
+        of_half_day = of_week**14
+        of_two_hours = of_half_day**6
+        lately = of_two_hours**4
+        for d, kept in enumerate((of_half_day, of_week)):
             chosen, exposed = numbers[host, _CHOSEN + d] * kept, numbers[host, d] * kept
             conversions[d, i] = (chosen + _PRIOR_CHOICES) / (exposed + passed + _PRIOR_EXPOSURE)
-        rate[i] = np.log(numbers[host, _RATE] * np.exp2(-age / _TWO_HOURS) + 0.05) - log_rate
-        lately = np.exp2(-age / _HALF_HOUR)
+        rate[i] = np.log(numbers[host, _RATE] * of_two_hours + 0.05) - log_rate
         for s in range(len(segments)):
             segments[s, i] = numbers[host, _SEGMENT + s] * lately
         idle[i] = np.log(age / 1e6 + 1.0)

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from recsys.models.collaborative.fold_in import fold_in, gram
+from recsys.models.collaborative.fold_in import Turned, fold_in, gram
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class HostFactors:
         """Length of every host's vector, (n_hosts,)."""
         return np.asarray(np.linalg.norm(self.vectors, axis=1))
 
+    @cached_property
+    def _turned(self) -> Turned:
+        return Turned.of(self.vectors, self.gram)
+
     def viewer(
         self, hosts: npt.NDArray[np.integer], confidences: npt.NDArray[np.floating[Any]]
     ) -> npt.NDArray[np.float32] | None:
@@ -51,11 +55,14 @@ class HostFactors:
             confidences: (h,) confidences of the ties, > 0.
         """
         known = hosts < len(self.vectors)
-        if not known.any():
+        if not known.all():
+            hosts, confidences = hosts[known], confidences[known]
+        if not len(hosts):
             return None
-        weights = (self.confidence * confidences[known]).astype(np.float32)
+        weights = np.asarray(self.confidence * confidences, np.float32)
         ridge = self.regularization * (float(weights.sum()) + len(self.vectors)) ** self.exponent
-        return fold_in(self.vectors, self.gram, hosts[known], weights, ridge)
+        vector = self._turned.fold_in(hosts, weights, ridge)
+        return fold_in(self.vectors, self.gram, hosts, weights, ridge) if vector is None else vector
 
     def arrays(self, prefix: str) -> dict[str, npt.NDArray[np.generic]]:
         """Plain arrays for a bundle; `from_arrays` reads them back."""

@@ -98,14 +98,14 @@ class Models:
     def viewer(self, ties: TieStore, blocks: Blocks, user: int, n_hosts: int, at: int) -> Viewer:
         """Fold a user in at instant `at`, µs; nobody known (−1) has an empty history."""
         held = ties.held(user)
-        hosts, confidences = history(ties, blocks, held, self.affinity, n_hosts)
+        stand = relations(blocks.relation, held["relation"].rows)
+        hosts, confidences = history(ties, blocks, held, stand, self.affinity, n_hosts)
         recent, ages_s = recent_hosts(held["visits"], blocks, at)
         vector = self.factors.viewer(hosts, confidences) if self.factors is not None else None
         graph = self.graph.scores(hosts, confidences, n_hosts) if self.graph is not None and len(hosts) else None
         search = vector
         if self.tower is not None:
             search = self.tower.search_vector(self.tower.viewer_of(ties, blocks, user, at))
-        stand = relations(blocks.relation, held["relation"].rows)
         blocked = held["relation"].hosts[stand.blocks]
         following = None
         if self.transition is not None and len(recent):

@@ -22,7 +22,7 @@ from recsys.models.suite import PERSONAL_FEATURES, Viewer
 from recsys.models.trust import TRUST_FEATURES
 from recsys.pipeline.choice import CHOICE_FEATURES, choice_features
 from recsys.pipeline.moment import MOMENT_FEATURES, moment_features
-from recsys.pipeline.spans import Spans
+from recsys.pipeline.spans import Ranking, Spans
 from recsys.pipeline.tied import ROOM_TIE_FEATURES, features_of, put_features, user_number
 from recsys.pipeline.world import World
 from recsys.ties.algebra import Floats
@@ -80,16 +80,21 @@ _GROUPS = (MOMENT_FEATURES, PERSONAL_FEATURES, TRUST_FEATURES, REQUEST_FEATURES,
 _ENDS = np.cumsum([N_TIE + len(ROOM_TIE_FEATURES), *(len(group) for group in _GROUPS)]).tolist()
 _MOMENT, _PERSONAL, _TRUST, _REQUEST, _CHOICE = (slice(*ends) for ends in pairwise(_ENDS))
 _PLACES = (
-    ("room_idle_s", 1.0, "room_idle_rank"),
-    ("host_entries_30m", -1.0, "room_popularity_rank"),
-    ("cf_graph", -1.0, "cf_graph_rank"),
-    ("cf_factor", -1.0, "cf_factor_rank"),
-    ("transition_recent", -1.0, "transition_rank"),
-    ("transition_chance", -1.0, "transition_chance_rank"),
+    ("room_idle_s", False, True, "room_idle_rank"),
+    ("host_entries_30m", True, False, "room_popularity_rank"),
+    ("cf_graph", True, False, "cf_graph_rank"),
+    ("cf_factor", True, False, "cf_factor_rank"),
+    ("transition_recent", True, False, "transition_rank"),
+    ("transition_chance", True, False, "transition_chance_rank"),
 )
-"""What candidates are ranked by, the sign that puts the best first, and where the place goes."""
-_RANKED, _RANKS = ([FEATURES.index(place[i]) for place in _PLACES] for i in (0, 2))
-_DOWN = np.array([sign for _, sign, _ in _PLACES])[:, None]
+"""What candidates are ranked by, whether the largest is the best, whether those without stand behind the others (rooms
+nobody entered), and where the place goes."""
+_RANKING = Ranking(
+    of=np.array([FEATURES.index(of) for of, _, _, _ in _PLACES]),
+    down=np.array([down for _, down, _, _ in _PLACES]),
+    last=np.array([last for _, _, last, _ in _PLACES]),
+    into=np.array([FEATURES.index(into) for _, _, _, into in _PLACES]),
+)
 
 
 class Asking(NamedTuple):
@@ -149,13 +154,7 @@ def feature_tables(world: World, askings: Sequence[Asking], at: int) -> FeatureT
     values[_REQUEST] = spans.spread(same)
     users = [asking.user for asking in askings]
     choice_features(world.models.audience, users, hosts, values[_AGE], values[_LIFTS], at, spans, values[_CHOICE])
-    keys = values[_RANKED]
-    keys *= _DOWN
-    nowhere = np.isnan(keys)
-    nowhere[0] = False  # rooms nobody entered stand behind the others
-    places = spans.ranks(keys)
-    places[nowhere] = np.nan
-    values[_RANKS] = places
+    spans.rank(values, _RANKING)
     return FeatureTable(values, spans, tuple(gathered))
 
 

@@ -9,6 +9,7 @@ Shape letters: R rows, N columns, U requests.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,18 @@ import numpy.typing as npt
 from recsys.compiled import compiled
 
 Floats = npt.NDArray[np.float64]
-_INFINITY = 0x7FF00000
-"""The upper half of its bits."""
+_INFINITY, _NAN = 0x7FF00000, 0x7FFFFFFF
+"""The upper half of the bits of the one, and a larger one for the other."""
+
+
+class Ranking(NamedTuple):
+    """What rows of a table are ranked by: rows `of` (r,), the largest first where `down`, and their places stand in the
+    rows `into`. Missing values stand behind the others where `last`, and have no place, NaN, elsewhere."""
+
+    of: npt.NDArray[np.intp]
+    down: npt.NDArray[np.bool_]
+    last: npt.NDArray[np.bool_]
+    into: npt.NDArray[np.intp]
 
 
 class Spans:
@@ -49,41 +60,47 @@ class Spans:
         ε = 0.001; both may be one."""
         _share(values, self._ends, out)
 
-    def ranks(self, values: Floats) -> Floats:
-        """Places (R, N) within the request: 0 for the smallest, 1 for the next …; values that agree to a millionth in
-        the order given, NaN last."""
-        keys = np.empty(values.shape, dtype=np.int64)
-        _key(np.ascontiguousarray(values).view(np.int64), keys)
+    def rank(self, table: Floats, by: Ranking) -> None:
+        """Write into a C-contiguous `table` (R, N) the places of some of its rows within the request: 0 for the first,
+        1 for the next …; values that agree to a millionth in the order given."""
+        keys = np.empty((len(by.of), table.shape[1]), dtype=np.int64)
+        _key(table.view(np.int64), by.of, by.down, keys)
         for part in self.parts():
             keys[:, part].sort(axis=1)
-        found = np.empty(values.shape)
-        _place(keys, self._ends, found)
-        return found
+        _place(keys, self._ends, by.into, by.last, table)
 
 
 @compiled
-def _key(bits: npt.NDArray[np.int64], keys: npt.NDArray[np.int64]) -> None:
-    """Integers that sort as the numbers with these bits do: their upper halves, which hold sign, exponent and twenty
-    binary digits, above the columns they stand in."""
-    for row in range(len(bits)):
-        bit, key = bits[row], keys[row]
+def _key(
+    bits: npt.NDArray[np.int64], of: npt.NDArray[np.intp], down: npt.NDArray[np.bool_], keys: npt.NDArray[np.int64]
+) -> None:
+    """Integers that sort as the numbers with these bits do, in rows `of`, or the other way round: their upper halves,
+    which hold sign, exponent and twenty binary digits, above the columns they stand in."""
+    for row in range(len(keys)):
+        bit, key, negative = bits[of[row]], keys[row], down[row]
         for i in range(len(key)):
             upper = bit[i] >> 32
             size = upper & 0x7FFFFFFF
-            if size > _INFINITY or (size == _INFINITY and bit[i] & 0xFFFFFFFF):  # NaN
-                upper = 0x7FFFFFFF
-            elif upper < 0:
+            if size > _INFINITY or (size == _INFINITY and bit[i] & 0xFFFFFFFF):
+                upper = _NAN
+            elif (upper < 0) != negative:
                 upper = -size
+            else:
+                upper = size
             key[i] = upper << 32 | i
 
 
 @compiled
-def _place(keys: npt.NDArray[np.int64], ends: npt.NDArray[np.intp], found: Floats) -> None:
+def _place(
+    keys: npt.NDArray[np.int64], ends: npt.NDArray[np.intp], into: npt.NDArray[np.intp], last: npt.NDArray[np.bool_],
+    table: Floats,
+) -> None:  # fmt: skip
     for row in range(len(keys)):
-        start = 0
+        start, places = 0, table[into[row]]
         for end in ends:
             for place in range(end - start):
-                found[row, keys[row, start + place] & 0xFFFFFFFF] = place
+                key = keys[row, start + place]
+                places[key & 0xFFFFFFFF] = place if key >> 32 < _NAN or last[row] else np.nan
             start = end
 
 

@@ -56,7 +56,8 @@ def kept(tmp_path: Path, then: str, before: str = "") -> str:
     """What a fresh process prints and logs that ranks three numbers with its cache below `tmp_path`."""
     program = (
         before + "import logging; logging.basicConfig()\nimport numpy as np\nfrom recsys.pipeline import spans\n"
-        "print(spans.Spans([3]).ranks(np.array([[2.0, np.nan, 1.0]])).tolist())\n" + then
+        "table, one = np.array([[2.0, np.nan, 1.0]]), np.array([0])\n"
+        "spans.Spans([3]).rank(table, spans.Ranking(one, one > 0, one == 0, one))\nprint(table.tolist())\n" + then
     )
     variables = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=variables)

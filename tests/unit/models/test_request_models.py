@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pytest
 import scipy.sparse as sp
@@ -24,6 +25,7 @@ from recsys.pipeline.features import FEATURES
 from recsys.ties.batch import state_of
 from recsys.ties.blocks import blocks
 from recsys.ties.features import TIE_FEATURES
+from recsys.ties.standing import relations
 from recsys.ties.store import TieStore
 
 BLOCKS = blocks()
@@ -65,6 +67,11 @@ def test_a_confidence_can_be_worked_out_on_paper() -> None:
     assert found[0, 0] == pytest.approx(np.log(4) + 1 + 2 * np.log(2), rel=1e-6)
 
 
+def _history(ties: TieStore, user: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    held = ties.held(user)
+    return history(ties, BLOCKS, held, relations(BLOCKS.relation, held["relation"].rows), AffinityConfig(), N_HOSTS)
+
+
 def test_history_is_a_row_of_the_confidence_matrix(facts: pl.DataFrame, matrix: sp.csr_matrix) -> None:
     states = {block.name: state_of(block, facts) for block in BLOCKS.of("tie")}
     store, online = TieStore(BLOCKS.of("tie"), states), TieStore(BLOCKS.of("tie"))
@@ -73,10 +80,10 @@ def test_history_is_a_row_of_the_confidence_matrix(facts: pl.DataFrame, matrix: 
     for user in range(N_USERS):
         row = matrix[user]
         for ties in (store, online):
-            hosts, confidences = history(ties, BLOCKS, ties.held(user), AffinityConfig(), N_HOSTS)
+            hosts, confidences = _history(ties, user)
             np.testing.assert_array_equal(hosts, row.indices)
             np.testing.assert_allclose(confidences, row.data, rtol=1e-6)
-    assert len(history(store, BLOCKS, store.held(-1), AffinityConfig(), N_HOSTS)[0]) == 0
+    assert len(_history(store, -1)[0]) == 0
 
 
 def test_the_viewers_vector_is_the_als_fold_in(matrix: sp.csr_matrix) -> None:

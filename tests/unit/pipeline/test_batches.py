@@ -12,7 +12,7 @@ from recsys.live.artefact import load
 from recsys.pipeline import scoring
 from recsys.pipeline.lookup import lookup, lookups
 from recsys.pipeline.request import Answer, Request
-from recsys.pipeline.spans import Spans
+from recsys.pipeline.spans import Ranking, Spans
 from tests.small_world import HOUR, T0
 from tests.unit.pipeline.crowded_scene import BUSY, NOW, VIEWER, crowded
 
@@ -64,10 +64,16 @@ def test_wishes_of_one_request_are_no_business_of_its_neighbours() -> None:
 
 def test_ranks_and_shares_are_each_requests_own() -> None:
     spans = Spans([3, 1, 4])
-    values = np.array([[5.0, np.nan, 1.0, 9.0, 2.0, 2.0, 0.0, 2.0]])
-    assert spans.ranks(values).tolist() == [[1, 2, 0, 0, 1, 2, 0, 3]]
-    wide = np.array([[-1e-300, 1e300, -np.inf, 2e-300, np.inf, -0.0, 1e-300, np.nan, -2e300, 2e300, 0.0]])
-    assert Spans([11]).ranks(wide).tolist() == [[2, 7, 0, 6, 9, 3, 5, 10, 1, 8, 4]]
+    table = np.array([[5.0, np.nan, 1.0, 9.0, 2.0, 2.0, 0.0, 2.0], np.zeros(8), np.zeros(8)])
+    by = Ranking(np.array([0, 0]), np.array([False, True]), np.array([True, False]), np.array([1, 2]))
+    spans.rank(table, by)
+    np.testing.assert_array_equal(table[1], [1, 2, 0, 0, 1, 2, 0, 3])
+    np.testing.assert_array_equal(table[2], [0, np.nan, 1, 0, 0, 1, 3, 2])
+    some = [-1e-300, 1e300, -np.inf, 2e-300, np.inf, -0.0, 1e-300, np.nan, -2e300, 2e300, 0.0]
+    wide = np.array([some, some, some])
+    Spans([11]).rank(wide, by)
+    np.testing.assert_array_equal(wide[1], [2, 7, 0, 6, 9, 3, 5, 10, 1, 8, 4])
+    np.testing.assert_array_equal(wide[2], [7, 2, 9, 3, 0, 5, 4, np.nan, 8, 1, 6])
     shares = np.array([[1.0, 1.0, 2.0, 7.0, 1.0, 1.0, 1.0, 1.0]])
     spans.shares(shares, shares)
     np.testing.assert_allclose(shares[0, [0, 3, 4]], [1.001 / 4.003, 1.0, 0.25])
