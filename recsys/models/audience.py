@@ -247,8 +247,7 @@ def _read(
         passed = count - seen[host, 0]
         if age > PRESENCE_US:
             passed = min(passed, seen[host, 1])
-        # Powers of the slowest: an exponential that comes to nothing takes several times as long as any other.
-        of_week = np.exp2(-age / _WEEK)
+        of_week = np.exp2(-age / _WEEK)  # its powers are the shorter half-lives
         of_half_day = of_week**14
         of_two_hours = of_half_day**6
         lately = of_two_hours**4
