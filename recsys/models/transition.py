@@ -137,7 +137,8 @@ class TransitionModel:
     def next_hosts(
         self, recent_hosts: Sequence[int], recent_ages_s: Sequence[float], *, at: int | None = None
     ) -> NextHosts:
-        """Where somebody may go next; `features` reads it.
+        """Where somebody may go next; `features` reads it. «The last host» is that of the last entry that counts: one
+        ahead of `at` does not.
 
         Args:
             recent_hosts: the user's last entries, latest first; those beyond L are ignored.

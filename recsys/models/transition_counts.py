@@ -223,7 +223,7 @@ class NextHosts(NamedTuple):
     shared_recent: float
     """The same from all recent hosts."""
     one: float
-    """What one entry amounts to among all of them."""
+    """What one entry amounts to among all of them: ε of docs/formulas/transition.md."""
 
 
 class GrowingRow:

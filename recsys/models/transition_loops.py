@@ -15,10 +15,8 @@ from recsys.compiled import compiled
 
 Floats = NDArray[np.float64]
 _LARGEST = float(np.finfo(np.float32).max)
-
-
 SUMS = 3
-"""Chance from the last host alone, chance from all recent hosts, evidence."""
+"""How many sums: chance from the last host alone, chance from all recent hosts, evidence."""
 
 
 @compiled
@@ -48,8 +46,9 @@ def features(
     hosts: NDArray[np.int32], added: Floats, shared_last: float, shared_recent: float, one: float,
     dense: Floats, out: NDArray[np.float32],
 ) -> None:  # fmt: skip
-    """Of candidates (c,) the numbers `TransitionModel.features` tells, from what was `added` (t, 3) to `hosts` and the
-    shares of all entries that popularity shares out."""
+    """Into `out` (5, c) the numbers `TransitionModel.features` tells of candidates (c,), from what was `added` (t, 3) to
+    `hosts` and the shares that popularity shares out. `entered` are weighed entries by host, `everyone` their sum, and
+    `one` is ε of the lift."""
     for i in range(len(hosts)):
         dense[hosts[i]] = added[i]
     last, recent, evidence, lift, lift_last = out

@@ -13,6 +13,7 @@ import numpy as np
 
 from recsys.config import SourceSizes
 from recsys.events.facts import US_PER_DAY, FactKind
+from recsys.index.largest import among_largest
 from recsys.index.live_config import LiveIndexConfig
 from recsys.index.live_rooms import LiveRoomIndex
 from recsys.models.audience import Audience
@@ -48,6 +49,7 @@ def rehearse(world: World, at: int) -> None:
     lookups(stage, [one_room])
     for answer in lookups(stage, [*requests, one_room]):
         np.sum(answer.contributions)
+    among_largest(np.arange(_ROOMS, dtype=np.float32), 1)  # chances, where no vectors are chosen among
     for updater in world.ties.updaters.values():
         updater.apply_many(identity(updater.block, 1), np.zeros(1, dtype=np.int64), FactKind.IMPRESSION, at)
     if world.models.audience is not None:

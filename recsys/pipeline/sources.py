@@ -39,6 +39,7 @@ Flags = npt.NDArray[np.int8]
 Hosts = npt.NDArray[np.int32]
 _CHANCE = TRANSITION_FEATURES.index("transition_recent")
 _NO_ROOMS = np.empty(0, dtype=np.int64)
+_NOTHING_FLAGGED = FlaggedRooms(_NO_ROOMS, np.empty(0, dtype=np.int8), _NO_ROOMS, np.empty(0, dtype=np.int8))
 _EVERY_HOUR_US = 3_600_000_000
 
 
@@ -86,8 +87,11 @@ def candidates(world: World, epoch: Epoch, request: Request, viewer: Viewer, *, 
 
 
 def _led_to(world: World, epoch: Epoch, viewer: Viewer) -> FlaggedRooms:
-    """Live rooms of hosts the viewer has ties with, and of those viewers of his last hosts went to, in one pass."""
+    """Live rooms of hosts the viewer has ties with, and of those viewers of his last hosts went to, in one pass; nobody
+    without ties has last hosts."""
     relation, commerce, visits = viewer.ties["relation"], viewer.ties["commerce"], viewer.ties["visits"]
+    if not len(relation) + len(commerce) + len(visits):
+        return _NOTHING_FLAGGED
     flags = np.zeros(len(world.standings), dtype=np.int8)
     _flag(visits.hosts, commerce.hosts, relation.hosts, viewer.stand.follows, viewer.stand.blocks, flags)
     if viewer.next_hosts is not None:
@@ -152,10 +156,7 @@ def _by_transition(world: World, epoch: Epoch, viewer: Viewer, led: FlaggedRooms
     transitions = world.models.transitions(viewer, epoch.hosts.take(rooms)) if size else None
     if transitions is None:
         return _NO_ROOMS
-    chances = transitions[_CHANCE]
-    best = among_largest(chances, size)
-    found: npt.NDArray[np.int64] = rooms[best[chances.take(best) > 0]]
-    return found
+    return rooms.take(among_largest(transitions[_CHANCE], size))
 
 
 def _popular(world: World, epoch: Epoch, size: int) -> npt.NDArray[np.intp]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections import defaultdict
 
 import numpy as np
@@ -155,6 +157,46 @@ def test_candidates_are_told_what_the_formulas_say(seed: int) -> None:
     assert list(found) == list(expected)
     for name, numbers in expected.items():
         np.testing.assert_allclose(found[name], numbers[candidates], rtol=1e-5, atol=1e-9, err_msg=name)
+
+
+def test_from_a_host_nobody_left_without_a_prior_popularity_is_all_there_is() -> None:
+    model = TransitionModel.fit(entries((0, 0, 0), (0, 1, 1), (1, 2, 2)), PLAIN, n_hosts=3)
+    popularity = np.full(3, 1 / 3)
+    np.testing.assert_allclose(told(model, [2], [0.0])["transition_last"], popularity, rtol=1e-4)
+    both = told(model, [2, 0], [0.0, 0.0])  # nobody left the first; from the second all went to host 1
+    np.testing.assert_allclose(both["transition_last"], popularity, rtol=1e-4)
+    first, second = (weight for _, weight in model.config.weighted([2, 0], [0.0, 0.0]))
+    expected = (first * popularity + second * np.array([0.0, 1.0, 0.0])) / (first + second)
+    np.testing.assert_allclose(both["transition_recent"], expected, rtol=1e-4)
+
+
+def test_askings_at_one_time_do_not_disturb_each_other() -> None:
+    rng = np.random.default_rng(4)
+    hosts = rng.zipf(1.3, 4_000) % 300
+    users = rng.integers(0, 60, 4_000)
+    frame = entries(*zip(users.tolist(), hosts.tolist(), range(4_000), strict=True))
+    model = TransitionModel.fit(frame, n_hosts=300)
+    askings = [(rng.choice(300, 5, replace=False).tolist(), rng.uniform(0, 1e4, 5).tolist()) for _ in range(40)]
+    expected = [told(model, *asked) for asked in askings]
+    different: list[int] = []
+
+    def ask(seed: int) -> None:
+        for i in np.random.default_rng(seed).integers(0, len(askings), 400).tolist():
+            found = told(model, *askings[i])
+            if any(not np.array_equal(found[name], expected[i][name]) for name in found):
+                different.append(i)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not different
 
 
 def test_lift_is_one_without_evidence_and_for_new_hosts() -> None:

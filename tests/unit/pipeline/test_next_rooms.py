@@ -10,11 +10,11 @@ from recsys.config import EngineConfig, load_config
 from recsys.models.baselines import PriorRanker
 from recsys.models.suite import Models, Viewer
 from recsys.models.transition import TransitionConfig, TransitionModel
-from recsys.pipeline.features import FEATURES
+from recsys.pipeline.features import FEATURES, feature_table
 from recsys.pipeline.request import SOURCES, Request, Source
 from recsys.pipeline.sources import _NEXT, _flag_next, candidates
 from tests.small_world import DAY, HOUR, MINUTE, T0, Scene
-from tests.transitions_told import chances
+from tests.transitions_told import chances, told
 
 NOW = T0 + 6 * HOUR
 N_HOSTS, SIZE = 120, 9
@@ -59,7 +59,7 @@ def test_they_are_those_with_the_largest_chances_of_all_that_rows_lead_to(seed: 
     likely = chances(model, viewer.recent.tolist(), viewer.ages_s.tolist(), at=NOW)
     on_air = world.index.publish().hosts.tolist()
     led = {int(host) for last in viewer.recent for host in model.row(int(last)).nexts} | set(viewer.recent.tolist())
-    best = sorted((h for h in on_air if h in led and likely[h] > 0), key=lambda h: (-likely[h], on_air.index(h)))
+    best = sorted((h for h in on_air if h in led), key=lambda h: (-likely[h], on_air.index(h)))
     expected = {host for host in best[:SIZE] if host not in recent}
     assert {host for host, source in found.items() if source is Source.TRANSITION} == expected != set()
     assert set(found) - expected == set(recent) & set(on_air)
@@ -70,6 +70,43 @@ def test_a_host_nobody_went_to_from_there_is_not_one_of_them_however_many_enter_
     users, hosts, at = map(list, zip(*entries, strict=True))
     scene = market({"user": users, "host": hosts, "at": at}).enter(VIEWER, 1000, NOW - MINUTE)
     assert brought(scene, VIEWER)[0] == {0: Source.VISITED, 1: Source.TRANSITION}
+
+
+def test_hosts_he_follows_take_no_place_of_those_that_rows_lead_to() -> None:
+    """Popularity alone speaks for the host followed; he comes by another source anyway."""
+    entries = [(100, 0, T0 - 2 * HOUR), (100, 1, T0 - HOUR), *((200 + i, 2, T0 - HOUR) for i in range(50))]
+    users, hosts, at = map(list, zip(*entries, strict=True))
+    scene = market({"user": users, "host": hosts, "at": at}, size=1).enter(VIEWER, 1000, NOW - MINUTE).follow(VIEWER, 2)
+    assert brought(scene, VIEWER)[0] == {0: Source.VISITED, 1: Source.TRANSITION, 2: Source.PRIVATE}
+
+
+def test_a_guest_whom_rows_lead_to_brings_no_room() -> None:
+    scene = market({"user": [100, 100], "host": [0, 1], "at": [T0 - 2 * HOUR, T0 - HOUR]})
+    scene.room(2000, 5, T0 + 500, cohosts=(1,)).enter(VIEWER, 1000, NOW - MINUTE)
+    assert brought(scene, VIEWER)[0] == {0: Source.VISITED, 1: Source.TRANSITION}
+
+
+def test_candidates_are_told_what_the_model_says_at_the_instant_of_the_request() -> None:
+    """Long after the last entry counts weigh less: what is told as of then differs."""
+    rng = np.random.default_rng(3)
+    at = np.sort(T0 - rng.permutation(20 * DAY // MINUTE)[:600] * MINUTE)
+    entries = {"user": rng.integers(100, 130, 600).tolist(), "host": (rng.zipf(1.5, 600) % 12).tolist()}
+    scene = market(entries | {"at": at.tolist()})
+    for i, host in enumerate((3, 1, 2)):
+        scene.enter(VIEWER, 1000 + host, T0 + HOUR + i * MINUTE)
+    model, world, later = scene.world.models.transition, scene.world, T0 + 20 * DAY
+    assert model is not None
+    viewer = world.models.viewer(world.ties, world.blocks, VIEWER, len(world.standings), later)
+    rooms = world.index.publish().rooms
+    hosts = world.rooms.host[rooms].astype(np.int64)
+    table = feature_table(world, VIEWER, viewer, rooms, hosts, later).values
+    said = told(model, viewer.recent.tolist(), viewer.ages_s.tolist(), hosts, at=later)
+    before = told(model, viewer.recent.tolist(), viewer.ages_s.tolist(), hosts, at=model.last_at)
+    for name, expected in said.items():
+        np.testing.assert_array_equal(table[FEATURES.index(name)], expected, err_msg=name)
+    for name in ("transition_last", "transition_recent", "transition_evidence"):
+        assert not np.allclose(said[name], before[name], rtol=1e-3), name
+    assert not np.allclose(said["transition_last"], said["transition_recent"], rtol=1e-3)
 
 
 def test_hosts_of_whom_the_state_holds_nothing_are_passed_over() -> None:
