@@ -46,9 +46,9 @@ def features(
     hosts: NDArray[np.int32], added: Floats, shared_last: float, shared_recent: float, one: float,
     dense: Floats, out: NDArray[np.float32],
 ) -> None:  # fmt: skip
-    """Into `out` (5, c) the numbers `TransitionModel.features` tells of candidates (c,), from what was `added` (t, 3) to
-    `hosts` and the shares that popularity shares out. `entered` are weighed entries by host, `everyone` their sum, and
-    `one` is ε of the lift."""
+    """Into `out` (5, c) what `TransitionModel.features` tells of candidates (c,), from what was `added` (t, 3) to the
+    `hosts` (t,) and the shares that popularity shares out. `entered` are weighed entries by host, `everyone` is their
+    sum, `one` the ε of the lift."""
     for i in range(len(hosts)):
         dense[hosts[i]] = added[i]
     last, recent, evidence, lift, lift_last = out
