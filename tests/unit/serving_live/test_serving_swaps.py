@@ -215,6 +215,27 @@ def follow(at: int) -> dict[str, object]:
     return {"user_id": 2, "host_id": HOST, "at": at, "action": "follow"}
 
 
+def test_a_room_whose_lease_ran_out_does_not_come_back_with_another_bundle(
+    market: Path, tmp_path: Path, clock: Clock
+) -> None:
+    with Engine.open(market / "bundles", tmp_path / "log.db", ServingConfig(lease_s=600.0), clock) as engine:
+        assert engine.apply([("silent", "rooms", room(4_000))]) == [("accepted", None)]
+        clock.now += 400 * S
+        assert engine.apply([("alive", "rooms", room(4_001))]) == [("accepted", None)]
+        clock.now += 201 * S
+        assert 4_001 in live_rooms(engine) and 4_000 not in live_rooms(engine)
+        engine.swap(write_bundle(market / "events", tmp_path / "shelf", "next"))
+        assert 4_001 in live_rooms(engine) and 4_000 not in live_rooms(engine)
+        assert engine.apply([("sign", "rooms", room(4_000))]) == [("duplicate", "lease_renewed")]
+        assert 4_000 in live_rooms(engine)
+
+
+def live_rooms(engine: Engine) -> set[object]:
+    with engine.reading() as loaded:
+        ids = loaded.vocabularies.rooms
+        return {ids.id(room) for room in loaded.live.world.index.publish().rooms.tolist()}
+
+
 def test_a_bundle_whose_gate_failed_is_refused(market: Path, tmp_path: Path, clock: Clock) -> None:
     with Engine.open(market / "bundles", tmp_path / "log.db", clock=clock) as engine:
         with pytest.raises(GateFailed):
