@@ -136,7 +136,7 @@ def main() -> int:
             quiet = night(folder, log, client) | {"MiB after": memory(worker.pid)["anonymous"]}
     if found != expected:
         load.faults.append(f"on air and ended {sorted(found - expected)[:3]}, lost {sorted(expected - found)[:3]}")
-    for one in nights:
+    for one in [*nights, quiet]:
         if one["bundle"] != one["published"]:
             load.faults.append(f"{one['published']} was not taken over")
         if one["log in the bundle"] < one["log at the beginning"]:

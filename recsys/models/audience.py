@@ -31,6 +31,7 @@ PRESENCE_US = 30 * 60 * 1_000_000
 """A host without a further entry counts as on air for so long, µs."""
 _HOUR = US_PER_DAY // 24
 _HALF_DAY, _WEEK, _TWO_HOURS, _HALF_HOUR = _HALF_LIVES_US = (12 * _HOUR, 7 * US_PER_DAY, 2 * _HOUR, _HOUR // 2)
+assert (_WEEK, _HALF_DAY, _TWO_HOURS) == (14 * _HALF_DAY, 6 * _TWO_HOURS, 4 * _HALF_HOUR)  # the powers in `_read`
 _CHOSEN, _RATE, _SEGMENT, _WIDTH = 2, 4, 5, 9
 """Where the columns of a host begin: exposed (half a day, a week), chosen (the same), entries of two hours, entries of
 half an hour by segment; and how many there are."""
