@@ -1,7 +1,7 @@
 """A program of its own: opens world-v1, sends a service's requests, and prints which compiled loops these called first.
 
-`python -m tests.unit.serving_live.rehearsed_requests LOG KIND`: `tables`, its own ranker; `network`, an audience, trust
-and heads of all names besides; `no_ties`, these and no tie of anybody; `no_vectors`, these and none of hosts.
+`python -m tests.unit.serving_live.rehearsed_requests LOG tables|network|no_ties`: with its ranker, with a network, an
+audience, trust and heads of all names, or with these and no tie of anybody.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from numba.core.dispatcher import Dispatcher
 
 from recsys.config import SourceSizes
 from recsys.index import LiveIndexConfig
-from recsys.index.largest import among_largest
 from recsys.live.state import LiveState
 from recsys.models.audience import Audience
 from recsys.models.block_network import BlockNetwork
@@ -75,9 +74,6 @@ def opened(log: Path, kind: str, clock_us: int) -> Engine:
     few = SourceSizes(nearest=1, transition=1, popular=1, newcomers=1)
     pipeline = world.config.pipeline.model_copy(update={"sources": few})
     world.config = world.config.model_copy(update={"pipeline": pipeline})
-    if kind == "no_vectors":
-        # Nor transitions: they would lead to most hosts of a rehearsal, of a large market they need not.
-        world.models.factors = world.models.tower = world.models.transition = None
     if kind == "no_ties":
         world.ties = TieStore(world.blocks.of("tie"))
         engine.loaded.live.__dict__ |= LiveState(world).__dict__  # what writes to ties knows the new ones
@@ -169,7 +165,6 @@ def main() -> None:
     engine = opened(Path(sys.argv[1]), sys.argv[2], as_of + 100_000_000)
     ready = variants()
     ask(engine, as_of + 1_000_000)
-    among_largest(np.arange(20, dtype=np.float32), 2)  # what transitions do among more rooms than there are hosts here
     more = {name: [ready.get(name, 0), n] for name, n in variants().items() if n > ready.get(name, 0)}
     print(orjson.dumps({"loops": sum(ready.values()), "called first by a request": more}).decode())
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 PROGRAM = Path(__file__).with_name("rehearsed_requests.py")
 
 
-@pytest.mark.parametrize("kind", ["tables", "network", "no_ties", "no_vectors"])
+@pytest.mark.parametrize("kind", ["tables", "network", "no_ties"])
 def test_every_loop_a_request_needs_is_ready_when_the_bundle_is(tmp_path: Path, kind: str) -> None:
     """In a process of its own, where nothing else has called a loop."""
     call = [sys.executable, "-m", "tests.unit.serving_live.rehearsed_requests", str(tmp_path / "log.db"), kind]
